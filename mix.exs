@@ -1,0 +1,39 @@
+# The compiler of the Rust library belongs to this project, and has to run before the project's own Elixir code
+# is compiled. So it is loaded from its sources here.
+for file <- ~w(failure progress cargo library) do
+  Code.require_file("lib/mix/tank_native/#{file}.ex", __DIR__)
+end
+
+Code.require_file("lib/mix/tasks/compile.tank_native.ex", __DIR__)
+
+defmodule Tank.Store.MixProject do
+  use Mix.Project
+
+  # The workspace in Cargo.toml has the same version (test/build/versions_test.exs).
+  @version "0.1.0"
+
+  def project do
+    [
+      app: :tank_store,
+      version: @version,
+      elixir: "~> 1.14",
+      description: "A replicated store for desired state, inside the BEAM: openraft and RocksDB behind NIFs",
+      compilers: [:tank_native] ++ Mix.compilers(),
+      elixirc_paths: elixirc_paths(Mix.env()),
+      # Only the build uses :crypto, for checksums; the application does not need it.
+      xref: [exclude: [:crypto]],
+      start_permanent: Mix.env() == :prod,
+      deps: []
+    ]
+  end
+
+  def application do
+    [
+      extra_applications: [:logger],
+      mod: {Tank.Store.Application, []}
+    ]
+  end
+
+  defp elixirc_paths(:test), do: ["lib", "test/support"]
+  defp elixirc_paths(_env), do: ["lib"]
+end

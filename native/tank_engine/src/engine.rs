@@ -1,0 +1,82 @@
+//! One open store: the parts tied together, from open to close.
+//!
+//! ```text
+//! write --> ingress (bounded) --> raft core --> log --> apply --> view, then the answer
+//! read  --> view, while the read gate is open; otherwise after a round through the raft core
+//! ```
+
+mod calls;
+mod ingress;
+mod lifecycle;
+mod watch;
+
+pub use calls::{Reply, Status};
+
+use std::path::PathBuf;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex};
+
+use arc_swap::Guard;
+
+use crate::error::EngineError;
+use crate::health::Health;
+use crate::log::WriterStats;
+use crate::options::Options;
+use crate::raft::Raft;
+use crate::read_gate::ReadGate;
+use crate::storage::format::Identity;
+use crate::view::{Published, View};
+
+use ingress::Ingress;
+use lifecycle::Parts;
+
+/// An open store. Clones are handles on the same one; [`Engine::close`] ends it for all.
+#[derive(Clone)]
+pub struct Engine(Arc<Inner>);
+
+struct Inner {
+    options: Options,
+    dir: PathBuf,
+    identity: Identity,
+    raft: Raft,
+    published: Arc<Published>,
+    gate: Arc<ReadGate>,
+    health: Arc<Health>,
+    log_stats: Arc<WriterStats>,
+    ingress: Ingress,
+    closed: AtomicBool,
+    /// What closing takes apart; gone afterwards.
+    parts: Mutex<Option<Parts>>,
+}
+
+impl Engine {
+    /// The current view. It may lag behind what other members have acknowledged, never behind
+    /// what was acknowledged here.
+    ///
+    /// # Errors
+    /// The store is closed or has failed.
+    pub fn view(&self) -> Result<Guard<Arc<View>>, EngineError> {
+        self.check()?;
+        Ok(self.0.published.load())
+    }
+
+    /// The current view, if it holds every write that any member acknowledged before this call.
+    /// `None` when that takes asking: see [`Engine::await_readable`].
+    ///
+    /// # Errors
+    /// The store is closed or has failed.
+    pub fn authoritative_view(&self) -> Result<Option<Guard<Arc<View>>>, EngineError> {
+        self.check()?;
+        Ok(self.0.gate.is_open().then(|| self.0.published.load()))
+    }
+
+    /// This member's id.
+    pub fn identity(&self) -> &Identity {
+        &self.0.identity
+    }
+
+    fn check(&self) -> Result<(), EngineError> {
+        self.0.health.check()?;
+        if self.0.closed.load(Ordering::Acquire) { Err(EngineError::Closed) } else { Ok(()) }
+    }
+}

@@ -1,0 +1,149 @@
+//! What callers ask of an open store.
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use openraft::raft::ReadPolicy;
+
+use crate::command::{Command, Outcome};
+use crate::error::EngineError;
+use crate::key::Key;
+use crate::runtime;
+use crate::storage::Directory;
+
+use super::Engine;
+
+/// Takes the answer to a call, exactly once: dropped without one, it says that the outcome is
+/// unknown.
+pub struct Reply<T>(Option<Answer<T>>);
+
+type Answer<T> = Box<dyn FnOnce(Result<T, EngineError>) + Send>;
+
+impl<T> Reply<T> {
+    /// Calls `answer` with the answer, on whatever thread has it. It must not block.
+    pub fn new(answer: impl FnOnce(Result<T, EngineError>) + Send + 'static) -> Self {
+        Self(Some(Box::new(answer)))
+    }
+
+    /// Gives the answer.
+    pub fn send(mut self, result: Result<T, EngineError>) {
+        if let Some(answer) = self.0.take() {
+            answer(result);
+        }
+    }
+}
+
+impl<T> Drop for Reply<T> {
+    fn drop(&mut self) {
+        if let Some(answer) = self.0.take() {
+            answer(Err(EngineError::Unknown));
+        }
+    }
+}
+
+/// Figures about a store, at about one moment.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Status {
+    /// The store's id.
+    pub store_id: String,
+    /// This member's id.
+    pub member_id: u64,
+    /// The cluster's id.
+    pub cluster_id: u64,
+    /// The store's revision, as applied here.
+    pub revision: u64,
+    /// How many entries there are.
+    pub entries: u64,
+    /// Hash of all entries.
+    pub digest: u64,
+    /// Bytes of keys and payloads, held in memory.
+    pub memory_bytes: u64,
+    /// Bytes of the store's files.
+    pub disk_bytes: u64,
+    /// Writes that were handed over and not answered yet.
+    pub in_flight: u64,
+    /// Syncs of the log since the store was opened.
+    pub fsyncs: u64,
+    /// Log entries written since then.
+    pub log_entries: u64,
+    /// Bytes of those.
+    pub log_bytes: u64,
+    /// Index of the last applied log entry; 0 when there is none.
+    pub applied_index: u64,
+    /// Whether reads are answered from memory without asking.
+    pub readable: bool,
+}
+
+impl Engine {
+    /// Checks a write, and hands it over. Never blocks.
+    ///
+    /// # Errors
+    /// The store is closed, has failed or is overloaded, or the command is over a limit: then
+    /// nothing was logged. `reply` is not used.
+    pub fn write(&self, command: Command, reply: Reply<Outcome>) -> Result<(), (EngineError, Reply<Outcome>)> {
+        let checked = self.check().and_then(|()| self.check_limits(&command));
+        if let Err(error) = checked {
+            return Err((error, reply));
+        }
+        self.0.ingress.submit(command, reply)
+    }
+
+    /// Calls `reply` once the view holds every write that was acknowledged before this call. Gives
+    /// up after `timeout`.
+    pub fn await_readable(&self, timeout: Duration, reply: Reply<()>) {
+        let engine = self.clone();
+        let Ok(runtime) = runtime::handle() else { return reply.send(Err(EngineError::Closed)) };
+        runtime.spawn(async move {
+            let reading = engine.0.raft.ensure_linearizable(ReadPolicy::ReadIndex);
+            let result = match tokio::time::timeout(timeout, reading).await {
+                Ok(Ok(_)) => engine.check(),
+                Ok(Err(_)) => engine.check().and(Err(EngineError::NoQuorum)),
+                Err(_) => engine.check().and(Err(EngineError::Unknown)),
+            };
+            reply.send(result);
+        });
+    }
+
+    /// Figures about the store. Looks at the directory: may block.
+    ///
+    /// # Errors
+    /// The store is closed or has failed.
+    pub fn status(&self) -> Result<Status, EngineError> {
+        let view = self.view()?;
+        let inner = &self.0;
+        let load = |counter: &std::sync::atomic::AtomicU64| counter.load(Ordering::Relaxed);
+        Ok(Status {
+            store_id: inner.identity.store_id.clone(),
+            member_id: inner.identity.member_id,
+            cluster_id: inner.identity.cluster_id,
+            revision: view.revision,
+            entries: view.entries.len() as u64,
+            digest: view.digest,
+            memory_bytes: view.bytes,
+            disk_bytes: Directory::disk_bytes(&inner.dir),
+            in_flight: inner.ingress.in_flight(),
+            fsyncs: load(&inner.log_stats.syncs),
+            log_entries: load(&inner.log_stats.entries),
+            log_bytes: load(&inner.log_stats.bytes),
+            applied_index: view.applied.as_ref().map_or(0, |id| id.index()),
+            readable: inner.gate.is_open(),
+        })
+    }
+
+    fn check_limits(&self, command: &Command) -> Result<(), EngineError> {
+        Key::checked(command.key().as_bytes())?;
+        let limit = self.0.options.value_bytes_max;
+        match command {
+            Command::Put(write) | Command::Create(write) | Command::Update(write) if write.payload.len() > limit => {
+                Err(EngineError::TooLarge { what: "value", size: write.payload.len(), limit })
+            }
+            _ => Ok(()),
+        }
+    }
+}
+
+/// The engine is shared between the BEAM's threads and ours.
+const fn assert_send_sync<T: Send + Sync>() {}
+const _: () = assert_send_sync::<Engine>();
+const _: () = assert_send_sync::<Arc<Engine>>();

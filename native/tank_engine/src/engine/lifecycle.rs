@@ -1,0 +1,167 @@
+//! Opening and closing a store. Both block, and are for a thread of their own.
+//!
+//! ```text
+//! open:  directory, log, state --> raft core --> elected and caught up --> answers
+//! close: refuse calls --> raft core ends --> log writer ends --> database synced and closed
+//! ```
+
+use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
+
+use openraft::raft::ReadPolicy;
+
+use crate::error::EngineError;
+use crate::health::{Health, OnFailure};
+use crate::log::rocks::RocksLog;
+use crate::log::{LogCloser, LogStore};
+use crate::machine::{Machine, StateStore};
+use crate::network::NoPeers;
+use crate::options::Options;
+use crate::raft::{self, Member, Raft};
+use crate::read_gate::ReadGate;
+use crate::runtime;
+use crate::storage::Directory;
+use crate::storage::format::random_id;
+use crate::sync::lock;
+use crate::view::Published;
+
+use super::ingress::Ingress;
+use super::{Engine, Inner, watch};
+
+/// How long the only member may take to elect itself and to replay its log.
+const READY_TIMEOUT: Duration = Duration::from_secs(120);
+
+/// How long closing waits for others to let go of the database.
+const RELEASE_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// What only closing needs.
+pub(super) struct Parts {
+    directory: Directory,
+    log: LogCloser,
+}
+
+impl Engine {
+    /// Opens the store that `options` describe; makes it when the directory is new. Returns when
+    /// it answers reads and writes. `on_failure` is called at most once, should it fail later.
+    ///
+    /// # Errors
+    /// The directory is taken, foreign, damaged, full or unusable, or an option makes no sense.
+    /// Nothing is left open then.
+    pub fn open(options: Options, on_failure: OnFailure) -> Result<Self, EngineError> {
+        let runtime = runtime::handle()?;
+        let config = raft::config(&options.timing)
+            .map_err(|error| EngineError::InvalidOption { option: "timing", why: error.to_string() })?;
+        let health = Arc::new(Health::new(on_failure));
+        let directory = Directory::open(&options.dir, &options.store_id)?;
+        let db = Arc::clone(&directory.db);
+        let disk = RocksLog::new(Arc::clone(&db), Arc::clone(&directory.marker));
+        let (log, closer) = LogStore::open(disk, &directory.path, &health)?;
+        let log_stats = log.stats();
+        let published = Arc::new(Published::default());
+        let machine = StateStore::open(db, &directory.path)
+            .and_then(|store| Machine::open(store, Arc::clone(&published), Arc::clone(&health)));
+        let started = machine.and_then(|machine| {
+            let member_id = directory.identity.member_id;
+            let raft = runtime.block_on(Raft::new(member_id, config, NoPeers, log, machine));
+            raft.map_err(|fatal| health.check().err().unwrap_or(EngineError::Failed(fatal.to_string())))
+        });
+        let parts = Parts { directory, log: closer };
+        let raft = match started {
+            Ok(raft) => raft,
+            Err(error) => {
+                let _ = parts.close();
+                return Err(error);
+            }
+        };
+        let ready = runtime.block_on(get_ready(&raft, parts.directory.identity.member_id, &options, &health));
+        let client = ready.and_then(|()| random_id());
+        let client = match client {
+            Ok(client) => client,
+            Err(error) => {
+                let _ = runtime.block_on(raft.shutdown());
+                drop(raft);
+                let _ = parts.close();
+                return Err(error);
+            }
+        };
+        Ok(Self::assemble(options, parts, raft, published, health, log_stats, client))
+    }
+
+    fn assemble(
+        options: Options,
+        parts: Parts,
+        raft: Raft,
+        published: Arc<Published>,
+        health: Arc<Health>,
+        log_stats: Arc<crate::log::WriterStats>,
+        client: u64,
+    ) -> Self {
+        let gate = Arc::new(ReadGate::default());
+        gate.set(true);
+        let watch = watch::follow(raft.clone(), parts.directory.identity.member_id, Arc::clone(&gate), Arc::clone(&health));
+        runtime::spawn("raft-watch", Arc::clone(&health), watch);
+        Self(Arc::new(Inner {
+            ingress: Ingress::start(raft.clone(), client, &options, &health),
+            dir: parts.directory.path.clone(),
+            identity: parts.directory.identity.clone(),
+            options,
+            raft,
+            published,
+            gate,
+            health,
+            log_stats,
+            closed: AtomicBool::new(false),
+            parts: Mutex::new(Some(parts)),
+        }))
+    }
+
+    /// Closes the store: all that was acknowledged is on the disk, and the directory is free when
+    /// this returns. Calls that are on their way are answered with an error. Closing twice is fine.
+    ///
+    /// # Errors
+    /// The last sync failed; the store is closed all the same.
+    pub fn close(&self) -> Result<(), EngineError> {
+        self.0.closed.store(true, Ordering::Release);
+        let Some(parts) = lock(&self.0.parts).take() else { return Ok(()) };
+        self.0.gate.set(false);
+        let runtime = runtime::handle()?;
+        let _ = runtime.block_on(self.0.raft.shutdown());
+        parts.close()
+    }
+}
+
+impl Parts {
+    fn close(self) -> Result<(), EngineError> {
+        self.log.join();
+        // Tasks of the raft core let go of their handles a moment after it has ended.
+        let deadline = Instant::now() + RELEASE_TIMEOUT;
+        while Arc::strong_count(&self.directory.db) > 1 && Instant::now() < deadline {
+            std::thread::sleep(Duration::from_millis(1));
+        }
+        if Arc::strong_count(&self.directory.db) > 1 {
+            tracing::error!("the database is still in use; it is closed when that ends");
+        }
+        self.directory.close()
+    }
+}
+
+/// Makes the member the leader of its cluster of one, and waits until its state is current.
+async fn get_ready(raft: &Raft, me: u64, options: &Options, health: &Health) -> Result<(), EngineError> {
+    let failed = |what: &str| health.check().err().unwrap_or_else(|| EngineError::Failed(what.to_owned()));
+    let initialized = raft.is_initialized().await.map_err(|fatal| failed(&fatal.to_string()))?;
+    if initialized {
+        // Nobody else can lead: waiting for the election timeout would be for nothing.
+        raft.trigger().elect(false).await.map_err(|fatal| failed(&fatal.to_string()))?;
+    } else {
+        let members = BTreeMap::from([(me, Member { node: options.node.clone() })]);
+        raft.initialize(members).await.map_err(|error| failed(&error.to_string()))?;
+    }
+    raft.wait(Some(READY_TIMEOUT))
+        .metrics(|metrics| metrics.current_leader == Some(me), "the only member leads")
+        .await
+        .map_err(|error| failed(&error.to_string()))?;
+    let current = raft.ensure_linearizable(ReadPolicy::ReadIndex).await;
+    current.map(drop).map_err(|error| failed(&error.to_string()))
+}

@@ -1,0 +1,149 @@
+//! One entry of the store, and its record on disk.
+
+use std::any::Any;
+use std::sync::Arc;
+
+use arc_swap::ArcSwapOption;
+use bytes::Bytes;
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
+
+use crate::error::EngineError;
+
+/// Layout of a record: `format u8 | revision u64 | create_revision u64 | version u64 | payload`,
+/// big-endian. Listed in ARCHITECTURE.md, "Formats".
+const RECORD_FORMAT: u8 = 1;
+const HEAD_BYTES: usize = 25;
+
+/// One path's payload with its revisions. Never changed: a write makes a new one.
+#[derive(Debug)]
+pub struct Entry {
+    /// The value's bytes. The engine never looks inside.
+    pub payload: Bytes,
+    /// The store's revision at the last write of this entry.
+    pub revision: u64,
+    /// The store's revision when this entry was created.
+    pub create_revision: u64,
+    /// Writes to this entry since its creation; 1 when created.
+    pub version: u64,
+    /// Room for what a reader made of the payload, so that the next one need not.
+    pub slot: Slot,
+}
+
+/// A place for a derived value that readers share. Empty until someone fills it.
+#[derive(Default)]
+pub struct Slot(ArcSwapOption<Box<dyn Any + Send + Sync>>);
+
+impl Slot {
+    /// What is in the slot, kept alive while the guard lives.
+    pub fn load(&self) -> arc_swap::Guard<Option<Arc<Box<dyn Any + Send + Sync>>>> {
+        self.0.load()
+    }
+
+    /// Fills or refills the slot.
+    pub fn store(&self, value: Box<dyn Any + Send + Sync>) {
+        self.0.store(Some(Arc::new(value)));
+    }
+}
+
+impl std::fmt::Debug for Slot {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(if self.0.load().is_some() { "filled" } else { "empty" })
+    }
+}
+
+impl PartialEq for Entry {
+    fn eq(&self, other: &Self) -> bool {
+        self.head() == other.head() && self.payload == other.payload
+    }
+}
+
+impl Entry {
+    /// A first write.
+    pub fn created(payload: Bytes, revision: u64) -> Self {
+        Self { payload, revision, create_revision: revision, version: 1, slot: Slot::default() }
+    }
+
+    /// A later write.
+    pub fn updated(&self, payload: Bytes, revision: u64) -> Self {
+        let version = self.version.saturating_add(1);
+        Self { payload, revision, create_revision: self.create_revision, version, slot: Slot::default() }
+    }
+
+    /// The record for the disk.
+    pub fn to_record(&self) -> Vec<u8> {
+        let mut record = Vec::with_capacity(HEAD_BYTES + self.payload.len());
+        record.extend_from_slice(&self.head());
+        record.extend_from_slice(&self.payload);
+        record
+    }
+
+    /// The entry of a record.
+    ///
+    /// # Errors
+    /// [`EngineError::Corrupt`] when the bytes are not a record that this release reads.
+    pub fn from_record(record: &[u8]) -> Result<Self, EngineError> {
+        let corrupt = |detail: &str| EngineError::Corrupt { what: "state", detail: detail.to_owned() };
+        let (&format, rest) = record.split_first().ok_or_else(|| corrupt("an empty record"))?;
+        if format != RECORD_FORMAT {
+            return Err(corrupt(&format!("a record of format {format}")));
+        }
+        let short = || corrupt("a record is too short");
+        let (revision, rest) = take_u64(rest).ok_or_else(short)?;
+        let (create_revision, rest) = take_u64(rest).ok_or_else(short)?;
+        let (version, payload) = take_u64(rest).ok_or_else(short)?;
+        let payload = Bytes::copy_from_slice(payload);
+        Ok(Self { payload, revision, create_revision, version, slot: Slot::default() })
+    }
+
+    /// The record's bytes before the payload.
+    pub(crate) fn head(&self) -> [u8; HEAD_BYTES] {
+        let mut head = [0; HEAD_BYTES];
+        let fields = [self.revision, self.create_revision, self.version];
+        let bytes = fields.iter().flat_map(|n| n.to_be_bytes());
+        for (to, from) in head.iter_mut().zip(std::iter::once(RECORD_FORMAT).chain(bytes)) {
+            *to = from;
+        }
+        head
+    }
+}
+
+fn take_u64(bytes: &[u8]) -> Option<(u64, &[u8])> {
+    let (head, rest) = bytes.split_first_chunk::<8>()?;
+    Some((u64::from_be_bytes(*head), rest))
+}
+
+impl Serialize for Entry {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_bytes(&self.to_record())
+    }
+}
+
+impl<'de> Deserialize<'de> for Entry {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let record = serde_bytes::ByteBuf::deserialize(deserializer)?;
+        Self::from_record(&record).map_err(serde::de::Error::custom)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_record_comes_back() {
+        let entry = Entry::created(Bytes::from_static(b"v1"), 7).updated(Bytes::from_static(b"v2"), 9);
+        assert_eq!((entry.create_revision, entry.revision, entry.version), (7, 9, 2));
+        assert_eq!(Entry::from_record(&entry.to_record()).unwrap(), entry);
+    }
+
+    #[test]
+    fn a_cut_or_foreign_record_is_refused() {
+        let record = Entry::created(Bytes::new(), 7).to_record();
+        for cut in 0..record.len() {
+            assert!(Entry::from_record(&record[..cut]).is_err(), "cut at {cut}");
+        }
+        let mut foreign = record;
+        foreign[0] = 99;
+        assert!(Entry::from_record(&foreign).is_err());
+    }
+}

@@ -1,0 +1,173 @@
+//! What can go wrong, by what it means for the caller.
+
+use std::io;
+use std::path::PathBuf;
+
+/// Why a call to the engine did not succeed. Every variant says what the reader can do.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum EngineError {
+    // -- Surely not applied: safe to retry.
+    /// More calls are in flight than the store allows. Slow down, then retry.
+    #[error("too many calls in flight (limit {limit}); retry later")]
+    Overloaded {
+        /// The configured bound.
+        limit: usize,
+    },
+    /// The store is not open (any more).
+    #[error("the store is not running")]
+    Closed,
+    /// This member does not know of a leader that a quorum follows.
+    #[error("no quorum: no leader that a majority of the members follows is known")]
+    NoQuorum,
+
+    // -- Outcome unknown: ask again with the same request id, or read.
+    /// The write was handed over, and its fate was not learned.
+    #[error("the outcome is unknown")]
+    Unknown,
+
+    // -- The caller's fault.
+    /// A name, path or value is larger than the store takes.
+    #[error("{what} of {size} bytes is over the limit of {limit}")]
+    TooLarge {
+        /// What was too large: `value`, `path` or `path_component`.
+        what: &'static str,
+        /// Its size in bytes.
+        size: usize,
+        /// The limit in bytes.
+        limit: usize,
+    },
+    /// The path's bytes are not a path.
+    #[error("invalid path: {0}")]
+    InvalidPath(String),
+    /// An option of the store has a value that it cannot have.
+    #[error("option {option}: {why}")]
+    InvalidOption {
+        /// The option's name.
+        option: &'static str,
+        /// What is wrong with it.
+        why: String,
+    },
+
+    // -- The store is down, or did not come up.
+    /// The engine met a panic or a storage error and stopped. Its supervisor restarts it.
+    #[error("the engine failed: {0}")]
+    Failed(String),
+    /// Another store holds the directory.
+    #[error("{path:?} is in use by {by}")]
+    Locked {
+        /// The directory.
+        path: PathBuf,
+        /// Who holds it.
+        by: LockHolder,
+    },
+    /// The directory cannot be used: a file is in its place, it cannot be written, and the like.
+    #[error("data directory {path:?}: {why}")]
+    Directory {
+        /// The directory.
+        path: PathBuf,
+        /// Which kind of trouble.
+        kind: DirectoryTrouble,
+        /// What the operating system said.
+        why: String,
+    },
+    /// No space is left. Free some and start the store again.
+    #[error("no space left on the disk of {path:?}")]
+    DiskFull {
+        /// The directory.
+        path: PathBuf,
+    },
+    /// The directory holds another store.
+    #[error("the directory holds the store {found:?}, not {expected:?}")]
+    WrongStore {
+        /// The store id asked for.
+        expected: String,
+        /// The store id found.
+        found: String,
+    },
+    /// The directory was written by a newer release.
+    #[error("the directory has format {found}; this release reads up to {supported}")]
+    NewerFormat {
+        /// The format version found.
+        found: u32,
+        /// The highest one this release reads.
+        supported: u32,
+    },
+    /// The directory is damaged. Restore it from a backup, or let this member join anew.
+    #[error("damaged {what}: {detail}")]
+    Corrupt {
+        /// Which part: `format`, `marker`, `log`, `state`, `database`, `vote`.
+        what: &'static str,
+        /// What was found.
+        detail: String,
+    },
+    /// The disk failed.
+    #[error("storage: {0}")]
+    Storage(String),
+}
+
+/// Who holds a locked directory.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum LockHolder {
+    /// A store of this VM.
+    ThisVm,
+    /// Another operating system process.
+    OtherProcess,
+}
+
+impl std::fmt::Display for LockHolder {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            Self::ThisVm => "another store of this VM",
+            Self::OtherProcess => "another operating system process",
+        })
+    }
+}
+
+/// What is wrong with a data directory.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum DirectoryTrouble {
+    /// Something that is not a directory has its name.
+    NotADirectory,
+    /// It cannot be read or written.
+    PermissionDenied,
+    /// It holds files that no store wrote.
+    NotAStore,
+    /// It cannot be created or read for another reason.
+    Other,
+}
+
+impl EngineError {
+    /// Sorts an error of the file system about `path`.
+    pub fn from_io(path: &std::path::Path, error: &io::Error) -> Self {
+        let path = path.to_path_buf();
+        let kind = match error.kind() {
+            io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => return Self::DiskFull { path },
+            io::ErrorKind::NotADirectory | io::ErrorKind::AlreadyExists => DirectoryTrouble::NotADirectory,
+            io::ErrorKind::PermissionDenied | io::ErrorKind::ReadOnlyFilesystem => DirectoryTrouble::PermissionDenied,
+            _ => DirectoryTrouble::Other,
+        };
+        Self::Directory { path, kind, why: error.to_string() }
+    }
+
+    /// Sorts an error of RocksDB about the store in `path`.
+    pub fn from_rocks(path: &std::path::Path, error: &rocksdb::Error) -> Self {
+        use rocksdb::ErrorKind;
+        let text = error.to_string();
+        if text.contains("No space left on device") {
+            return Self::DiskFull { path: path.to_path_buf() };
+        }
+        if text.contains("LOCK") && text.contains("lock") {
+            return Self::Locked { path: path.to_path_buf(), by: LockHolder::OtherProcess };
+        }
+        if text.contains("Permission denied") || text.contains("Read-only file system") {
+            let kind = DirectoryTrouble::PermissionDenied;
+            return Self::Directory { path: path.to_path_buf(), kind, why: text };
+        }
+        match error.kind() {
+            ErrorKind::Corruption | ErrorKind::NotFound | ErrorKind::InvalidArgument => {
+                Self::Corrupt { what: "database", detail: text }
+            }
+            _ => Self::Storage(text),
+        }
+    }
+}

@@ -1,0 +1,60 @@
+//! Whether a store still works. It fails once and for good; its supervisor opens it anew.
+
+use std::any::Any;
+use std::sync::OnceLock;
+
+use crate::error::EngineError;
+
+/// Told when a store fails, with the reason.
+pub type OnFailure = Box<dyn Fn(&EngineError) + Send + Sync>;
+
+/// A store's health.
+pub struct Health {
+    failure: OnceLock<EngineError>,
+    on_failure: OnFailure,
+}
+
+impl Health {
+    /// A healthy store. `on_failure` is called at most once, on the thread that failed.
+    pub fn new(on_failure: OnFailure) -> Self {
+        Self { failure: OnceLock::new(), on_failure }
+    }
+
+    /// `Ok` while the store works.
+    ///
+    /// # Errors
+    /// What made it fail.
+    pub fn check(&self) -> Result<(), EngineError> {
+        self.failure.get().map_or(Ok(()), |error| Err(error.clone()))
+    }
+
+    /// Marks the store as failed. Only the first reason counts.
+    pub fn fail(&self, error: EngineError) {
+        if self.failure.set(error).is_ok()
+            && let Some(error) = self.failure.get()
+        {
+            tracing::error!(%error, "the store failed");
+            (self.on_failure)(error);
+        }
+    }
+
+    /// Marks the store as failed by a panic of `who`.
+    pub fn panicked(&self, who: &str, panic: &(dyn Any + Send)) {
+        self.fail(EngineError::Failed(format!("panic in {who}: {}", panic_text(panic))));
+    }
+}
+
+impl std::fmt::Debug for Health {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Health").field("failure", &self.failure).finish_non_exhaustive()
+    }
+}
+
+/// What a panic said.
+pub fn panic_text(panic: &(dyn Any + Send)) -> &str {
+    panic
+        .downcast_ref::<&'static str>()
+        .copied()
+        .or_else(|| panic.downcast_ref::<String>().map(String::as_str))
+        .unwrap_or("no message")
+}

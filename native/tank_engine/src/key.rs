@@ -1,0 +1,242 @@
+//! Paths as bytes that sort as paths do.
+//!
+//! A key is the encoding of a path's components, one after the other:
+//!
+//! ```text
+//! component := tag bytes' 0x00      tag: 0x01 atom, 0x02 string
+//! bytes'    := bytes with 0x00 written as 0x01 0x01, and 0x01 as 0x01 0x02
+//! ```
+//!
+//! No zero stands within a component, and escaping keeps the order of bytes. So a key is a strict
+//! prefix of the keys below it, of no others, and keys sort as paths do.
+
+use std::sync::Arc;
+
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
+
+use crate::error::EngineError;
+
+/// The largest path component, in bytes.
+pub const COMPONENT_BYTES_MAX: usize = 255;
+/// The largest path, in bytes of its components.
+pub const PATH_BYTES_MAX: usize = 1024;
+
+const ATOM: u8 = 0x01;
+const STRING: u8 = 0x02;
+const END: u8 = 0x00;
+const ESCAPE: u8 = 0x01;
+/// Above every byte that can follow a key in the keys below it.
+const ABOVE: u8 = 0xFF;
+
+/// An encoded path. `Default` is the root.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
+pub struct Key(Arc<[u8]>);
+
+/// One component of a path.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Component {
+    /// An Erlang atom, by its text.
+    Atom(Vec<u8>),
+    /// Any bytes.
+    String(Vec<u8>),
+}
+
+impl Key {
+    /// The key of a path.
+    ///
+    /// ```
+    /// use tank_engine::key::{Component, Key};
+    /// let key = Key::of(&[Component::Atom(b"pods".to_vec()), Component::String(b"web".to_vec())]);
+    /// assert_eq!(key.as_bytes(), b"\x01pods\x00\x02web\x00");
+    /// ```
+    pub fn of(path: &[Component]) -> Self {
+        let mut bytes = Vec::new();
+        for component in path {
+            push_component(&mut bytes, component);
+        }
+        Self(bytes.into())
+    }
+
+    /// Takes bytes as a key without a look at them. What comes from outside goes through
+    /// [`Key::checked`]; a command's key is looked at again when it is applied.
+    pub fn from_bytes(bytes: &[u8]) -> Self {
+        Self(bytes.into())
+    }
+
+    /// Takes bytes as a key if they encode a path within the limits.
+    ///
+    /// # Errors
+    /// [`EngineError::InvalidPath`] or [`EngineError::TooLarge`].
+    pub fn checked(bytes: &[u8]) -> Result<Self, EngineError> {
+        check(bytes)?;
+        Ok(Self::from_bytes(bytes))
+    }
+
+    /// The encoding.
+    pub fn as_bytes(&self) -> &[u8] {
+        &self.0
+    }
+
+    /// Whether this is the key of `other` or of a path below it.
+    pub fn is_within(&self, other: &Self) -> bool {
+        self.0.starts_with(&other.0)
+    }
+
+    /// The first key after this one and all keys below it.
+    pub fn after_subtree(&self) -> Self {
+        let mut bytes = Vec::with_capacity(self.0.len() + 1);
+        bytes.extend_from_slice(&self.0);
+        bytes.push(ABOVE);
+        Self(bytes.into())
+    }
+
+    /// The components.
+    ///
+    /// # Errors
+    /// [`EngineError::InvalidPath`] when the bytes are not the encoding of a path.
+    pub fn components(&self) -> Result<Vec<Component>, EngineError> {
+        Components { rest: &self.0 }.collect()
+    }
+
+    /// The components below `prefix`; `None` when this key is not within it.
+    pub fn components_below(&self, prefix: &Self) -> Option<Result<Vec<Component>, EngineError>> {
+        let rest = self.0.strip_prefix(prefix.as_bytes())?;
+        Some(Components { rest }.collect())
+    }
+}
+
+impl Serialize for Key {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_bytes(&self.0)
+    }
+}
+
+impl<'de> Deserialize<'de> for Key {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let bytes = serde_bytes::ByteBuf::deserialize(deserializer)?;
+        Ok(Self(bytes.into_vec().into()))
+    }
+}
+
+fn push_component(bytes: &mut Vec<u8>, component: &Component) {
+    let (tag, text) = match component {
+        Component::Atom(text) => (ATOM, text),
+        Component::String(text) => (STRING, text),
+    };
+    bytes.push(tag);
+    for &byte in text {
+        if byte <= ESCAPE {
+            bytes.push(ESCAPE);
+            bytes.push(byte + 1);
+        } else {
+            bytes.push(byte);
+        }
+    }
+    bytes.push(END);
+}
+
+fn check(bytes: &[u8]) -> Result<(), EngineError> {
+    let mut total = 0;
+    for component in (Components { rest: bytes }) {
+        let size = match component? {
+            Component::Atom(text) | Component::String(text) => text.len(),
+        };
+        too_large("path_component", size, COMPONENT_BYTES_MAX)?;
+        total += size;
+    }
+    too_large("path", total, PATH_BYTES_MAX)
+}
+
+fn too_large(what: &'static str, size: usize, limit: usize) -> Result<(), EngineError> {
+    if size > limit { Err(EngineError::TooLarge { what, size, limit }) } else { Ok(()) }
+}
+
+/// Decodes components until the bytes end or make no sense.
+struct Components<'a> {
+    rest: &'a [u8],
+}
+
+impl Components<'_> {
+    fn invalid(&mut self, why: &str) -> Option<Result<Component, EngineError>> {
+        self.rest = &[];
+        Some(Err(EngineError::InvalidPath(why.to_owned())))
+    }
+}
+
+impl Iterator for Components<'_> {
+    type Item = Result<Component, EngineError>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        let (&tag, mut rest) = self.rest.split_first()?;
+        let mut text = Vec::new();
+        loop {
+            match rest {
+                [ESCAPE, escaped @ (1 | 2), tail @ ..] => {
+                    text.push(*escaped - 1);
+                    rest = tail;
+                }
+                [ESCAPE, ..] => return self.invalid("an escape sequence makes no sense"),
+                [END, tail @ ..] => {
+                    self.rest = tail;
+                    return match tag {
+                        ATOM => Some(Ok(Component::Atom(text))),
+                        STRING => Some(Ok(Component::String(text))),
+                        _ => self.invalid("a component's kind is neither atom nor string"),
+                    };
+                }
+                [byte, tail @ ..] => {
+                    text.push(*byte);
+                    rest = tail;
+                }
+                [] => return self.invalid("a component does not end"),
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn component() -> impl Strategy<Value = Component> {
+        let bytes = prop::collection::vec(prop_oneof![Just(0u8), Just(1), Just(2), Just(255), any::<u8>()], 0..6);
+        (any::<bool>(), bytes)
+            .prop_map(|(atom, text)| if atom { Component::Atom(text) } else { Component::String(text) })
+    }
+
+    proptest! {
+        #[test]
+        fn a_path_survives_and_keys_sort_as_paths_do(
+            a in prop::collection::vec(component(), 0..5),
+            b in prop::collection::vec(component(), 0..5),
+        ) {
+            let (ka, kb) = (Key::of(&a), Key::of(&b));
+            prop_assert_eq!(ka.components().unwrap(), a.clone());
+            prop_assert_eq!(ka.cmp(&kb), a.cmp(&b));
+            prop_assert_eq!(kb.is_within(&ka), b.starts_with(&a));
+            let inside = kb >= ka && kb < ka.after_subtree();
+            prop_assert_eq!(inside, b.starts_with(&a));
+        }
+
+        #[test]
+        fn any_bytes_are_a_path_or_refused(bytes in prop::collection::vec(any::<u8>(), 0..40)) {
+            if let Ok(key) = Key::checked(&bytes) {
+                let path = key.components().unwrap();
+                let again = Key::of(&path);
+                prop_assert_eq!(again.as_bytes(), &bytes[..]);
+            }
+        }
+    }
+
+    #[test]
+    fn limits_are_exact() {
+        let of = |n: usize| Key::of(&[Component::String(vec![b'x'; n])]);
+        assert!(Key::checked(of(COMPONENT_BYTES_MAX).as_bytes()).is_ok());
+        let too_large = Key::checked(of(COMPONENT_BYTES_MAX + 1).as_bytes()).unwrap_err();
+        let expected = EngineError::TooLarge { what: "path_component", size: 256, limit: 255 };
+        assert_eq!(too_large, expected);
+        let long = Key::of(&vec![Component::String(vec![0; 205]); 5]);
+        assert!(matches!(Key::checked(long.as_bytes()), Err(EngineError::TooLarge { what: "path", .. })));
+    }
+}

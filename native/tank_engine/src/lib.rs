@@ -1,0 +1,34 @@
+//! The engine of one store: a raft-backed, ordered map from paths to opaque payloads.
+//!
+//! It knows nothing of Erlang. A write is a [`command::Command`]: it goes through the raft log
+//! ([`log`]), is applied to the state ([`state`], [`machine`]), and is published as a
+//! [`view::View`] that any thread reads without a lock. [`engine::Engine`] ties these together;
+//! read that one first.
+
+pub mod engine;
+pub mod options;
+
+pub mod command;
+pub mod entry;
+pub mod error;
+pub mod key;
+pub mod view;
+
+pub mod log;
+pub mod machine;
+pub mod raft;
+pub mod snapshot;
+pub mod state;
+pub mod storage;
+
+pub mod faults;
+pub mod health;
+pub mod reclaim;
+pub mod runtime;
+
+mod network;
+mod read_gate;
+mod sync;
+
+/// Ties the compiled crate to its checkout; see `.cargo/config.toml`.
+const _: Option<&str> = option_env!("TANK_STORE_CHECKOUT");

@@ -1,0 +1,66 @@
+//! What the log needs of a disk. RocksDB is one ([`super::rocks`]), the simulated one another.
+
+use std::io;
+use std::ops::Range;
+
+use crate::error::EngineError;
+use crate::raft::{LogEntry, LogId, Vote};
+
+/// One change of what is on the disk. They take effect in the order they are given.
+#[derive(Clone, Debug)]
+pub enum LogWrite {
+    /// Add entries. Their indexes follow on the last one.
+    Append(Vec<LogEntry>),
+    /// Remove all entries from this index on.
+    TruncateFrom(u64),
+    /// Remove all entries up to this one, and remember it.
+    Purge(LogId),
+    /// Replace the vote.
+    Vote(Vote),
+    /// Replace the last log entry known to be committed.
+    Committed(Option<LogId>),
+}
+
+impl LogWrite {
+    /// Whether someone counts on this one being durable when it is reported. What is not comes
+    /// back as an older value after a crash, which costs only time.
+    pub fn must_be_durable(&self) -> bool {
+        !matches!(self, Self::Committed(_))
+    }
+}
+
+/// What a disk holds when it is opened.
+#[derive(Clone, Debug, Default)]
+pub struct Recovered {
+    /// The last entry that was purged.
+    pub purged: Option<LogId>,
+    /// The last entry there is.
+    pub last: Option<LogId>,
+    /// The vote.
+    pub vote: Option<Vote>,
+    /// The last committed entry, as far as it was saved.
+    pub committed: Option<LogId>,
+}
+
+/// A disk for one log.
+pub trait LogDisk: Send + Sync + 'static {
+    /// What is there.
+    ///
+    /// # Errors
+    /// [`EngineError::Corrupt`] when what is there cannot be all that was once reported durable.
+    fn recover(&self) -> Result<Recovered, EngineError>;
+
+    /// Makes all of `writes`, in order; when it returns they are durable, if one of them
+    /// [must be](LogWrite::must_be_durable). One writer calls this, and never again after an error.
+    ///
+    /// # Errors
+    /// The disk's. Then it is not known which of them are durable.
+    fn write(&self, writes: &[LogWrite]) -> io::Result<()>;
+
+    /// The entries of `range` that are on the disk, in order, up to about `bytes_max` bytes, at
+    /// least one if there is one.
+    ///
+    /// # Errors
+    /// The disk's, or that an entry is damaged or missing.
+    fn read(&self, range: Range<u64>, bytes_max: usize) -> io::Result<Vec<LogEntry>>;
+}

@@ -1,0 +1,233 @@
+//! The raft log: entries, vote, and what is known of both, on a [`disk::LogDisk`].
+//!
+//! ```text
+//! raft core --append--> tail (readable at once) --queue--> writer thread --one sync--> disk
+//!     ^                                                         |
+//!     +------------------------ durable ------------------------+
+//! ```
+
+pub mod disk;
+pub mod rocks;
+
+mod tail;
+mod writer;
+
+pub use writer::WriterStats;
+
+use std::io;
+use std::ops::{Bound, RangeBounds};
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex};
+
+use crossbeam_channel::Sender;
+use openraft::storage::{IOFlushed, RaftLogReader, RaftLogStorage};
+use openraft::{LogState, OptionalSend};
+use tokio::sync::oneshot;
+
+use crate::error::EngineError;
+use crate::health::Health;
+use crate::raft::{LogEntry, LogId, Types, Vote};
+use crate::sync::lock;
+
+use disk::{LogDisk, LogWrite, Recovered};
+use tail::Tail;
+use writer::{Done, Job, Writer};
+
+/// The bytes of entries that one read for replication gives, about.
+const READ_BYTES_MAX: usize = 2 << 20;
+
+/// What the writer and all handles share.
+struct Shared<D> {
+    disk: D,
+    dir: PathBuf,
+    tail: Mutex<Tail>,
+    vote: Mutex<Option<Vote>>,
+    committed: Mutex<Option<LogId>>,
+    stats: Arc<WriterStats>,
+    health: Arc<Health>,
+}
+
+/// The log, as openraft uses it. Clones are handles on the same log.
+pub struct LogStore<D> {
+    shared: Arc<Shared<D>>,
+    queue: Sender<Job>,
+}
+
+/// Reads the log. It does not keep the log open.
+pub struct LogReader<D>(Arc<Shared<D>>);
+
+/// Waits for the log's writer to end.
+pub struct LogCloser(Writer);
+
+impl<D: LogDisk> LogStore<D> {
+    /// Opens the log that is on `disk`. `dir` is where, for errors.
+    ///
+    /// # Errors
+    /// What the disk finds wrong with what it holds, or that there is no thread.
+    pub fn open(disk: D, dir: &Path, health: &Arc<Health>) -> Result<(Self, LogCloser), EngineError> {
+        let Recovered { purged, last, vote, committed } = disk.recover()?;
+        let shared = Arc::new(Shared {
+            disk,
+            dir: dir.to_path_buf(),
+            tail: Mutex::new(Tail::recovered(purged, last)),
+            vote: Mutex::new(vote),
+            committed: Mutex::new(committed),
+            stats: Arc::default(),
+            health: Arc::clone(health),
+        });
+        let writer = Writer::start(Arc::clone(&shared), Arc::clone(health))?;
+        Ok((Self { shared, queue: writer.queue() }, LogCloser(writer)))
+    }
+
+    /// Counters of the writer.
+    pub fn stats(&self) -> Arc<WriterStats> {
+        Arc::clone(&self.shared.stats)
+    }
+
+    fn hand_over(&self, write: LogWrite, done: Done) -> io::Result<()> {
+        let gone = |_| io::Error::other("the log's writer has ended");
+        self.queue.send(Job { write, done }).map_err(gone)
+    }
+}
+
+impl LogCloser {
+    /// Waits until all that was handed over is written and the writer has ended. Every
+    /// [`LogStore`] must be dropped, or about to be.
+    pub fn join(self) {
+        self.0.join();
+    }
+}
+
+impl<D: LogDisk> LogReader<D> {
+    fn entries(&self, range: impl RangeBounds<u64>, bytes_max: usize) -> io::Result<Vec<LogEntry>> {
+        let shared = &self.0;
+        let (range, in_memory, mut tail) = {
+            let tail = lock(&shared.tail);
+            let range = tail.present(bounds(&range));
+            let in_memory = tail.first_index();
+            (range.clone(), in_memory, tail.read(range, bytes_max))
+        };
+        if range.start >= in_memory || range.is_empty() {
+            return Ok(tail);
+        }
+        // What is not in memory is durable, so the disk has it.
+        let on_disk = range.start..range.end.min(in_memory);
+        let mut entries = shared.disk.read(on_disk.clone(), bytes_max)?;
+        if entries.len() as u64 == on_disk.end - on_disk.start {
+            let bytes: usize = entries.iter().map(tail::size).sum();
+            if bytes < bytes_max {
+                entries.append(&mut tail);
+            }
+        }
+        Ok(entries)
+    }
+}
+
+fn bounds(range: &impl RangeBounds<u64>) -> std::ops::Range<u64> {
+    let start = match range.start_bound() {
+        Bound::Included(&index) => index,
+        Bound::Excluded(&index) => index.saturating_add(1),
+        Bound::Unbounded => 0,
+    };
+    let end = match range.end_bound() {
+        Bound::Included(&index) => index.saturating_add(1),
+        Bound::Excluded(&index) => index,
+        Bound::Unbounded => u64::MAX,
+    };
+    start..end
+}
+
+impl<D: LogDisk> RaftLogReader<Types> for LogReader<D> {
+    async fn try_get_log_entries<RB>(&mut self, range: RB) -> io::Result<Vec<LogEntry>>
+    where
+        RB: RangeBounds<u64> + Clone + std::fmt::Debug + OptionalSend,
+    {
+        self.entries(range, usize::MAX)
+    }
+
+    async fn limited_get_log_entries(&mut self, start: u64, end: u64) -> io::Result<Vec<LogEntry>> {
+        self.entries(start..end, READ_BYTES_MAX)
+    }
+
+    async fn read_vote(&mut self) -> io::Result<Option<Vote>> {
+        Ok(*lock(&self.0.vote))
+    }
+}
+
+impl<D: LogDisk> RaftLogReader<Types> for LogStore<D> {
+    async fn try_get_log_entries<RB>(&mut self, range: RB) -> io::Result<Vec<LogEntry>>
+    where
+        RB: RangeBounds<u64> + Clone + std::fmt::Debug + OptionalSend,
+    {
+        LogReader(Arc::clone(&self.shared)).entries(range, usize::MAX)
+    }
+
+    async fn read_vote(&mut self) -> io::Result<Option<Vote>> {
+        Ok(*lock(&self.shared.vote))
+    }
+}
+
+impl<D: LogDisk> RaftLogStorage<Types> for LogStore<D> {
+    type LogReader = LogReader<D>;
+
+    async fn get_log_state(&mut self) -> io::Result<LogState<Types>> {
+        let tail = lock(&self.shared.tail);
+        Ok(LogState { last_purged_log_id: tail.purged(), last_log_id: tail.last() })
+    }
+
+    async fn get_log_reader(&mut self) -> LogReader<D> {
+        LogReader(Arc::clone(&self.shared))
+    }
+
+    async fn save_vote(&mut self, vote: &Vote) -> io::Result<()> {
+        let (sender, durable) = oneshot::channel();
+        self.hand_over(LogWrite::Vote(*vote), Done::Caller(sender))?;
+        durable.await.map_err(|_| io::Error::other("the log's writer has ended"))??;
+        *lock(&self.shared.vote) = Some(*vote);
+        Ok(())
+    }
+
+    async fn save_committed(&mut self, committed: Option<LogId>) -> io::Result<()> {
+        *lock(&self.shared.committed) = committed;
+        self.hand_over(LogWrite::Committed(committed), Done::Nobody)
+    }
+
+    async fn read_committed(&mut self) -> io::Result<Option<LogId>> {
+        Ok(*lock(&self.shared.committed))
+    }
+
+    async fn append<I>(&mut self, entries: I, callback: IOFlushed<Types>) -> io::Result<()>
+    where
+        I: IntoIterator<Item = LogEntry> + OptionalSend,
+        I::IntoIter: OptionalSend,
+    {
+        let entries: Vec<LogEntry> = entries.into_iter().collect();
+        {
+            let mut tail = lock(&self.shared.tail);
+            for entry in &entries {
+                tail.append(entry.clone());
+            }
+        }
+        self.hand_over(LogWrite::Append(entries), Done::Raft(callback))
+    }
+
+    async fn truncate_after(&mut self, last: Option<LogId>) -> io::Result<()> {
+        let from = last.as_ref().map_or(0, |id| id.index() + 1);
+        lock(&self.shared.tail).truncate_from(from, last);
+        self.hand_over(LogWrite::TruncateFrom(from), Done::Nobody)
+    }
+
+    async fn purge(&mut self, upto: LogId) -> io::Result<()> {
+        lock(&self.shared.tail).purge(upto);
+        self.hand_over(LogWrite::Purge(upto), Done::Nobody)
+    }
+}
+
+/// The error of a failed write to the disk of `dir`.
+fn storage_error(dir: &Path, error: &io::Error) -> EngineError {
+    let text = error.to_string();
+    if error.kind() == io::ErrorKind::StorageFull || text.contains("No space left on device") {
+        return EngineError::DiskFull { path: dir.to_path_buf() };
+    }
+    EngineError::Storage(text)
+}

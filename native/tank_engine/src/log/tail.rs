@@ -1,0 +1,129 @@
+//! The end of the log, in memory: entries can be read before they are durable, and mostly are
+//! read (to be applied and replicated) while they are still here.
+
+use std::collections::VecDeque;
+use std::ops::Range;
+
+use openraft::entry::RaftEntry;
+
+use crate::raft::{LogEntry, LogId};
+
+/// What durable entries may take up. Those that are not durable yet stay in any case; the bound
+/// on writes in flight bounds them.
+const BYTES_MAX: usize = 32 << 20;
+
+/// The last entries of the log, without a gap, and the log's bounds.
+#[derive(Debug, Default)]
+pub(super) struct Tail {
+    entries: VecDeque<LogEntry>,
+    bytes: usize,
+    /// Entries up to this index are durable.
+    durable: Option<u64>,
+    purged: Option<LogId>,
+    last: Option<LogId>,
+}
+
+impl Tail {
+    pub(super) fn recovered(purged: Option<LogId>, last: Option<LogId>) -> Self {
+        Self { durable: last.as_ref().map(LogId::index), purged, last, ..Self::default() }
+    }
+
+    pub(super) fn purged(&self) -> Option<LogId> {
+        self.purged
+    }
+
+    /// The last entry's id; the last purged one's when there is no entry.
+    pub(super) fn last(&self) -> Option<LogId> {
+        self.last
+    }
+
+    /// `range` without the indexes that are purged or not there yet.
+    pub(super) fn present(&self, range: Range<u64>) -> Range<u64> {
+        let next = |id: &Option<LogId>| id.as_ref().map_or(0, |id| id.index() + 1);
+        let start = range.start.max(next(&self.purged));
+        let end = range.end.min(next(&self.last));
+        start..end.max(start)
+    }
+
+    /// The first index that is in memory.
+    pub(super) fn first_index(&self) -> u64 {
+        let first = self.entries.front().map(RaftEntry::index);
+        first.unwrap_or_else(|| self.last.as_ref().map_or(0, |id| id.index() + 1))
+    }
+
+    pub(super) fn append(&mut self, entry: LogEntry) {
+        self.bytes += size(&entry);
+        self.last = Some(entry.log_id());
+        self.entries.push_back(entry);
+    }
+
+    /// The entries of `range` that are in memory, up to about `bytes_max` bytes.
+    pub(super) fn read(&self, range: Range<u64>, bytes_max: usize) -> Vec<LogEntry> {
+        let first = self.first_index();
+        let offset = |index: u64| usize::try_from(index.saturating_sub(first)).unwrap_or(usize::MAX);
+        let end = offset(range.end).min(self.entries.len());
+        let start = offset(range.start).min(end);
+        let mut bytes = 0;
+        self.entries
+            .range(start..end)
+            .take_while(|entry| {
+                let fits = bytes == 0 || bytes < bytes_max;
+                bytes += size(entry).max(1);
+                fits
+            })
+            .cloned()
+            .collect()
+    }
+
+    /// Removes the entries from `index` on. `last` is the id of the one before.
+    pub(super) fn truncate_from(&mut self, index: u64, last: Option<LogId>) {
+        while self.entries.back().is_some_and(|entry| entry.index() >= index) {
+            if let Some(entry) = self.entries.pop_back() {
+                self.bytes -= size(&entry);
+            }
+        }
+        self.durable = self.durable.filter(|_| index > 0).map(|durable| durable.min(index - 1));
+        self.last = last.or(self.purged);
+    }
+
+    pub(super) fn purge(&mut self, upto: LogId) {
+        self.purged = Some(upto);
+        if self.last.as_ref().is_none_or(|last| last.index() < upto.index()) {
+            self.last = Some(upto);
+        }
+        while self.entries.front().is_some_and(|entry| entry.index() <= upto.index()) {
+            self.drop_front();
+        }
+    }
+
+    /// Marks the entries up to `id` as durable, and drops the oldest of them beyond the bound.
+    /// If `id` was truncated meanwhile, others stand in its place, and nothing is marked.
+    pub(super) fn durable_upto(&mut self, id: &LogId) {
+        if self.at(id.index()).is_some_and(|entry| entry.log_id() == *id) {
+            self.durable = self.durable.max(Some(id.index()));
+        }
+        while self.bytes > BYTES_MAX && self.entries.front().is_some_and(|entry| Some(entry.index()) <= self.durable) {
+            self.drop_front();
+        }
+    }
+
+    fn at(&self, index: u64) -> Option<&LogEntry> {
+        let offset = index.checked_sub(self.first_index())?;
+        self.entries.get(usize::try_from(offset).ok()?)
+    }
+
+    fn drop_front(&mut self) {
+        if let Some(entry) = self.entries.pop_front() {
+            self.bytes -= size(&entry);
+        }
+    }
+}
+
+/// What an entry takes up, about.
+pub(super) fn size(entry: &LogEntry) -> usize {
+    const OVERHEAD: usize = 128;
+    match &entry.payload {
+        openraft::EntryPayload::Normal(request) => OVERHEAD + request.command.size(),
+        _ => OVERHEAD,
+    }
+}

@@ -1,0 +1,162 @@
+//! The thread that makes the log durable, many entries with one sync.
+//!
+//! The raft core hands over what to write and goes on. While the disk syncs, more gathers; the
+//! writer then takes all of it as its next batch. So a sync serves one write when one client
+//! writes, and hundreds when hundreds do, without a timer.
+
+use std::io;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::thread::JoinHandle;
+
+use crossbeam_channel::{Receiver, Sender, unbounded};
+
+use openraft::entry::RaftEntry;
+use openraft::storage::IOFlushed;
+use tokio::sync::oneshot;
+
+use crate::error::EngineError;
+use crate::faults;
+use crate::health::Health;
+use crate::raft::Types;
+use crate::runtime;
+
+use super::disk::{LogDisk, LogWrite};
+use super::{Shared, tail};
+
+/// The bytes of entries written with one sync, at the most: bounds the memory of a batch and the
+/// time a vote waits behind it.
+const BATCH_BYTES_MAX: usize = 8 << 20;
+
+/// A write on its way to the disk, and who waits for it.
+pub(super) struct Job {
+    pub(super) write: LogWrite,
+    pub(super) done: Done,
+}
+
+/// Who is told that a write is durable.
+pub(super) enum Done {
+    Raft(IOFlushed<Types>),
+    Caller(oneshot::Sender<io::Result<()>>),
+    Nobody,
+}
+
+/// How often the disk was synced, and for how many entries.
+#[derive(Debug, Default)]
+pub struct WriterStats {
+    /// Batches that were synced.
+    pub syncs: AtomicU64,
+    /// Log entries written.
+    pub entries: AtomicU64,
+    /// Bytes of log entries written, before the disk's own overhead.
+    pub bytes: AtomicU64,
+}
+
+/// The handle on the writer.
+pub(super) struct Writer {
+    queue: Sender<Job>,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl Writer {
+    pub(super) fn start<D: LogDisk>(shared: Arc<Shared<D>>, health: Arc<Health>) -> Result<Self, EngineError> {
+        let (queue, jobs) = unbounded();
+        let body = move || run(&shared, &jobs, &Arc::clone(&shared.health));
+        let thread = runtime::spawn_thread("log-writer", health, body)
+            .map_err(|error| EngineError::Storage(format!("no thread for the log: {error}")))?;
+        Ok(Self { queue, thread: Some(thread) })
+    }
+
+    pub(super) fn queue(&self) -> Sender<Job> {
+        self.queue.clone()
+    }
+
+    /// Waits until all that was handed over is on the disk and the thread is gone. Whoever else
+    /// has the queue must have let go of it.
+    pub(super) fn join(mut self) {
+        drop(self.queue);
+        if let Some(thread) = self.thread.take() {
+            // A panic of the thread was reported where it happened.
+            let _ = thread.join();
+        }
+    }
+}
+
+fn run<D: LogDisk>(shared: &Shared<D>, jobs: &Receiver<Job>, health: &Health) {
+    let mut failure: Option<io::Error> = None;
+    while let Ok(first) = jobs.recv() {
+        faults::point!("log_writer");
+        let (writes, waiting) = gather(first, jobs);
+        // After one error it is unknown what the disk holds: nothing is reported durable any more.
+        let result = match &failure {
+            Some(error) => Err(again(error)),
+            None => shared.disk.write(&writes),
+        };
+        match &result {
+            Ok(()) => written(shared, &writes),
+            Err(error) if failure.is_none() => {
+                failure = Some(again(error));
+                health.fail(super::storage_error(&shared.dir, error));
+            }
+            Err(_) => {}
+        }
+        for done in waiting {
+            done.report(&result);
+        }
+    }
+}
+
+/// Takes what has gathered since the last batch.
+fn gather(first: Job, jobs: &Receiver<Job>) -> (Vec<LogWrite>, Vec<Done>) {
+    let mut bytes = size(&first.write);
+    let (mut writes, mut waiting) = (vec![first.write], vec![first.done]);
+    while bytes < BATCH_BYTES_MAX {
+        let Ok(job) = jobs.try_recv() else { break };
+        bytes += size(&job.write);
+        writes.push(job.write);
+        waiting.push(job.done);
+    }
+    (writes, waiting)
+}
+
+fn size(write: &LogWrite) -> usize {
+    match write {
+        LogWrite::Append(entries) => entries.iter().map(tail::size).sum(),
+        _ => 0,
+    }
+}
+
+fn written<D: LogDisk>(shared: &Shared<D>, writes: &[LogWrite]) {
+    let stats = &shared.stats;
+    if writes.iter().any(LogWrite::must_be_durable) {
+        stats.syncs.fetch_add(1, Ordering::Relaxed);
+    }
+    let mut last = None;
+    for write in writes {
+        if let LogWrite::Append(entries) = write {
+            stats.entries.fetch_add(entries.len() as u64, Ordering::Relaxed);
+            stats.bytes.fetch_add(size(write) as u64, Ordering::Relaxed);
+            last = entries.last().map(RaftEntry::log_id).or(last);
+        }
+    }
+    if let Some(id) = last {
+        crate::sync::lock(&shared.tail).durable_upto(&id);
+    }
+}
+
+impl Done {
+    fn report(self, result: &io::Result<()>) {
+        let result = result.as_ref().map_err(again).copied();
+        match self {
+            Self::Raft(callback) => callback.io_completed(result),
+            // Whoever gave up waiting does not want to know.
+            Self::Caller(caller) => drop(caller.send(result)),
+            Self::Nobody => {}
+        }
+    }
+}
+
+/// An error like `error`, which cannot be cloned.
+fn again(error: &io::Error) -> io::Error {
+    io::Error::new(error.kind(), error.to_string())
+}

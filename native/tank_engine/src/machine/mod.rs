@@ -1,0 +1,250 @@
+//! The replicated state machine: applies the committed log to the state, writes what changed to
+//! the database, publishes the new view, and answers.
+//!
+//! In this order, for a batch of log entries at a time: one write to the database with all changes
+//! and the log id they lead to (not synced: the synced log replays what a crash takes), then the
+//! view, then the answers. So a caller that has its answer sees its write.
+
+mod store;
+
+pub use store::{Header, StateStore};
+
+use std::io;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
+
+use futures_util::{Stream, StreamExt};
+use openraft::entry::RaftEntry;
+use openraft::storage::{EntryResponder, RaftSnapshotBuilder, RaftStateMachine};
+use openraft::{EntryPayload, OptionalSend};
+use rocksdb::WriteBatch;
+
+use crate::command::Outcome;
+use crate::error::EngineError;
+use crate::faults;
+use crate::health::{Health, panic_text};
+use crate::raft::{LogEntry, LogId, SnapshotMeta, StoredMembership, Types};
+use crate::snapshot::{PinnedSnapshot, SnapshotData};
+use crate::state::{Remembered, State};
+use crate::view::{Published, View};
+
+type Snapshot = openraft::alias::SnapshotOf<Types, SnapshotData>;
+
+/// Bytes of commands applied with one write to the database, about: bounds the batch's memory,
+/// and how long the first of them waits for the last.
+const BATCH_BYTES_MAX: usize = 4 << 20;
+
+/// How far the time in the log goes on between two looks for clients to forget.
+const EXPIRE_EVERY_MS: u64 = 60_000;
+
+/// The state machine of one member.
+pub struct Machine {
+    store: StateStore,
+    state: State,
+    applied: Option<LogId>,
+    membership: StoredMembership,
+    published: Arc<Published>,
+    snapshot: Option<Arc<PinnedSnapshot>>,
+    expired_ms: u64,
+    health: Arc<Health>,
+}
+
+impl Machine {
+    /// The state machine of what `store` holds. It is published at once.
+    ///
+    /// # Errors
+    /// [`EngineError::Corrupt`] when what is there is not what was written.
+    pub fn open(store: StateStore, published: Arc<Published>, health: Arc<Health>) -> Result<Self, EngineError> {
+        let (state, header) = store.load()?;
+        let mut machine = Self {
+            store,
+            state,
+            applied: None,
+            membership: StoredMembership::default(),
+            published,
+            snapshot: None,
+            expired_ms: 0,
+            health,
+        };
+        machine.take_over(header);
+        Ok(machine)
+    }
+
+    fn take_over(&mut self, header: Header) {
+        self.applied = header.applied;
+        self.membership = header.membership;
+        self.publish();
+    }
+
+    fn publish(&self) {
+        self.published.publish(View {
+            entries: self.state.entries.clone(),
+            revision: self.state.revision,
+            applied: self.applied,
+            digest: self.state.digest.value(),
+            bytes: self.state.bytes,
+        });
+    }
+
+    fn header(&self) -> Header {
+        Header::new(&self.state, self.applied, self.membership.clone())
+    }
+
+    fn apply_batch(&mut self, batch: Vec<EntryResponder<Types>>) -> Result<(), EngineError> {
+        faults::point!("apply");
+        let Some(record) = batch.last().map(|(entry, _)| entry.index()) else { return Ok(()) };
+        let mut write = WriteBatch::default();
+        let mut remembered = Vec::new();
+        let mut answers = Vec::with_capacity(batch.len());
+        for (entry, responder) in batch {
+            let outcome = self.apply_entry(entry, record, &mut write, &mut remembered)?;
+            if let Some(responder) = responder {
+                answers.push((responder, outcome));
+            }
+        }
+        self.store.put_remembered(&mut write, record, &remembered)?;
+        self.store.delete_remembered(&mut write, &self.state.sessions.take_dead_records())?;
+        self.store.put_header(&mut write, &self.header())?;
+        self.store.write(write)?;
+        self.publish();
+        for (responder, outcome) in answers {
+            responder.send(outcome);
+        }
+        Ok(())
+    }
+
+    fn apply_entry(
+        &mut self,
+        entry: LogEntry,
+        record: u64,
+        write: &mut WriteBatch,
+        remembered: &mut Vec<Remembered>,
+    ) -> Result<Outcome, EngineError> {
+        let id = entry.log_id();
+        self.applied = Some(id);
+        match entry.payload {
+            EntryPayload::Blank => Ok(Outcome::Nothing),
+            EntryPayload::Membership(membership) => {
+                self.membership = StoredMembership::new(Some(id), membership);
+                Ok(Outcome::Nothing)
+            }
+            EntryPayload::Normal(request) => {
+                let applied = self.state.apply(&request, record);
+                self.store.put_changes(write, &applied.changes)?;
+                remembered.extend(applied.remembered);
+                self.expire(request.time_ms);
+                Ok(applied.outcome)
+            }
+        }
+    }
+
+    fn expire(&mut self, now_ms: u64) {
+        if now_ms > self.expired_ms.saturating_add(EXPIRE_EVERY_MS) {
+            self.state.sessions.expire(now_ms);
+            self.expired_ms = now_ms;
+        }
+    }
+
+    /// Runs `step`; an error or a panic in it ends the store.
+    fn guarded<T>(&mut self, step: impl FnOnce(&mut Self) -> Result<T, EngineError>) -> io::Result<T> {
+        let result = catch_unwind(AssertUnwindSafe(|| step(self)));
+        let error = match result {
+            Ok(Ok(value)) => return Ok(value),
+            Ok(Err(error)) => error,
+            Err(panic) => EngineError::Failed(format!("panic in apply: {}", panic_text(panic.as_ref()))),
+        };
+        self.health.fail(error.clone());
+        Err(io::Error::other(error))
+    }
+}
+
+/// The next entries to apply together; empty at the end of the stream.
+async fn next_batch<S>(entries: &mut S) -> io::Result<Vec<EntryResponder<Types>>>
+where
+    S: Stream<Item = io::Result<EntryResponder<Types>>> + Unpin + OptionalSend,
+{
+    let (mut batch, mut bytes) = (Vec::new(), 0);
+    while bytes < BATCH_BYTES_MAX {
+        let Some(item) = entries.next().await else { break };
+        let (entry, responder) = item?;
+        if let EntryPayload::Normal(request) = &entry.payload {
+            bytes += request.command.size();
+        }
+        batch.push((entry, responder));
+    }
+    Ok(batch)
+}
+
+impl RaftStateMachine<Types> for Machine {
+    type SnapshotData = SnapshotData;
+    type SnapshotBuilder = Builder;
+
+    async fn applied_state(&mut self) -> io::Result<(Option<LogId>, StoredMembership)> {
+        Ok((self.applied, self.membership.clone()))
+    }
+
+    async fn apply<S>(&mut self, mut entries: S) -> io::Result<()>
+    where
+        S: Stream<Item = io::Result<EntryResponder<Types>>> + Unpin + OptionalSend,
+    {
+        loop {
+            let batch = next_batch(&mut entries).await?;
+            if batch.is_empty() {
+                return Ok(());
+            }
+            self.guarded(|machine| machine.apply_batch(batch))?;
+        }
+    }
+
+    async fn get_snapshot_builder(&mut self) -> Builder {
+        // Pinned here, between two batches: the builder stands for exactly this state.
+        let pinned = self.guarded(|machine| machine.store.pin()).map(Arc::new);
+        if let Ok(pinned) = &pinned {
+            self.snapshot = Some(Arc::clone(pinned));
+        }
+        Builder(pinned.map_err(|error| error.to_string()))
+    }
+
+    async fn install_snapshot(&mut self, meta: &SnapshotMeta, snapshot: SnapshotData) -> io::Result<()> {
+        let (store, expected) = (self.store.clone(), meta.last_log_id);
+        // Minutes, for a large one: not on a thread that others' heartbeats need.
+        let installing = tokio::task::spawn_blocking(move || {
+            faults::point!("snapshot_install");
+            store.install(snapshot, expected)
+        });
+        let installed = installing.await.unwrap_or_else(|error| Err(EngineError::Failed(error.to_string())));
+        self.guarded(|machine| {
+            let (store, state, header) = installed?;
+            machine.snapshot = None;
+            machine.store = store;
+            machine.state = state;
+            machine.take_over(header);
+            machine.snapshot = Some(Arc::new(machine.store.pin()?));
+            Ok(())
+        })
+    }
+
+    async fn get_current_snapshot(&mut self) -> io::Result<Option<Snapshot>> {
+        Ok(self.snapshot.as_ref().map(snapshot_of))
+    }
+}
+
+/// Hands out a snapshot that was pinned when the builder was made: there is nothing to build.
+pub struct Builder(Result<Arc<PinnedSnapshot>, String>);
+
+impl RaftSnapshotBuilder<Types> for Builder {
+    type SnapshotData = SnapshotData;
+
+    async fn build_snapshot(&mut self) -> io::Result<Snapshot> {
+        match &self.0 {
+            Ok(pinned) => Ok(snapshot_of(pinned)),
+            Err(error) => Err(io::Error::other(error.clone())),
+        }
+    }
+}
+
+fn snapshot_of(pinned: &Arc<PinnedSnapshot>) -> Snapshot {
+    let header = pinned.header();
+    let meta = SnapshotMeta { last_log_id: header.applied, last_membership: header.membership.clone() };
+    Snapshot { meta, snapshot: SnapshotData::Pinned(Arc::clone(pinned)) }
+}

@@ -1,0 +1,59 @@
+//! What a store is opened with.
+
+use std::path::PathBuf;
+
+/// The options of [`crate::engine::Engine::open`].
+#[derive(Clone, Debug)]
+pub struct Options {
+    /// The store's directory; made when it is missing.
+    pub dir: PathBuf,
+    /// The store's id. A directory belongs to one for ever.
+    pub store_id: String,
+    /// The name of the node that this member runs on.
+    pub node: String,
+    /// How many writes may be in flight.
+    pub in_flight_max: usize,
+    /// How many bytes of payload they may hold.
+    pub in_flight_bytes_max: usize,
+    /// The largest payload, in bytes.
+    pub value_bytes_max: usize,
+    /// Raft's times and log retention.
+    pub timing: Timing,
+}
+
+/// Raft's times and log retention.
+#[derive(Clone, Debug)]
+pub struct Timing {
+    /// Between two heartbeats of a leader.
+    pub heartbeat_ms: u64,
+    /// A follower that hears nothing this long, up to twice as long, stands for election.
+    pub election_ms: u64,
+    /// Log entries after which the state counts as a new snapshot, so that the log before it can
+    /// be purged.
+    pub snapshot_after: u64,
+    /// Log entries kept behind a snapshot for members that lag.
+    pub log_keep: u64,
+    /// Log entries purged at a time.
+    pub purge_batch: u64,
+}
+
+impl Options {
+    /// The defaults, for a store in `dir`.
+    pub fn new(dir: impl Into<PathBuf>, store_id: impl Into<String>) -> Self {
+        Self {
+            dir: dir.into(),
+            store_id: store_id.into(),
+            node: "nonode@nohost".to_owned(),
+            in_flight_max: 50_000,
+            in_flight_bytes_max: 256 << 20,
+            value_bytes_max: 16 << 20,
+            timing: Timing::default(),
+        }
+    }
+}
+
+impl Default for Timing {
+    fn default() -> Self {
+        Self { heartbeat_ms: 60, election_ms: 300, snapshot_after: 20_000, log_keep: 10_000, purge_batch: 5_000 }
+    }
+}

@@ -1,0 +1,108 @@
+//! The one place that names openraft's types: an upgrade of it changes this module, [`crate::log`],
+//! [`crate::machine`] and [`crate::network`], and nothing else.
+
+use std::sync::Arc;
+
+use openraft::alias;
+use openraft::{OptionalSend, RaftTypeConfig};
+use serde::{Deserialize, Serialize};
+
+use crate::command::{Outcome, Request};
+use crate::options::Timing;
+
+/// Random, drawn when a member's directory is made, and never used again once it is gone.
+pub type MemberId = u64;
+
+/// What the other members know of a member.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Member {
+    /// The name of the Erlang node it runs on. Only an address: two members never share an id,
+    /// but a node's name outlives its members.
+    pub node: String,
+}
+
+/// The types that openraft works with.
+#[derive(Debug, Clone, Copy, Default, Eq, PartialEq, Ord, PartialOrd)]
+pub struct Types;
+
+impl RaftTypeConfig for Types {
+    type D = Request;
+    type R = Outcome;
+    type NodeId = MemberId;
+    type Node = Member;
+    type Term = u64;
+    type LeaderId = openraft::impls::leader_id_adv::LeaderId<u64, MemberId>;
+    type Vote = openraft::impls::Vote<Self::LeaderId>;
+    type Payload = openraft::EntryPayload<Request, MemberId, Member>;
+    type Entry = openraft::Entry<<Self::LeaderId as openraft::vote::RaftLeaderId>::Committed, Self::Payload>;
+    type Responder<T>
+        = Responder<T>
+    where
+        T: OptionalSend + 'static;
+    type Batch<T>
+        = openraft::impls::InlineBatch<T>
+    where
+        T: OptionalSend + 'static;
+    type AsyncRuntime = openraft::impls::TokioRuntime;
+    type ErrorSource = openraft::impls::BoxedErrorSource;
+}
+
+/// The raft core with our state machine.
+pub type Raft = openraft::Raft<Types, crate::machine::Machine>;
+/// Term, leader and index of a log entry.
+pub type LogId = alias::LogIdOf<Types>;
+/// A log entry.
+pub type LogEntry = alias::EntryOf<Types>;
+/// A vote.
+pub type Vote = alias::VoteOf<Types>;
+/// The members as of a log entry.
+pub type StoredMembership = alias::StoredMembershipOf<Types>;
+/// What a snapshot stands for.
+pub type SnapshotMeta = alias::SnapshotMetaOf<Types>;
+/// The answer to a write, as openraft gives it.
+pub type WriteResult = openraft::raft::ClientWriteResult<Types>;
+
+/// Calls a function with the answer to a write, on the task that has it.
+pub struct Responder<T>(Box<dyn FnOnce(T) + Send>);
+
+impl<T> Responder<T> {
+    /// Calls `answer` once, unless the raft core dies first: then it is dropped.
+    pub fn new(answer: impl FnOnce(T) + Send + 'static) -> Self {
+        Self(Box::new(answer))
+    }
+}
+
+impl<T: OptionalSend + 'static> openraft::raft::responder::Responder<Types, T> for Responder<T> {
+    fn on_complete(self, result: T) {
+        (self.0)(result);
+    }
+}
+
+/// openraft's settings for a store.
+///
+/// # Errors
+/// What openraft finds wrong with the timing.
+pub(crate) fn config(timing: &Timing) -> Result<Arc<openraft::Config>, openraft::ConfigError> {
+    openraft::Config {
+        cluster_name: "tank_store".to_owned(),
+        heartbeat_interval: timing.heartbeat_ms,
+        election_timeout_min: timing.election_ms,
+        election_timeout_max: timing.election_ms * 2,
+        // A candidate that cannot win must not disturb a leader that works.
+        enable_pre_vote: Some(true),
+        // Unsafe when, as here, applying does not sync: a leader could answer from a state that
+        // lost its tail.
+        enable_leader_restore: Some(false),
+        // The default of 200 ms is for one chunk; a whole snapshot takes as long as it takes, and
+        // the transport ends one that makes no progress.
+        install_snapshot_timeout: 600_000,
+        max_payload_entries: 2048,
+        snapshot_policy: openraft::SnapshotPolicy::LogsSinceLast(timing.snapshot_after),
+        max_in_snapshot_log_to_keep: timing.log_keep,
+        // Each purge leaves a range tombstone that later seeks step over.
+        purge_batch_size: timing.purge_batch,
+        ..Default::default()
+    }
+    .validate()
+    .map(Arc::new)
+}

@@ -1,0 +1,54 @@
+//! Who uses a directory: one store at a time.
+
+use std::collections::HashSet;
+use std::fs::{File, TryLockError};
+use std::path::{Path, PathBuf};
+use std::sync::Mutex;
+
+use once_cell::sync::Lazy;
+
+use crate::error::{EngineError, LockHolder};
+use crate::sync::lock;
+
+/// The lock file's name.
+pub(super) const FILE: &str = "LOCK";
+
+/// The canonical paths of all directories that stores of this VM have open. The file lock would
+/// refuse them too, but could not say who holds it.
+static CLAIMED: Lazy<Mutex<HashSet<PathBuf>>> = Lazy::new(Mutex::default);
+
+/// A directory that is ours until this is dropped.
+#[derive(Debug)]
+pub(super) struct Claim {
+    path: PathBuf,
+    /// Holds the lock. The operating system lets go of it when the process ends in any way.
+    lock_file: Option<File>,
+}
+
+impl Claim {
+    pub(super) fn take(canonical: &Path) -> Result<Self, EngineError> {
+        let locked = |by| EngineError::Locked { path: canonical.to_path_buf(), by };
+        if !lock(&CLAIMED).insert(canonical.to_path_buf()) {
+            return Err(locked(LockHolder::ThisVm));
+        }
+        let mut claim = Self { path: canonical.to_path_buf(), lock_file: None };
+        let file = File::options().create(true).truncate(false).write(true).open(canonical.join(FILE));
+        let file = file.map_err(|error| EngineError::from_io(canonical, &error))?;
+        match file.try_lock() {
+            Ok(()) => {
+                claim.lock_file = Some(file);
+                Ok(claim)
+            }
+            Err(TryLockError::WouldBlock) => Err(locked(LockHolder::OtherProcess)),
+            Err(TryLockError::Error(error)) => Err(EngineError::from_io(canonical, &error)),
+        }
+    }
+}
+
+impl Drop for Claim {
+    fn drop(&mut self) {
+        // The lock first: a store that finds the path unclaimed must get the lock.
+        self.lock_file = None;
+        lock(&CLAIMED).remove(&self.path);
+    }
+}

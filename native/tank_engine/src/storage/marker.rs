@@ -1,0 +1,165 @@
+//! The file SYNCED: how far the log was durable, kept outside of the database.
+//!
+//! RocksDB opens without an error when the end of its write-ahead log is cut off or the file is
+//! gone: it cannot tell that from a crash. A member that went on with a shortened log could take
+//! back what it promised. So after each sync the log's durable end and the vote are noted here,
+//! and a database that holds less is refused.
+//!
+//! The note is written, not synced: it costs a microsecond. After a `kill -9` it is exact. After a
+//! power cut it may be old, and then only says less; it is never ahead of the log, since it is
+//! written after the sync. Before the log is truncated, the note is lowered and synced.
+
+use std::fs::File;
+use std::os::unix::fs::FileExt;
+use std::path::Path;
+use std::sync::Mutex;
+
+use serde::{Deserialize, Serialize};
+
+use crate::error::EngineError;
+use crate::raft::Vote;
+use crate::sync::lock;
+
+/// The file's name.
+pub(super) const FILE: &str = "SYNCED";
+const MARKER_FORMAT: u8 = 1;
+
+/// Two slots, written in turn, each in a sector of its own: a torn write spoils one at the most.
+const SLOT_BYTES: u64 = 2048;
+const SLOTS: u64 = 2;
+
+/// What is noted.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct Marker {
+    format: u8,
+    member_id: u64,
+    /// Rises with each note, and tells the newer slot.
+    sequence: u64,
+    /// The log is durable up to this index.
+    pub synced: Option<u64>,
+    /// The vote that is durable.
+    pub vote: Option<Vote>,
+}
+
+/// The open file.
+#[derive(Debug)]
+pub struct MarkerFile {
+    file: File,
+    current: Mutex<Marker>,
+}
+
+impl MarkerFile {
+    pub(super) fn create(dir: &Path, member_id: u64) -> Result<Self, EngineError> {
+        let path = dir.join(FILE);
+        let failed = |error: std::io::Error| EngineError::from_io(&path, &error);
+        let file = File::options().read(true).write(true).create(true).truncate(true).open(&path).map_err(failed)?;
+        let marker = Self {
+            file,
+            current: Mutex::new(Marker { format: MARKER_FORMAT, member_id, ..Marker::default() }),
+        };
+        marker.file.set_len(SLOTS * SLOT_BYTES).map_err(failed)?;
+        for _ in 0..SLOTS {
+            marker.note(|_| {}).map_err(failed)?;
+        }
+        marker.file.sync_all().map_err(failed)?;
+        super::sync_dir(dir).map_err(failed)?;
+        Ok(marker)
+    }
+
+    pub(super) fn open(dir: &Path, member_id: u64) -> Result<Self, EngineError> {
+        let path = dir.join(FILE);
+        let corrupt = |detail: String| EngineError::Corrupt { what: "marker", detail };
+        let file = File::options().read(true).write(true).open(&path).map_err(|error| match error.kind() {
+            std::io::ErrorKind::NotFound => corrupt(format!("{FILE} is missing")),
+            _ => EngineError::from_io(&path, &error),
+        })?;
+        let newest = (0..SLOTS).filter_map(|slot| read_slot(&file, slot)).max_by_key(|marker| marker.sequence);
+        let current = newest.ok_or_else(|| corrupt(format!("{FILE} does not match its checksums")))?;
+        if current.member_id != member_id {
+            return Err(corrupt(format!("{FILE} is of member {}, not {member_id}", current.member_id)));
+        }
+        Ok(Self { file, current: Mutex::new(current) })
+    }
+
+    /// What is noted.
+    pub fn current(&self) -> Marker {
+        lock(&self.current).clone()
+    }
+
+    /// Changes the note, without a sync.
+    ///
+    /// # Errors
+    /// The disk's.
+    pub fn note(&self, change: impl FnOnce(&mut Marker)) -> std::io::Result<()> {
+        let mut current = lock(&self.current);
+        let mut next = current.clone();
+        change(&mut next);
+        next.sequence += 1;
+        let slot = next.sequence % SLOTS;
+        self.file.write_all_at(&encode(&next)?, slot * SLOT_BYTES)?;
+        *current = next;
+        Ok(())
+    }
+
+    /// Makes the note durable.
+    ///
+    /// # Errors
+    /// The disk's.
+    pub fn sync(&self) -> std::io::Result<()> {
+        self.file.sync_data()
+    }
+}
+
+/// `length u16 | crc32c u32 | MessagePack`, big-endian.
+fn encode(marker: &Marker) -> std::io::Result<Vec<u8>> {
+    let body = rmp_serde::to_vec(marker).map_err(std::io::Error::other)?;
+    let length = u16::try_from(body.len()).map_err(std::io::Error::other)?;
+    let mut bytes = Vec::with_capacity(body.len() + 6);
+    bytes.extend_from_slice(&length.to_be_bytes());
+    bytes.extend_from_slice(&crc32c::crc32c(&body).to_be_bytes());
+    bytes.extend_from_slice(&body);
+    Ok(bytes)
+}
+
+fn read_slot(file: &File, slot: u64) -> Option<Marker> {
+    let mut bytes = vec![0; usize::try_from(SLOT_BYTES).ok()?];
+    file.read_exact_at(&mut bytes, slot * SLOT_BYTES).ok()?;
+    let (length, rest) = bytes.split_first_chunk::<2>()?;
+    let (crc, rest) = rest.split_first_chunk::<4>()?;
+    let body = rest.get(..usize::from(u16::from_be_bytes(*length)))?;
+    if crc32c::crc32c(body) != u32::from_be_bytes(*crc) {
+        return None;
+    }
+    rmp_serde::from_slice(body).ok().filter(|marker: &Marker| marker.format == MARKER_FORMAT)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_newest_whole_note_counts() {
+        let dir = tempfile::tempdir().unwrap();
+        let marker = MarkerFile::create(dir.path(), 7).unwrap();
+        for index in 1..=5 {
+            marker.note(|m| m.synced = Some(index)).unwrap();
+        }
+        drop(marker);
+        assert_eq!(MarkerFile::open(dir.path(), 7).unwrap().current().synced, Some(5));
+        let path = dir.path().join(FILE);
+        let whole = std::fs::read(&path).unwrap();
+        // Each slot spoilt alone: the other one counts. Both: refused.
+        let newest = if read_slot(&File::open(&path).unwrap(), 0).unwrap().synced == Some(5) { 0 } else { 2048 };
+        let mut torn = whole.clone();
+        torn[newest + 8] ^= 1;
+        std::fs::write(&path, &torn).unwrap();
+        assert_eq!(MarkerFile::open(dir.path(), 7).unwrap().current().synced, Some(4));
+        torn[2048 - newest + 8] ^= 1;
+        std::fs::write(&path, &torn).unwrap();
+        assert!(matches!(MarkerFile::open(dir.path(), 7), Err(EngineError::Corrupt { what: "marker", .. })));
+        std::fs::write(&path, &whole[..100]).unwrap();
+        assert!(MarkerFile::open(dir.path(), 7).is_err() || newest == 0);
+        std::fs::write(&path, &whole).unwrap();
+        assert!(MarkerFile::open(dir.path(), 8).is_err(), "another member's");
+    }
+}

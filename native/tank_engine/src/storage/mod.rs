@@ -1,0 +1,199 @@
+//! A store's directory: who may use it, what it is, and the database in it.
+//!
+//! ```text
+//! <dir>/LOCK     held while the store is open
+//! <dir>/FORMAT   what this is: format version, store, cluster and member id        (format.rs)
+//! <dir>/SYNCED   how far the log was synced: tells that a database lost its end    (marker.rs)
+//! <dir>/db/      RocksDB                                                           (rocks.rs)
+//! <dir>/incoming/  parts of a snapshot that is being received; emptied at open
+//! ```
+
+pub mod format;
+pub mod marker;
+pub mod rocks;
+
+mod claim;
+
+use std::fs;
+use std::io;
+use std::os::unix::fs::DirBuilderExt;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use crate::error::{DirectoryTrouble, EngineError};
+
+use claim::Claim;
+use format::{Format, Identity, Stage};
+use marker::MarkerFile;
+use rocks::Db;
+
+/// An open directory. It stays claimed until this is dropped.
+pub struct Directory {
+    /// The directory.
+    pub path: PathBuf,
+    /// What it holds.
+    pub identity: Identity,
+    /// The database.
+    pub db: Arc<Db>,
+    /// The marker of the log's durable end.
+    pub marker: Arc<MarkerFile>,
+    claim: Claim,
+}
+
+impl Directory {
+    /// Opens `path` for the store `store_id`; makes it when it is missing or empty.
+    ///
+    /// # Errors
+    /// The directory is locked, is no store's or another's, is of a newer format, damaged, full,
+    /// or cannot be used at all.
+    pub fn open(path: &Path, store_id: &str) -> Result<Self, EngineError> {
+        check_store_id(store_id)?;
+        make_dir(path)?;
+        let path = path.canonicalize().map_err(|error| EngineError::from_io(path, &error))?;
+        let claim = Claim::take(&path)?;
+        match Format::read(&path)? {
+            None => {
+                check_unused(&path)?;
+                Self::create(path, store_id, claim)
+            }
+            // The last start ended before the store was ready: nothing in it was ever promised.
+            Some(format) if format.stage == Stage::Creating => {
+                format.check_store(store_id)?;
+                remove_parts(&path)?;
+                Self::create(path, store_id, claim)
+            }
+            Some(format) => {
+                format.check_store(store_id)?;
+                Self::open_existing(path, format.identity, claim)
+            }
+        }
+    }
+
+    fn create(path: PathBuf, store_id: &str, claim: Claim) -> Result<Self, EngineError> {
+        let identity = Identity::random(store_id)?;
+        Format { stage: Stage::Creating, identity: identity.clone() }.write(&path)?;
+        let db = rocks::open(&path, true)?;
+        rocks::write_identity(&db, &identity).map_err(|error| EngineError::from_rocks(&path, &error))?;
+        let marker = MarkerFile::create(&path, identity.member_id)?;
+        Format { stage: Stage::Ready, identity: identity.clone() }.write(&path)?;
+        Ok(Self { path, identity, db: Arc::new(db), marker: Arc::new(marker), claim })
+    }
+
+    fn open_existing(path: PathBuf, identity: Identity, claim: Claim) -> Result<Self, EngineError> {
+        let marker = MarkerFile::open(&path, identity.member_id)?;
+        remove_dir(&path.join(INCOMING))?;
+        let db = rocks::open(&path, false)?;
+        let found = rocks::read_identity(&db)?;
+        if found != identity {
+            let detail = format!("FORMAT says {identity:?}, the database says {found:?}");
+            return Err(EngineError::Corrupt { what: "format", detail });
+        }
+        Ok(Self { path, identity, db: Arc::new(db), marker: Arc::new(marker), claim })
+    }
+
+    /// Bytes on the disk of everything in the directory.
+    pub fn disk_bytes(path: &Path) -> u64 {
+        let Ok(entries) = fs::read_dir(path) else { return 0 };
+        entries
+            .filter_map(Result::ok)
+            .filter_map(|entry| Some((entry.path(), entry.metadata().ok()?)))
+            .map(|(path, metadata)| if metadata.is_dir() { Self::disk_bytes(&path) } else { metadata.len() })
+            .sum()
+    }
+
+    /// Gives up the directory: nothing may use the database any more.
+    ///
+    /// # Errors
+    /// The last sync failed. The directory is given up all the same.
+    pub fn close(self) -> Result<(), EngineError> {
+        let Self { path, db, marker, claim, .. } = self;
+        let synced = db.flush_wal(true).map_err(|error| EngineError::from_rocks(&path, &error));
+        let marked = marker.sync().map_err(|error| EngineError::from_io(&path, &error));
+        db.cancel_all_background_work(true);
+        drop(db);
+        drop(claim);
+        synced.and(marked)
+    }
+}
+
+/// The folder for the parts of a snapshot that is being received.
+pub const INCOMING: &str = "incoming";
+
+/// The longest store id, in bytes.
+const STORE_ID_BYTES_MAX: usize = 255;
+
+fn check_store_id(store_id: &str) -> Result<(), EngineError> {
+    let invalid = |why: &str| Err(EngineError::InvalidOption { option: "store_id", why: why.to_owned() });
+    if store_id.is_empty() {
+        return invalid("it is empty");
+    }
+    if store_id.len() > STORE_ID_BYTES_MAX {
+        return invalid("it is longer than 255 bytes");
+    }
+    if store_id.chars().any(char::is_control) {
+        return invalid("it contains a control character");
+    }
+    Ok(())
+}
+
+/// Makes the directory, readable by its owner only.
+fn make_dir(path: &Path) -> Result<(), EngineError> {
+    if path.as_os_str().is_empty() {
+        let why = "it is empty".to_owned();
+        return Err(EngineError::InvalidOption { option: "data_dir", why });
+    }
+    let made = fs::DirBuilder::new().recursive(true).mode(0o700).create(path);
+    made.map_err(|error| EngineError::from_io(path, &error))
+}
+
+/// Refuses a directory without FORMAT that is not empty.
+fn check_unused(path: &Path) -> Result<(), EngineError> {
+    let entries = fs::read_dir(path).map_err(|error| EngineError::from_io(path, &error))?;
+    for entry in entries {
+        let entry = entry.map_err(|error| EngineError::from_io(path, &error))?;
+        let name = entry.file_name();
+        let name = name.to_string_lossy();
+        if name == "db" || name == marker::FILE {
+            let detail = format!("FORMAT is missing, but {name} is there");
+            return Err(EngineError::Corrupt { what: "format", detail });
+        }
+        // A fresh file system has lost+found; LOCK is ours, made a moment ago.
+        if name != claim::FILE && name != "lost+found" && !name.starts_with('.') && !name.ends_with(".tmp") {
+            let why = format!("it is not empty ({name}), and not a store's: give an empty or a new directory");
+            return Err(EngineError::Directory { path: path.to_path_buf(), kind: DirectoryTrouble::NotAStore, why });
+        }
+    }
+    Ok(())
+}
+
+fn remove_parts(path: &Path) -> Result<(), EngineError> {
+    remove_dir(&path.join("db"))?;
+    remove_dir(&path.join(INCOMING))?;
+    match fs::remove_file(path.join(marker::FILE)) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(EngineError::from_io(path, &error)),
+        _ => Ok(()),
+    }
+}
+
+pub(crate) fn remove_dir(path: &Path) -> Result<(), EngineError> {
+    match fs::remove_dir_all(path) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(EngineError::from_io(path, &error)),
+        _ => Ok(()),
+    }
+}
+
+/// Makes the names in a directory durable.
+pub(crate) fn sync_dir(path: &Path) -> io::Result<()> {
+    fs::File::open(path)?.sync_all()
+}
+
+/// Writes a file so that after a crash it is the old one or the new one, whole.
+pub(crate) fn write_file(path: &Path, bytes: &[u8]) -> io::Result<()> {
+    use std::io::Write;
+    let temporary = path.with_extension("tmp");
+    let mut file = fs::File::create(&temporary)?;
+    file.write_all(bytes)?;
+    file.sync_all()?;
+    fs::rename(&temporary, path)?;
+    sync_dir(path.parent().unwrap_or(Path::new("/")))
+}

@@ -1,0 +1,203 @@
+//! RocksDB: its settings and its column families.
+//!
+//! | column family | key | value |
+//! |---|---|---|
+//! | `log` | log index, u64 big-endian | log record ([`crate::log::rocks`]) |
+//! | `state_<generation>` | first byte tells the kind | state record ([`crate::machine`]) |
+//! | `meta` | a name | MessagePack |
+//!
+//! All share one write-ahead log, so what survives a crash is a prefix of what was written.
+
+use std::path::Path;
+use std::sync::Arc;
+
+use rocksdb::{
+    BlockBasedOptions, BoundColumnFamily, Cache, ColumnFamilyDescriptor, DBCompressionType, DBRecoveryMode,
+    DBWithThreadMode, MultiThreaded, Options, WriteBatch, WriteOptions,
+};
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+
+use crate::error::EngineError;
+
+use super::format::Identity;
+
+/// The database. Column families are made and dropped while it is open.
+pub type Db = DBWithThreadMode<MultiThreaded>;
+
+/// The log's column family.
+pub const LOG: &str = "log";
+/// The column family of single values.
+pub const META: &str = "meta";
+
+const IDENTITY: &str = "identity";
+const GENERATION: &str = "generation";
+
+const MIB: usize = 1 << 20;
+
+/// Opens the database in `dir`; `create` makes it.
+///
+/// # Errors
+/// [`EngineError::Corrupt`] for a database that is missing or damaged.
+pub fn open(dir: &Path, create: bool) -> Result<Db, EngineError> {
+    let path = dir.join("db");
+    let failed = |error: rocksdb::Error| EngineError::from_rocks(dir, &error);
+    let options = db_options(create);
+    let names = if create {
+        vec![LOG.to_owned(), META.to_owned(), state_name(0)]
+    } else {
+        Db::list_cf(&options, &path).map_err(failed)?
+    };
+    for needed in [LOG, META] {
+        if !names.iter().any(|name| name == needed) {
+            let detail = format!("the column family {needed} is missing");
+            return Err(EngineError::Corrupt { what: "database", detail });
+        }
+    }
+    let cache = Cache::new_lru_cache(16 * MIB);
+    let families = names.into_iter().map(|name| {
+        let options = family_options(&name, &cache);
+        ColumnFamilyDescriptor::new(name, options)
+    });
+    let db = Db::open_cf_descriptors(&options, &path, families).map_err(failed)?;
+    if create {
+        write_meta(&db, GENERATION, &0u64, true).map_err(failed)?;
+    }
+    Ok(db)
+}
+
+/// The name of the state's column family of a generation: a snapshot that is installed makes the
+/// next one.
+pub fn state_name(generation: u64) -> String {
+    format!("state_{generation}")
+}
+
+/// Settings for a new column family of the state.
+pub fn state_options() -> Options {
+    family_options(&state_name(0), &Cache::new_lru_cache(16 * MIB))
+}
+
+/// A handle on a column family.
+///
+/// # Errors
+/// There is none of that name.
+pub fn family<'db>(db: &'db Db, name: &str) -> Result<Arc<BoundColumnFamily<'db>>, EngineError> {
+    db.cf_handle(name).ok_or_else(|| EngineError::Corrupt {
+        what: "database",
+        detail: format!("the column family {name} is missing"),
+    })
+}
+
+/// Which generation of the state counts.
+///
+/// # Errors
+/// It cannot be read.
+pub fn generation(db: &Db) -> Result<u64, EngineError> {
+    read_meta(db, GENERATION)?.ok_or_else(|| missing(GENERATION))
+}
+
+/// Adds to `batch` that `generation` counts from now on.
+///
+/// # Errors
+/// The column family is missing.
+pub fn set_generation(db: &Db, batch: &mut WriteBatch, generation: u64) -> Result<(), EngineError> {
+    batch.put_cf(&family(db, META)?, GENERATION, encode(&generation)?);
+    Ok(())
+}
+
+pub(super) fn write_identity(db: &Db, identity: &Identity) -> Result<(), rocksdb::Error> {
+    write_meta(db, IDENTITY, identity, true)
+}
+
+pub(super) fn read_identity(db: &Db) -> Result<Identity, EngineError> {
+    read_meta(db, IDENTITY)?.ok_or_else(|| missing(IDENTITY))
+}
+
+/// A value of the column family `meta`.
+///
+/// # Errors
+/// It cannot be read or decoded.
+pub fn read_meta<T: DeserializeOwned>(db: &Db, name: &str) -> Result<Option<T>, EngineError> {
+    let bytes = db.get_pinned_cf(&family(db, META)?, name).map_err(|error| EngineError::Corrupt {
+        what: "database",
+        detail: error.to_string(),
+    })?;
+    bytes.map(|bytes| decode(&bytes)).transpose()
+}
+
+/// MessagePack of a value.
+///
+/// # Errors
+/// None that is known of, for the types used here.
+pub fn encode<T: Serialize>(value: &T) -> Result<Vec<u8>, EngineError> {
+    rmp_serde::to_vec(value).map_err(|error| EngineError::Storage(format!("encoding: {error}")))
+}
+
+/// A value of its MessagePack.
+///
+/// # Errors
+/// The bytes are not one.
+pub fn decode<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, EngineError> {
+    rmp_serde::from_slice(bytes)
+        .map_err(|error| EngineError::Corrupt { what: "database", detail: format!("decoding: {error}") })
+}
+
+/// A write that is durable only with a later sync.
+pub fn unsynced() -> WriteOptions {
+    let mut options = WriteOptions::default();
+    options.set_sync(false);
+    options
+}
+
+fn write_meta<T: Serialize>(db: &Db, name: &str, value: &T, sync: bool) -> Result<(), rocksdb::Error> {
+    let mut options = WriteOptions::default();
+    options.set_sync(sync);
+    let (Some(family), Ok(bytes)) = (db.cf_handle(META), rmp_serde::to_vec(value)) else { return Ok(()) };
+    db.put_cf_opt(&family, name, bytes, &options)
+}
+
+fn missing(name: &str) -> EngineError {
+    EngineError::Corrupt { what: "database", detail: format!("{name} is missing") }
+}
+
+fn db_options(create: bool) -> Options {
+    let mut options = Options::default();
+    options.create_if_missing(create);
+    options.create_missing_column_families(create);
+    options.set_paranoid_checks(true);
+    // The default drops everything after a damaged record without a word. This one refuses
+    // damage, and takes only a cut-off end for what it mostly is: a crash during a write.
+    options.set_wal_recovery_mode(DBRecoveryMode::TolerateCorruptedTailRecords);
+    options.set_track_and_verify_wals_in_manifest(true);
+    // A quiet column family would otherwise keep every write-ahead log since its last flush.
+    options.set_max_total_wal_size(128 << 20);
+    options.set_db_write_buffer_size(96 * MIB);
+    options.set_max_open_files(256);
+    options.set_max_background_jobs(2);
+    options.set_keep_log_file_num(2);
+    options.set_max_log_file_size(4 * MIB);
+    options.set_stats_dump_period_sec(0);
+    options
+}
+
+fn family_options(name: &str, cache: &Cache) -> Options {
+    let mut options = Options::default();
+    let mut blocks = BlockBasedOptions::default();
+    blocks.set_block_cache(cache);
+    blocks.set_format_version(5);
+    options.set_block_based_table_factory(&blocks);
+    options.set_max_write_buffer_number(3);
+    match name {
+        // Written once, read seldom, purged soon: compressing it would be work for nothing.
+        LOG => {
+            options.set_write_buffer_size(32 * MIB);
+            options.set_compression_type(DBCompressionType::None);
+        }
+        META => options.set_write_buffer_size(MIB),
+        _ => {
+            options.set_write_buffer_size(32 * MIB);
+            options.set_compression_type(DBCompressionType::Lz4);
+        }
+    }
+    options
+}

@@ -1,0 +1,55 @@
+//! A consistent read of the whole store at one moment.
+
+use std::sync::Arc;
+
+use arc_swap::{ArcSwap, Guard};
+use imbl::OrdMap;
+
+use crate::entry::Entry;
+use crate::key::Key;
+use crate::raft::LogId;
+use crate::reclaim;
+
+/// The entries at one revision. Taking one costs nothing, and writes do not disturb it.
+#[derive(Clone, Debug, Default)]
+pub struct View {
+    /// Every entry, in the order of paths.
+    pub entries: OrdMap<Key, Arc<Entry>>,
+    /// The store's revision.
+    pub revision: u64,
+    /// The last log entry that is applied.
+    pub applied: Option<LogId>,
+    /// A hash of all entries: equal on members with equal entries.
+    pub digest: u64,
+    /// Bytes of keys and payloads.
+    pub bytes: u64,
+}
+
+impl View {
+    /// The entry at a path.
+    pub fn get(&self, key: &Key) -> Option<&Arc<Entry>> {
+        self.entries.get(key)
+    }
+
+    /// The entries at `prefix` and below, in order.
+    pub fn subtree(&self, prefix: &Key) -> impl Iterator<Item = (&Key, &Arc<Entry>)> {
+        self.entries.range(prefix.clone()..prefix.after_subtree())
+    }
+}
+
+/// The current view, which the applying task replaces and any thread reads.
+#[derive(Debug, Default)]
+pub struct Published(ArcSwap<View>);
+
+impl Published {
+    /// The current view, without a lock.
+    pub fn load(&self) -> Guard<Arc<View>> {
+        self.0.load()
+    }
+
+    /// Replaces the view. The old one is dropped elsewhere: what only it held may be much, and
+    /// neither a reader nor the applying task should pay for that.
+    pub(crate) fn publish(&self, view: View) {
+        reclaim::when_unused(self.0.swap(Arc::new(view)));
+    }
+}

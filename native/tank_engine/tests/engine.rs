@@ -1,0 +1,101 @@
+//! An engine as its users see it: opened on a real directory, written to, closed, opened again.
+
+use std::sync::mpsc;
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use tank_engine::command::{Command, Condition, Delete, Outcome, Refusal, Write};
+use tank_engine::engine::{Engine, Reply};
+use tank_engine::error::{EngineError, LockHolder};
+use tank_engine::key::{Component, Key};
+use tank_engine::options::Options;
+
+fn key(name: &str) -> Key {
+    Key::of(&[Component::Atom(b"pods".to_vec()), Component::String(name.as_bytes().to_vec())])
+}
+
+fn open(dir: &std::path::Path) -> Engine {
+    Engine::open(Options::new(dir, "tank"), Box::new(|error| panic!("failed: {error}"))).unwrap()
+}
+
+fn put(name: &str, payload: &[u8]) -> Command {
+    Command::Put(Write { key: key(name), payload: Bytes::copy_from_slice(payload), condition: Condition::Always })
+}
+
+/// Hands `command` over and waits for its outcome.
+fn write(engine: &Engine, command: Command) -> Result<Outcome, EngineError> {
+    let (sender, receiver) = mpsc::channel();
+    let reply = Reply::new(move |result| sender.send(result).unwrap());
+    engine.write(command, reply).map_err(|(error, _)| error)?;
+    receiver.recv_timeout(Duration::from_secs(30)).expect("an answer within 30 s")
+}
+
+#[test]
+fn writes_are_there_after_a_restart() {
+    let dir = tempfile::tempdir().unwrap();
+    let engine = open(dir.path());
+    let identity = engine.identity().clone();
+    assert_eq!(write(&engine, put("a", b"1")), Ok(Outcome::Done { revision: 1 }));
+    assert_eq!(write(&engine, put("b", b"2")), Ok(Outcome::Done { revision: 2 }));
+    let create = Command::Create(Write { key: key("a"), payload: Bytes::new(), condition: Condition::Always });
+    assert!(matches!(write(&engine, create), Ok(Outcome::Refused(Refusal::Exists(_)))));
+    let delete = Command::Delete(Delete { key: key("b"), condition: Condition::Always });
+    assert_eq!(write(&engine, delete), Ok(Outcome::Done { revision: 3 }));
+    let before = engine.status().unwrap();
+    engine.close().unwrap();
+    assert_eq!(engine.view().map(drop), Err(EngineError::Closed));
+    assert_eq!(write(&engine, put("c", b"3")), Err(EngineError::Closed));
+
+    let engine = open(dir.path());
+    assert_eq!(engine.identity(), &identity);
+    let view = engine.authoritative_view().unwrap().expect("readable at once");
+    assert_eq!((view.revision, view.entries.len(), view.digest), (3, 1, before.digest));
+    assert_eq!(view.get(&key("a")).unwrap().payload, "1");
+    drop(view);
+    assert_eq!(write(&engine, put("c", b"3")), Ok(Outcome::Done { revision: 4 }));
+    engine.close().unwrap();
+}
+
+#[test]
+fn many_writes_share_a_sync_and_a_purged_log_opens_again() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut options = Options::new(dir.path(), "tank");
+    options.timing.snapshot_after = 500;
+    options.timing.log_keep = 100;
+    options.timing.purge_batch = 50;
+    let open = || Engine::open(options.clone(), Box::new(|error| panic!("failed: {error}"))).unwrap();
+    let engine = open();
+    let count = 20_000u32;
+    let (sender, receiver) = mpsc::channel();
+    let started = Instant::now();
+    for i in 0..count {
+        let sender = sender.clone();
+        let reply = Reply::new(move |result: Result<Outcome, EngineError>| sender.send(result.unwrap()).unwrap());
+        engine.write(put(&(i % 1000).to_string(), &i.to_be_bytes()), reply).map_err(|(error, _)| error).unwrap();
+    }
+    for _ in 0..count {
+        receiver.recv_timeout(Duration::from_secs(30)).expect("an answer within 30 s");
+    }
+    eprintln!("{count} writes in {:?}, {:?}", started.elapsed(), engine.status().unwrap());
+    let status = engine.status().unwrap();
+    assert_eq!((status.revision, status.entries, status.in_flight), (u64::from(count), 1000, 0));
+    assert!(status.fsyncs < u64::from(count) / 10, "{} syncs", status.fsyncs);
+    engine.close().unwrap();
+    let engine = open();
+    let again = engine.status().unwrap();
+    assert_eq!((again.revision, again.entries, again.digest), (status.revision, status.entries, status.digest));
+    engine.close().unwrap();
+}
+
+#[test]
+fn a_directory_is_one_stores_at_a_time_and_for_ever() {
+    let dir = tempfile::tempdir().unwrap();
+    let engine = open(dir.path());
+    let open_as = |id: &str| Engine::open(Options::new(dir.path(), id), Box::new(|_| {})).map(drop);
+    let path = dir.path().canonicalize().unwrap();
+    assert_eq!(open_as("tank"), Err(EngineError::Locked { path, by: LockHolder::ThisVm }));
+    engine.close().unwrap();
+    let wrong = EngineError::WrongStore { expected: "other".to_owned(), found: "tank".to_owned() };
+    assert_eq!(open_as("other"), Err(wrong));
+    open(dir.path()).close().unwrap();
+}
