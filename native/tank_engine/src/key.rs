@@ -118,6 +118,17 @@ impl<'de> Deserialize<'de> for Key {
     }
 }
 
+impl std::borrow::Borrow<[u8]> for Key {
+    fn borrow(&self) -> &[u8] {
+        &self.0
+    }
+}
+
+/// Whether `encoded` is the encoding of a single component: the zero at its end is its only one.
+pub(crate) fn is_one_component(encoded: &[u8]) -> bool {
+    encoded.iter().position(|&byte| byte == END).is_some_and(|at| at + 1 == encoded.len())
+}
+
 fn push_component(bytes: &mut Vec<u8>, component: &Component) {
     let (tag, text) = match component {
         Component::Atom(text) => (ATOM, text),

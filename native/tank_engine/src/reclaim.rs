@@ -66,7 +66,7 @@ fn run(queue: &Receiver<Job>) {
         };
         // A destructor that panics must not end the thread.
         let outcome = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
-            faults::point!("reclaim");
+            faults::point("reclaim");
             match job {
                 Ok(Job::Now(value)) => drop(value),
                 Ok(Job::WhenUnused(value)) if value.is_unused() => drop(value),

@@ -6,7 +6,7 @@ use arc_swap::{ArcSwap, Guard};
 use imbl::OrdMap;
 
 use crate::entry::Entry;
-use crate::key::Key;
+use crate::key::{Key, is_one_component};
 use crate::raft::LogId;
 use crate::reclaim;
 
@@ -29,6 +29,20 @@ impl View {
     /// The entry at a path.
     pub fn get(&self, key: &Key) -> Option<&Arc<Entry>> {
         self.entries.get(key)
+    }
+
+    /// The entry at the path with this encoding.
+    pub fn get_bytes(&self, key: &[u8]) -> Option<&Arc<Entry>> {
+        self.entries.get(key)
+    }
+
+    /// The entries directly below `prefix`, each with the encoding of its last component.
+    pub fn children(&self, prefix: &Key) -> impl Iterator<Item = (&[u8], &Arc<Entry>)> {
+        let prefix_bytes = prefix.as_bytes().len();
+        self.subtree(prefix).filter_map(move |(key, entry)| {
+            let leaf = key.as_bytes().get(prefix_bytes..)?;
+            is_one_component(leaf).then_some((leaf, entry))
+        })
     }
 
     /// The entries at `prefix` and below, in order.

@@ -1,1 +1,35 @@
-//! placeholder
+//! The boundary between the BEAM and the engine, and the only crate that knows Erlang terms.
+//!
+//! A NIF here decodes, hands over, and returns. What is known before handing over is returned;
+//! what is known after is sent, by [`reply`]. Nothing here waits on a scheduler for the disk or
+//! for another member, but `open`, `close` and `status`, which run on a dirty I/O scheduler.
+
+#![allow(clippy::needless_pass_by_value, reason = "the arguments of a NIF are decoded for it")]
+
+mod atoms;
+mod options;
+mod store;
+
+mod reply;
+mod writes;
+
+mod reads;
+mod term_cache;
+
+mod errors;
+mod faults;
+
+rustler::init!("Elixir.Tank.Store.Native", load = load);
+
+fn load(_env: rustler::Env<'_>, _info: rustler::Term<'_>) -> bool {
+    true
+}
+
+/// The version of this library; the same as the application's.
+#[rustler::nif]
+fn version() -> &'static str {
+    env!("CARGO_PKG_VERSION")
+}
+
+/// Ties the compiled crate to its checkout; see `.cargo/config.toml`.
+const _: Option<&str> = option_env!("TANK_STORE_CHECKOUT");

@@ -87,9 +87,12 @@ impl Ingress {
         let id = self.bounds.number(self.client);
         let bounds = Arc::clone(&self.bounds);
         let pending = Pending { command: Some(command), id, reply: Some(reply), bytes, bounds };
-        // Nobody listens any more: the pending write is dropped here, and its caller told.
-        let _ = self.queue.send(pending);
-        Ok(())
+        let Err(unsent) = self.queue.send(pending) else { return Ok(()) };
+        // Nobody listens any more. The caller is told by what is returned: a reply must not be
+        // sent from within the call.
+        let mut pending = unsent.0;
+        let error = self.bounds.health.check().err().unwrap_or(EngineError::Closed);
+        pending.reply.take().map_or(Ok(()), |reply| Err((error, reply)))
     }
 }
 
@@ -97,7 +100,7 @@ impl Ingress {
 async fn feed(mut queue: mpsc::UnboundedReceiver<Pending>, raft: Raft) {
     let mut taken = Vec::with_capacity(TAKE_MAX);
     while queue.recv_many(&mut taken, TAKE_MAX).await > 0 {
-        faults::point!("ingress");
+        faults::point("ingress");
         let time_ms = now_ms();
         for mut pending in taken.drain(..) {
             let Some(command) = pending.command.take() else { continue };

@@ -16,7 +16,7 @@ use crate::read_gate::ReadGate;
 pub(super) async fn follow(raft: Raft, me: MemberId, gate: Arc<ReadGate>, health: Arc<Health>) {
     let mut server = raft.server_metrics();
     loop {
-        faults::point!("raft_watch");
+        faults::point("raft_watch");
         let leads_alone = {
             let metrics = server.borrow_and_update();
             let mut voters = metrics.membership_config.membership().voter_ids();

@@ -92,7 +92,7 @@ impl RocksLog {
             _ => None,
         });
         let Some(index) = lowest.min() else { return Ok(()) };
-        self.marker.note(|marker| marker.synced = marker.synced.filter(|_| index > 0).map(|n| n.min(index - 1)))?;
+        self.marker.note(|marker| marker.truncate_from(index))?;
         self.marker.sync()
     }
 
@@ -103,7 +103,9 @@ impl RocksLog {
                     LogWrite::Append(entries) => marker.synced = entries.last().map(RaftEntry::index),
                     LogWrite::Vote(vote) => marker.vote = Some(*vote),
                     LogWrite::Purge(upto) => marker.synced = marker.synced.max(Some(upto.index())),
-                    LogWrite::TruncateFrom(_) | LogWrite::Committed(_) => {}
+                    // Entries may be appended and truncated in one batch.
+                    LogWrite::TruncateFrom(index) => marker.truncate_from(*index),
+                    LogWrite::Committed(_) => {}
                 }
             }
         })
@@ -136,7 +138,7 @@ impl LogDisk for RocksLog {
         if !writes.iter().any(LogWrite::must_be_durable) {
             return Ok(());
         }
-        if !faults::skipped!("log_sync") {
+        if !faults::skipped("log_sync") {
             // Not `write` with sync: that would hold up the state's writes for the whole sync.
             self.db.flush_wal(true).map_err(io::Error::other)?;
         }

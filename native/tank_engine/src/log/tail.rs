@@ -21,6 +21,8 @@ pub(super) struct Tail {
     durable: Option<u64>,
     purged: Option<LogId>,
     last: Option<LogId>,
+    /// Where the log begins when nothing was purged: a log may begin anywhere.
+    begin: u64,
 }
 
 impl Tail {
@@ -40,7 +42,7 @@ impl Tail {
     /// `range` without the indexes that are purged or not there yet.
     pub(super) fn present(&self, range: Range<u64>) -> Range<u64> {
         let next = |id: &Option<LogId>| id.as_ref().map_or(0, |id| id.index() + 1);
-        let start = range.start.max(next(&self.purged));
+        let start = range.start.max(next(&self.purged)).max(self.begin);
         let end = range.end.min(next(&self.last));
         start..end.max(start)
     }
@@ -53,6 +55,9 @@ impl Tail {
 
     pub(super) fn append(&mut self, entry: LogEntry) {
         self.bytes += size(&entry);
+        if self.last.is_none() {
+            self.begin = entry.index();
+        }
         self.last = Some(entry.log_id());
         self.entries.push_back(entry);
     }
@@ -77,6 +82,9 @@ impl Tail {
 
     /// Removes the entries from `index` on. `last` is the id of the one before.
     pub(super) fn truncate_from(&mut self, index: u64, last: Option<LogId>) {
+        if self.last.as_ref().is_none_or(|last| last.index() < index) {
+            return;
+        }
         while self.entries.back().is_some_and(|entry| entry.index() >= index) {
             if let Some(entry) = self.entries.pop_back() {
                 self.bytes -= size(&entry);

@@ -85,7 +85,7 @@ impl Writer {
 fn run<D: LogDisk>(shared: &Shared<D>, jobs: &Receiver<Job>, health: &Health) {
     let mut failure: Option<io::Error> = None;
     while let Ok(first) = jobs.recv() {
-        faults::point!("log_writer");
+        faults::point("log_writer");
         let (writes, waiting) = gather(first, jobs);
         // After one error it is unknown what the disk holds: nothing is reported durable any more.
         let result = match &failure {

@@ -91,7 +91,7 @@ impl Machine {
     }
 
     fn apply_batch(&mut self, batch: Vec<EntryResponder<Types>>) -> Result<(), EngineError> {
-        faults::point!("apply");
+        faults::point("apply");
         let Some(record) = batch.last().map(|(entry, _)| entry.index()) else { return Ok(()) };
         let mut write = WriteBatch::default();
         let mut remembered = Vec::new();
@@ -209,7 +209,7 @@ impl RaftStateMachine<Types> for Machine {
         let (store, expected) = (self.store.clone(), meta.last_log_id);
         // Minutes, for a large one: not on a thread that others' heartbeats need.
         let installing = tokio::task::spawn_blocking(move || {
-            faults::point!("snapshot_install");
+            faults::point("snapshot_install");
             store.install(snapshot, expected)
         });
         let installed = installing.await.unwrap_or_else(|error| Err(EngineError::Failed(error.to_string())));

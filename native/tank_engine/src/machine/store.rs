@@ -119,7 +119,7 @@ impl StateStore {
         iterator.seek_to_first();
         while let Some((key, record)) = iterator.item() {
             match key.split_first() {
-                Some((&ENTRY, key)) => state.load(Key::from_bytes(key), Entry::from_record(record)?),
+                Some((&ENTRY, key)) => state.load(&Key::from_bytes(key), Entry::from_record(record)?),
                 Some((&REMEMBERED, index)) => load_remembered(&mut state, index, record)?,
                 _ if key == HEADER => header = Some(Header::from_record(Some(record))?),
                 _ => return Err(damaged(format!("a record of an unknown kind {:?}", key.first()))),

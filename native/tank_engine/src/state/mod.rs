@@ -35,8 +35,8 @@ pub struct State {
 
 impl State {
     /// Takes over an entry read from a disk or a snapshot.
-    pub fn load(&mut self, key: Key, entry: Entry) {
-        self.set(&key, Some(Arc::new(entry)));
+    pub fn load(&mut self, key: &Key, entry: Entry) {
+        self.set(key, Some(Arc::new(entry)));
     }
 
     /// Replaces the entry at `key`, and keeps the sums right. Returns what was there.

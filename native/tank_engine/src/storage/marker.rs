@@ -41,6 +41,13 @@ pub struct Marker {
     pub vote: Option<Vote>,
 }
 
+impl Marker {
+    /// Notes that the log holds nothing from this index on.
+    pub fn truncate_from(&mut self, index: u64) {
+        self.synced = self.synced.filter(|_| index > 0).map(|synced| synced.min(index - 1));
+    }
+}
+
 /// The open file.
 #[derive(Debug)]
 pub struct MarkerFile {

@@ -1,0 +1,112 @@
+defmodule Tank.Store.Error do
+  @moduledoc """
+  What can go wrong, by what it means for the caller.
+
+  Functions return `{:error, reason}`; the same reasons are raised in this exception by functions whose result has no
+  room for an error (`Tank.Store.get_pod/1`, `Tank.Store.list_pods/0`), and a store that cannot start gives one as
+  `{:store_init_failed, error}`. Match on `reason`; print the exception.
+
+  | reason | means | do |
+  |---|---|---|
+  | `:noproc` | the store is not running; nothing was written | start it, or wait until its supervisor has |
+  | `:overloaded` | too many writes in flight; nothing was written | slow down, retry |
+  | `:no_quorum` | no leader that a majority follows; nothing was written | retry |
+  | `:timeout` | **unknown**: a write may or may not have been applied | read, or repeat a write that may be repeated |
+  | `:exists`, `:not_found`, `{:conflict, entry}` | the store holds something else than was asked for | |
+  | `{:invalid_path, why}`, `{:too_large, what, limit}` | the caller's fault; nothing was written | |
+  | `:engine_failed`, `{:storage, why}`, `:disk_full` | the store stopped at a fault; a write under way is unknown | its supervisor restarts it; free space for `:disk_full` |
+  | `{:locked, path}` | another store has the directory open | stop that one |
+  | `{:wrong_store, found}`, `{:newer_format, found}` | the directory is another store's, or a newer release's | give the right one |
+  | `{:not_a_directory, path}`, `{:permission_denied, path}`, `{:not_a_store, path}`, `{:data_dir, path}` | the directory cannot be used | give another one, or mend it |
+  | `{:corrupt, what}` | `what` (`:format`, `:marker`, `:log`, `:state`, `:vote`, `:database`) is damaged | restore a backup, or let the member join anew |
+  | `{:invalid_option, option}` | the option has no such value | |
+  """
+
+  defexception [:reason, :message, details: %{}]
+
+  @type t :: %__MODULE__{reason: reason, message: String.t(), details: map}
+  @type reason :: atom | tuple
+
+  @impl true
+  def exception(reason), do: from_native(reason)
+
+  @doc """
+  The exception of a reason, as functions return it or as the Rust library gives it.
+
+      iex> Tank.Store.Error.from_native(:timeout).reason
+      :timeout
+      iex> Exception.message(Tank.Store.Error.from_native({:corrupt, :log, "log entry 7 is missing"}))
+      "damaged log: log entry 7 is missing. Restore a backup, or let this member join anew."
+  """
+  @spec from_native(reason | t) :: t
+  def from_native(%__MODULE__{} = error), do: error
+
+  def from_native(reason) do
+    %__MODULE__{reason: public(reason), message: message_of(reason), details: details(reason)}
+  end
+
+  @doc """
+  The reason that callers see for one that the Rust library gives: without texts that only a person reads.
+
+      iex> Tank.Store.Error.public({:engine_failed, "panic in apply: boom"})
+      :engine_failed
+      iex> Tank.Store.Error.public({:too_large, :value, 16_777_216})
+      {:too_large, :value, 16_777_216}
+  """
+  @spec public(reason) :: reason
+  def public(:closed), do: :noproc
+  def public({:engine_failed, _why}), do: :engine_failed
+  def public({:corrupt, what, _detail}), do: {:corrupt, what}
+  def public({:locked, path, _by}), do: {:locked, path}
+  def public({:wrong_store, _expected, found}), do: {:wrong_store, found}
+  def public({:newer_format, found, _supported}), do: {:newer_format, found}
+  def public({:invalid_option, option, _why}), do: {:invalid_option, option}
+
+  def public({kind, path, _why}) when kind in [:not_a_directory, :permission_denied, :not_a_store, :data_dir],
+    do: {kind, path}
+
+  def public(reason), do: reason
+
+  defp details({:engine_failed, why}), do: %{why: why}
+  defp details({:corrupt, _what, detail}), do: %{detail: detail}
+  defp details({:locked, _path, by}), do: %{by: by}
+  defp details({:wrong_store, expected, _found}), do: %{expected: expected}
+  defp details({:newer_format, _found, supported}), do: %{supported: supported}
+  defp details({:invalid_option, _option, why}), do: %{why: why}
+
+  defp details({kind, _path, why}) when kind in [:not_a_directory, :permission_denied, :not_a_store, :data_dir],
+    do: %{why: why}
+
+  defp details(_reason), do: %{}
+
+  defp message_of(reason) when reason in [:noproc, :closed], do: "the store is not running"
+  defp message_of(:timeout), do: "no answer in time: the outcome is unknown"
+  defp message_of(:overloaded), do: "too many writes in flight: nothing was written, retry later"
+  defp message_of(:no_quorum), do: "no leader that a majority of the members follows: nothing was written, retry"
+  defp message_of(:disk_full), do: "no space left on the disk of the store: free some, then start it again"
+  defp message_of(:engine_failed), do: "the engine failed; its supervisor restarts it"
+  defp message_of({:engine_failed, why}), do: "the engine failed (#{why}); its supervisor restarts it"
+  defp message_of({:storage, why}), do: "the disk failed: #{why}"
+  defp message_of({:too_large, what, limit}), do: "the #{label(what)} is over the limit of #{limit} bytes"
+  defp message_of({:invalid_path, why}), do: "invalid path: #{why}"
+  defp message_of({:invalid_option, option, why}), do: "option #{option}: #{why}"
+  defp message_of({:locked, path, :this_vm}), do: "#{path} is in use by another store of this VM"
+  defp message_of({:locked, path, :other_process}), do: "#{path} is in use by another operating system process"
+
+  defp message_of({:wrong_store, expected, found}),
+    do: "the directory holds the store #{inspect(found)}, not #{inspect(expected)}"
+
+  defp message_of({:newer_format, found, supported}),
+    do: "the directory has format #{found}, and this release reads #{supported}: use the release that wrote it"
+
+  defp message_of({:corrupt, what, detail}),
+    do: "damaged #{label(what)}: #{detail}. Restore a backup, or let this member join anew."
+
+  defp message_of({kind, path, why}) when kind in [:not_a_directory, :permission_denied, :not_a_store, :data_dir],
+    do: "data_dir #{path}: #{why}"
+
+  defp message_of({:already_running, dir}), do: "a store of this id is running in #{dir}"
+  defp message_of(reason), do: inspect(reason)
+
+  defp label(what), do: what |> Atom.to_string() |> String.replace("_", " ")
+end

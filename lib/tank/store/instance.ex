@@ -1,0 +1,48 @@
+defmodule Tank.Store.Instance do
+  @moduledoc false
+  # One store's supervisor: restarts the store's server when the engine fails, and gives up when that does not help.
+  # It has one of its own, so that a store that keeps failing takes no other one with it.
+  #
+  #     Tank.Store.Supervisor
+  #     └── Tank.Store.Instances        (dynamic, one for each running store)
+  #         └── Tank.Store.Instance     (temporary: whoever started the store decides what comes after)
+  #             └── Tank.Store.Server   (owns the open directory)
+
+  use Supervisor, restart: :temporary
+
+  alias Tank.Store.{Names, Server}
+
+  @doc "Starts a store and waits until it answers. `owner` is the process whose end closes it, or nil."
+  @spec start(Server.config()) :: {:ok, pid} | {:error, term}
+  def start(config) do
+    case DynamicSupervisor.start_child(Tank.Store.Instances, {__MODULE__, config}) do
+      {:ok, pid} -> {:ok, pid}
+      {:error, {:shutdown, {:failed_to_start_child, Server, reason}}} -> {:error, reason}
+      {:error, reason} -> {:error, reason}
+    end
+  end
+
+  @doc "Stops a store, and waits until its directory is free. One that does not run is fine."
+  @spec stop(atom) :: :ok
+  def stop(store_id) do
+    case whereis(store_id) do
+      nil ->
+        :ok
+
+      pid ->
+        _already_gone? = DynamicSupervisor.terminate_child(Tank.Store.Instances, pid)
+        :ok
+    end
+  end
+
+  @doc "The supervisor of a store, from the moment it begins to start."
+  @spec whereis(atom) :: pid | nil
+  def whereis(store_id), do: GenServer.whereis(name(store_id))
+
+  def start_link(config), do: Supervisor.start_link(__MODULE__, config, name: name(config.store_id))
+
+  @impl true
+  def init(config), do: Supervisor.init([{Server, config}], strategy: :one_for_one, max_restarts: 3, max_seconds: 10)
+
+  defp name(store_id), do: {:via, Registry, {Names, {:instance, store_id}}}
+end

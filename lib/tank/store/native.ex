@@ -1,0 +1,74 @@
+defmodule Tank.Store.Native do
+  @moduledoc false
+  # The functions of the Rust library, and nothing else; what each takes and gives stands beside it in
+  # native/tank_nif. Private to this library, and may change any day.
+  #
+  # This module must never change while it runs: the BEAM cannot replace a loaded library.
+
+  @on_load :load
+  @library Mix.Tasks.Compile.TankNative.library_name()
+
+  @type store :: reference
+  @type call :: reference
+  @type reason :: atom | tuple
+
+  @doc false
+  def load do
+    :tank_store |> Application.app_dir("priv/native/" <> @library) |> String.to_charlist() |> :erlang.load_nif(0)
+  end
+
+  @spec version :: String.t()
+  def version, do: nif()
+
+  @spec open(map) :: {:ok, store} | {:error, reason}
+  def open(_options), do: nif()
+
+  @spec close(store) :: :ok | {:error, reason}
+  def close(_store), do: nif()
+
+  @spec status(store) :: {:ok, map} | {:error, reason}
+  def status(_store), do: nif()
+
+  @spec write(store, reference, :put | :create | :update | :delete, binary, binary, non_neg_integer | nil) ::
+          {:ok, call} | {:error, reason}
+  def write(_store, _ref, _kind, _key, _payload, _condition), do: nif()
+
+  @spec write_large(store, reference, :put | :create | :update | :delete, binary, binary, non_neg_integer | nil) ::
+          {:ok, call} | {:error, reason}
+  def write_large(_store, _ref, _kind, _key, _payload, _condition), do: nif()
+
+  @spec cancel(call) :: boolean
+  def cancel(_call), do: nif()
+
+  @spec get(store, binary) :: {:ok, term} | :not_found | :wait | :dirty | {:error, reason}
+  def get(_store, _key), do: nif()
+
+  @spec get_large(store, binary) :: {:ok, term} | :not_found | :wait | {:error, reason}
+  def get_large(_store, _key), do: nif()
+
+  @spec get_local(store, binary) :: {:ok, term} | :not_found | :dirty | {:error, reason}
+  def get_local(_store, _key), do: nif()
+
+  @spec get_local_large(store, binary) :: {:ok, term} | :not_found | {:error, reason}
+  def get_local_large(_store, _key), do: nif()
+
+  @spec await_readable(store, reference, non_neg_integer) :: {:ok, call} | {:error, reason}
+  def await_readable(_store, _ref, _timeout_ms), do: nif()
+
+  @spec values(store, binary) :: [term] | :dirty | {:error, reason}
+  def values(_store, _prefix), do: nif()
+
+  @spec values_large(store, binary) :: [term] | {:error, reason}
+  def values_large(_store, _prefix), do: nif()
+
+  @spec children(store, binary) :: [{:atom | :string, binary, term}] | :dirty | {:error, reason}
+  def children(_store, _prefix), do: nif()
+
+  @spec children_large(store, binary) :: [{:atom | :string, binary, term}] | {:error, reason}
+  def children_large(_store, _prefix), do: nif()
+
+  @spec arm_fault(String.t(), String.t()) :: :ok | {:error, String.t()}
+  def arm_fault(_name, _action), do: nif()
+
+  defp nif, do: :erlang.nif_error(:nif_not_loaded)
+end

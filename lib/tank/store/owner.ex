@@ -1,0 +1,115 @@
+defmodule Tank.Store.Owner do
+  @moduledoc false
+  # The process behind the name `Tank.Store`: it ties a store to the supervision tree that `Tank.Store` stands in.
+  #
+  # With a `data_dir` it starts the store, and the store ends with it, however it ends. Without, it attaches to a store
+  # that someone else started, and leaves it running. In both cases it stops when the store has stopped for good, so
+  # that its supervisor hears of it.
+
+  use GenServer
+
+  alias Tank.Store.{Call, Cluster, Error, Instance, Options, Running, Server}
+
+  # Closing a store takes milliseconds, unless the disk hangs.
+  @closing_timeout 30_000
+  @ready_timeout 30_000
+
+  @type options :: [store_id: atom, data_dir: String.t() | nil]
+
+  @spec start_link(keyword) :: GenServer.on_start()
+  def start_link(options) do
+    native = Options.validate!(options, [:store_id, :data_dir])
+    config = %{store_id: store_id!(options), data_dir: Keyword.get(options, :data_dir), options: native}
+    GenServer.start_link(__MODULE__, config, name: Tank.Store)
+  end
+
+  @doc "The id of the store that `Tank.Store` stands for. Raises when it is not started."
+  @spec store_id! :: atom
+  def store_id! do
+    # The name is taken when the start begins, and let go of when the process dies in any way; the id is there from
+    # the end of the start on.
+    store_id = :persistent_term.get(__MODULE__, nil)
+    if store_id && Process.whereis(Tank.Store), do: store_id, else: raise("Tank.Store is not started")
+  end
+
+  @impl true
+  def init(%{store_id: store_id} = config) do
+    Process.flag(:trap_exit, true)
+    # Left there by a predecessor that was killed.
+    :persistent_term.erase(__MODULE__)
+
+    with {:ok, owned?} <- obtain(config),
+         {:ok, store} <- Running.fetch(store_id),
+         :ok <- Call.await_readable(store, @ready_timeout) do
+      Process.monitor(Instance.whereis(store_id))
+      :persistent_term.put(__MODULE__, store_id)
+      {:ok, %{store_id: store_id, owned?: owned?}}
+    else
+      {:error, reason} -> {:stop, {:store_init_failed, reason}}
+    end
+  end
+
+  @impl true
+  def handle_info({:DOWN, _ref, :process, _instance, reason}, state) do
+    {:stop, {:store_stopped, reason}, %{state | owned?: false}}
+  end
+
+  def handle_info(_other, state), do: {:noreply, state}
+
+  @impl true
+  def terminate(_reason, %{owned?: owned?, store_id: store_id}) do
+    :persistent_term.erase(__MODULE__)
+    if owned?, do: Instance.stop(store_id), else: :ok
+  end
+
+  # Whether the store is ours to stop, once it runs.
+  defp obtain(%{data_dir: nil, store_id: store_id}) do
+    with {:ok, _store} <- Running.fetch(store_id), do: {:ok, false}
+  end
+
+  defp obtain(%{data_dir: dir, store_id: store_id, options: options} = config) do
+    case Cluster.start_owned(dir, store_id, options, self()) do
+      {:ok, _instance} -> {:ok, true}
+      {:error, {:already_started, instance}} -> wait_or_attach(instance, config)
+      {:error, reason} -> {:error, reason}
+    end
+  end
+
+  # A store of this id is there already: our predecessor's, which is closing since it died, or someone else's.
+  defp wait_or_attach(instance, config) do
+    case Server.owner(config.store_id) do
+      {:ok, owner} when owner == nil -> attach(config)
+      {:ok, owner} -> if Process.alive?(owner), do: attach(config), else: wait(instance, config)
+      {:error, :noproc} -> wait(instance, config)
+    end
+  end
+
+  defp attach(config) do
+    dir = Path.expand(config.data_dir)
+
+    case Server.data_dir(config.store_id) do
+      {:ok, ^dir} -> {:ok, false}
+      {:ok, other} -> {:error, Error.from_native({:already_running, other})}
+      {:error, :noproc} -> obtain(config)
+    end
+  end
+
+  defp wait(instance, config) do
+    monitor = Process.monitor(instance)
+
+    receive do
+      {:DOWN, ^monitor, :process, ^instance, _reason} -> obtain(config)
+    after
+      @closing_timeout ->
+        Process.demonitor(monitor, [:flush])
+        {:error, Error.from_native({:locked, Path.expand(config.data_dir), :this_vm})}
+    end
+  end
+
+  defp store_id!(options) do
+    case Keyword.get(options, :store_id, :tank) do
+      id when is_atom(id) and id not in [nil, true, false] -> id
+      other -> raise ArgumentError, "option :store_id must be an atom, got: #{inspect(other)}"
+    end
+  end
+end

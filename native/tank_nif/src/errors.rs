@@ -1,0 +1,79 @@
+//! The engine's errors and refusals as Erlang terms.
+
+use rustler::{Atom, Encoder, Env, Term};
+use tank_engine::command::Refusal;
+use tank_engine::entry::Entry;
+use tank_engine::error::{DirectoryTrouble, EngineError, LockHolder};
+
+use crate::atoms;
+
+/// The reason of an `{:error, reason}`.
+pub(crate) fn reason<'a>(env: Env<'a>, error: &EngineError) -> Term<'a> {
+    use EngineError as E;
+    match error {
+        E::Overloaded { .. } => atoms::overloaded().encode(env),
+        E::Closed => atoms::closed().encode(env),
+        E::NoQuorum => atoms::no_quorum().encode(env),
+        E::Unknown => atoms::timeout().encode(env),
+        E::TooLarge { what, limit, .. } => (atoms::too_large(), part(what), limit).encode(env),
+        E::InvalidPath(why) => (atoms::invalid_path(), why).encode(env),
+        E::InvalidOption { option, why } => (atoms::invalid_option(), option, why).encode(env),
+        E::Failed(why) => (atoms::engine_failed(), why).encode(env),
+        E::Locked { path, by } => {
+            let by = match by {
+                LockHolder::ThisVm => atoms::this_vm(),
+                LockHolder::OtherProcess => atoms::other_process(),
+            };
+            (atoms::locked(), path.to_string_lossy().as_ref(), by).encode(env)
+        }
+        E::Directory { path, kind, why } => {
+            let kind = match kind {
+                DirectoryTrouble::NotADirectory => atoms::not_a_directory(),
+                DirectoryTrouble::PermissionDenied => atoms::permission_denied(),
+                DirectoryTrouble::NotAStore => atoms::not_a_store(),
+                DirectoryTrouble::Other => atoms::data_dir(),
+            };
+            (kind, path.to_string_lossy().as_ref(), why).encode(env)
+        }
+        E::DiskFull { .. } => atoms::disk_full().encode(env),
+        E::WrongStore { expected, found } => (atoms::wrong_store(), expected, found).encode(env),
+        E::NewerFormat { found, supported } => (atoms::newer_format(), found, supported).encode(env),
+        E::Corrupt { what, detail } => (atoms::corrupt(), part(what), detail).encode(env),
+        E::Storage(why) => (atoms::storage(), why).encode(env),
+    }
+}
+
+/// `{:error, reason}`.
+pub(crate) fn error<'a>(env: Env<'a>, error: &EngineError) -> Term<'a> {
+    (atoms::error(), reason(env, error)).encode(env)
+}
+
+/// The reason of an `{:error, reason}` for a command that was refused.
+pub(crate) fn refusal<'a>(env: Env<'a>, refusal: &Refusal) -> Term<'a> {
+    match refusal {
+        Refusal::Exists(entry) => (atoms::exists(), revisions(entry)).encode(env),
+        Refusal::NotFound => atoms::not_found().encode(env),
+        Refusal::Conflict(Some(entry)) => (atoms::conflict(), revisions(entry)).encode(env),
+        Refusal::Conflict(None) => (atoms::conflict(), atoms::nil()).encode(env),
+        Refusal::Malformed(why) => (atoms::malformed(), why).encode(env),
+    }
+}
+
+fn revisions(entry: &Entry) -> (u64, u64, u64) {
+    (entry.revision, entry.create_revision, entry.version)
+}
+
+fn part(name: &str) -> Atom {
+    match name {
+        "value" => atoms::value(),
+        "path" => atoms::path(),
+        "path_component" => atoms::path_component(),
+        "format" => atoms::format(),
+        "marker" => atoms::marker(),
+        "log" => atoms::log(),
+        "state" => atoms::state(),
+        "vote" => atoms::vote(),
+        "snapshot" => atoms::snapshot(),
+        _ => atoms::database(),
+    }
+}

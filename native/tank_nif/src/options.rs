@@ -1,0 +1,35 @@
+//! Decodes the options of a store. Elixir has checked them; a wrong one here is a bug there.
+
+use rustler::{Atom, Decoder, Error, NifResult, Term};
+use tank_engine::options::Options;
+
+use crate::atoms;
+
+/// The options in `map`: `dir`, `store_id` and `node` as binaries; the others are positive
+/// integers, and those that are missing keep the engine's defaults.
+pub(crate) fn decode(map: Term<'_>) -> NifResult<Options> {
+    let dir: String = required(map, atoms::dir())?;
+    let mut options = Options::new(dir, required::<String>(map, atoms::store_id())?);
+    options.node = required(map, atoms::node())?;
+    set(&mut options.in_flight_max, map, atoms::in_flight_max())?;
+    set(&mut options.in_flight_bytes_max, map, atoms::in_flight_bytes_max())?;
+    set(&mut options.value_bytes_max, map, atoms::value_bytes_max())?;
+    let timing = &mut options.timing;
+    set(&mut timing.heartbeat_ms, map, atoms::heartbeat_ms())?;
+    set(&mut timing.election_ms, map, atoms::election_ms())?;
+    set(&mut timing.snapshot_after, map, atoms::snapshot_after())?;
+    set(&mut timing.log_keep, map, atoms::log_keep())?;
+    set(&mut timing.purge_batch, map, atoms::purge_batch())?;
+    Ok(options)
+}
+
+fn required<'a, T: Decoder<'a>>(map: Term<'a>, key: Atom) -> NifResult<T> {
+    map.map_get(key).map_err(|_| Error::BadArg)?.decode()
+}
+
+fn set<'a, T: Decoder<'a>>(target: &mut T, map: Term<'a>, key: Atom) -> NifResult<()> {
+    if let Ok(value) = map.map_get(key) {
+        *target = value.decode()?;
+    }
+    Ok(())
+}

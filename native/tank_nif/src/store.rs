@@ -1,0 +1,166 @@
+//! The resource that stands for an open store, and the calls that open, close and describe it.
+
+use std::path::PathBuf;
+use std::sync::Mutex;
+use std::time::{Duration, Instant};
+
+use once_cell::sync::Lazy;
+use rustler::{Encoder, Env, LocalPid, Monitor, NifResult, OwnedEnv, Resource, ResourceArc, Term};
+use tank_engine::engine::{Engine, Status};
+use tank_engine::error::{EngineError, LockHolder};
+use tank_engine::options::Options;
+
+use crate::{atoms, errors, options};
+
+/// How long opening waits for a store whose owner is dead to be closed.
+const CLOSING_TIMEOUT: Duration = Duration::from_secs(20);
+
+/// An open store. It closes when `close` is called, when the process that opened it dies, or when
+/// nothing refers to it any more.
+pub(crate) struct Store {
+    pub(crate) engine: Engine,
+    dir: PathBuf,
+}
+
+/// Who opened which directory: to tell one that is in use from one that is being closed.
+static OWNERS: Lazy<Mutex<Vec<(PathBuf, LocalPid)>>> = Lazy::new(Mutex::default);
+
+#[rustler::resource_impl]
+impl Resource for Store {
+    const IMPLEMENTS_DESTRUCTOR: bool = true;
+    const IMPLEMENTS_DOWN: bool = true;
+
+    // Both run on a scheduler: closing is left to a thread of ours.
+    fn destructor(self, _env: Env<'_>) {
+        close_elsewhere(self.engine, self.dir);
+    }
+
+    fn down<'a>(&'a self, _env: Env<'a>, _pid: LocalPid, _monitor: Monitor) {
+        close_elsewhere(self.engine.clone(), self.dir.clone());
+    }
+}
+
+/// Opens a store: `{:ok, store}` or `{:error, reason}`. The calling process owns it, and is sent
+/// `{:tank_store_failed, reason}` should the store fail.
+#[rustler::nif(schedule = "DirtyIo")]
+fn open<'a>(env: Env<'a>, options: Term<'a>) -> NifResult<Term<'a>> {
+    let options = options::decode(options)?;
+    let owner = env.pid();
+    let deadline = Instant::now() + CLOSING_TIMEOUT;
+    let opened = loop {
+        let opened = open_on_own_thread(options.clone(), owner);
+        match &opened {
+            Err(EngineError::Locked { path, by: LockHolder::ThisVm })
+                if Instant::now() < deadline && !owner_lives(env, path) =>
+            {
+                std::thread::sleep(Duration::from_millis(2));
+            }
+            _ => break opened,
+        }
+    };
+    Ok(match opened {
+        Ok((engine, dir)) => {
+            let store = ResourceArc::new(Store { engine, dir });
+            // The owner may be gone already; then nothing refers to the store, and it closes.
+            let _ = env.monitor(&store, &owner);
+            (atoms::ok(), store).encode(env)
+        }
+        Err(error) => errors::error(env, &error),
+    })
+}
+
+/// Closes a store: `:ok`, or `{:error, reason}` when the last sync failed. It is closed then too.
+#[rustler::nif(schedule = "DirtyIo")]
+fn close<'a>(env: Env<'a>, store: ResourceArc<Store>) -> Term<'a> {
+    let (engine, dir) = (store.engine.clone(), store.dir.clone());
+    match on_own_thread("tank-close", move || close_now(&engine, &dir)) {
+        Ok(()) => atoms::ok().encode(env),
+        Err(error) => errors::error(env, &error),
+    }
+}
+
+/// Figures about a store: `{:ok, map}` or `{:error, reason}`.
+#[rustler::nif(schedule = "DirtyIo")]
+fn status<'a>(env: Env<'a>, store: ResourceArc<Store>) -> NifResult<Term<'a>> {
+    match store.engine.status() {
+        Ok(status) => Ok((atoms::ok(), status_map(env, &status)?).encode(env)),
+        Err(error) => Ok(errors::error(env, &error)),
+    }
+}
+
+fn open_on_own_thread(options: Options, owner: LocalPid) -> Result<(Engine, PathBuf), EngineError> {
+    on_own_thread("tank-open", move || {
+        let dir = options.dir.clone();
+        let engine = Engine::open(options, Box::new(move |error| tell_owner(owner, error)))?;
+        let dir = dir.canonicalize().unwrap_or(dir);
+        owners().push((dir.clone(), owner));
+        Ok((engine, dir))
+    })
+}
+
+/// Runs `work` on a thread with a stack of usual size, and waits for it: a dirty scheduler's is
+/// too small for RocksDB.
+fn on_own_thread<T: Send + 'static>(
+    name: &str,
+    work: impl FnOnce() -> Result<T, EngineError> + Send + 'static,
+) -> Result<T, EngineError> {
+    let thread = std::thread::Builder::new().name(name.to_owned()).spawn(work);
+    let thread = thread.map_err(|error| EngineError::Storage(format!("no thread: {error}")))?;
+    thread.join().unwrap_or_else(|panic| {
+        let text = tank_engine::health::panic_text(panic.as_ref());
+        Err(EngineError::Failed(format!("panic in {name}: {text}", name = "open or close")))
+    })
+}
+
+fn close_elsewhere(engine: Engine, dir: PathBuf) {
+    let closing = std::thread::Builder::new().name("tank-close".to_owned()).spawn(move || {
+        if let Err(error) = close_now(&engine, &dir) {
+            tracing::error!(%error, "closing a store");
+        }
+    });
+    if let Err(error) = closing {
+        tracing::error!(%error, "no thread to close a store");
+    }
+}
+
+fn close_now(engine: &Engine, dir: &PathBuf) -> Result<(), EngineError> {
+    let closed = engine.close();
+    owners().retain(|(path, _)| path != dir);
+    closed
+}
+
+fn owners() -> std::sync::MutexGuard<'static, Vec<(PathBuf, LocalPid)>> {
+    OWNERS.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
+}
+
+/// Whether the process that opened `dir` lives. When it is not known, someone opens it right now.
+fn owner_lives(env: Env<'_>, dir: &PathBuf) -> bool {
+    let owner = owners().iter().find(|(path, _)| path == dir).map(|(_, owner)| *owner);
+    owner.is_none_or(|owner| env.is_process_alive(owner))
+}
+
+fn tell_owner(owner: LocalPid, error: &EngineError) {
+    // Never on a scheduler: the engine fails on its own threads.
+    let mut env = OwnedEnv::new();
+    let _ = env.send_and_clear(&owner, |env| (atoms::tank_store_failed(), errors::reason(env, error)));
+}
+
+fn status_map<'a>(env: Env<'a>, status: &Status) -> NifResult<Term<'a>> {
+    let pairs: [(rustler::Atom, Term<'a>); 14] = [
+        (atoms::store_id(), status.store_id.encode(env)),
+        (atoms::member_id(), status.member_id.encode(env)),
+        (atoms::cluster_id(), status.cluster_id.encode(env)),
+        (atoms::revision(), status.revision.encode(env)),
+        (atoms::entries(), status.entries.encode(env)),
+        (atoms::digest(), status.digest.encode(env)),
+        (atoms::memory_bytes(), status.memory_bytes.encode(env)),
+        (atoms::disk_bytes(), status.disk_bytes.encode(env)),
+        (atoms::in_flight(), status.in_flight.encode(env)),
+        (atoms::fsyncs(), status.fsyncs.encode(env)),
+        (atoms::log_entries(), status.log_entries.encode(env)),
+        (atoms::log_bytes(), status.log_bytes.encode(env)),
+        (atoms::applied_index(), status.applied_index.encode(env)),
+        (atoms::readable(), status.readable.encode(env)),
+    ];
+    Term::map_from_pairs(env, &pairs)
+}

@@ -1,0 +1,54 @@
+//! Decoded values, shared by all readers.
+//!
+//! Decoding a value for each read costs five times what copying a decoded one does. So the first
+//! read of an entry decodes for itself and asks for the entry to be decoded once for all; the
+//! builder thread does that, many entries at a time, in one environment: a [`chunk::Chunk`]. A
+//! chunk is not changed once its terms are published, and is freed by the reclaiming thread, never
+//! by a reader.
+//!
+//! ```text
+//! entry without a term --first read--> asked for --builder--> term in a chunk --reads--> copied
+//!                                                                  ^                       |
+//!                                                                  +-- rebuilt when sparse-+
+//! ```
+
+mod builder;
+mod chunk;
+
+use std::sync::Arc;
+
+use rustler::{Env, Term};
+use tank_engine::entry::Entry;
+
+use chunk::CachedTerm;
+
+/// Payloads above this are not kept decoded: they would take up more than they save.
+const PAYLOAD_BYTES_MAX: usize = 64 << 10;
+
+/// Whether reading an entry of this payload is too much for a normal scheduler: decoding 64 KiB
+/// takes a quarter of a millisecond.
+pub(crate) fn is_large(payload_bytes: usize) -> bool {
+    payload_bytes > PAYLOAD_BYTES_MAX
+}
+
+/// The value of `entry`, as a term of `env`; `None` when the payload is not a term's encoding.
+pub(crate) fn term<'a>(env: Env<'a>, entry: &Arc<Entry>) -> Option<Term<'a>> {
+    let slot = entry.slot.load();
+    let cached = slot.as_ref().and_then(|any| any.downcast_ref::<CachedTerm>());
+    if let Some(cached) = cached {
+        return Some(cached.copy_to(env));
+    }
+    if !is_large(entry.payload.len()) {
+        builder::ask(entry);
+    }
+    decode(env, &entry.payload)
+}
+
+/// Decodes a payload: all of it, or nothing.
+fn decode<'a>(env: Env<'a>, payload: &[u8]) -> Option<Term<'a>> {
+    // Trusted: it is what a caller of this store encoded. Decoding may make atoms, since a store
+    // that was just started must give back atoms that no loaded module mentions.
+    // SAFETY: the bytes come from `term_to_binary`, and every step of their way is checksummed.
+    let decoded = unsafe { env.binary_to_term_trusted(payload) };
+    decoded.filter(|(_, used)| *used == payload.len()).map(|(term, _)| term)
+}

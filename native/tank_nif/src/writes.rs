@@ -1,0 +1,93 @@
+//! Writes: handed over to the engine, answered by message.
+
+use bytes::Bytes;
+use rustler::{Atom, Binary, Encoder, Env, Error, NifResult, Term};
+use tank_engine::command::{Command, Condition, Delete, Outcome, Write};
+use tank_engine::error::EngineError;
+use tank_engine::key::Key;
+
+use crate::store::Store;
+use crate::{atoms, errors, reply};
+
+/// Writes: `{:ok, call}`, and the answer comes as `{reference, {:ok, revision} | {:error, reason}}`;
+/// or `{:error, reason}`, and nothing was written. `kind` is `:put | :create | :update | :delete`
+/// (which ignores the payload); `condition` is nil or the revision that the entry must have.
+#[rustler::nif]
+fn write<'a>(
+    env: Env<'a>,
+    store: &'a Store,
+    reference: Term<'a>,
+    kind: Atom,
+    key: Binary<'a>,
+    payload: Binary<'a>,
+    condition: Option<u64>,
+) -> NifResult<Term<'a>> {
+    submit(env, store, reference, kind, key, payload, condition)
+}
+
+/// The same, on a dirty CPU scheduler: copying a payload of megabytes takes milliseconds.
+#[rustler::nif(schedule = "DirtyCpu")]
+fn write_large<'a>(
+    env: Env<'a>,
+    store: &'a Store,
+    reference: Term<'a>,
+    kind: Atom,
+    key: Binary<'a>,
+    payload: Binary<'a>,
+    condition: Option<u64>,
+) -> NifResult<Term<'a>> {
+    submit(env, store, reference, kind, key, payload, condition)
+}
+
+fn submit<'a>(
+    env: Env<'a>,
+    store: &Store,
+    reference: Term<'a>,
+    kind: Atom,
+    key: Binary<'a>,
+    payload: Binary<'a>,
+    condition: Option<u64>,
+) -> NifResult<Term<'a>> {
+    let command = command(kind, key, payload, condition)?;
+    let (call, reply) = reply::expect(env, reply::reference(reference)?, encode);
+    Ok(match store.engine.write(command, reply) {
+        Ok(()) => (atoms::ok(), call).encode(env),
+        Err((error, reply)) => refused(env, &call, reply, &error),
+    })
+}
+
+fn refused<'a>(
+    env: Env<'a>,
+    call: &reply::Call,
+    reply: tank_engine::engine::Reply<Outcome>,
+    error: &EngineError,
+) -> Term<'a> {
+    reply::refuse(call, reply);
+    errors::error(env, error)
+}
+
+fn command(kind: Atom, key: Binary<'_>, payload: Binary<'_>, condition: Option<u64>) -> NifResult<Command> {
+    let key = Key::from_bytes(&key);
+    let condition = condition.map_or(Condition::Always, Condition::RevisionIs);
+    if kind == atoms::delete() {
+        return Ok(Command::Delete(Delete { key, condition }));
+    }
+    let write = Write { key, payload: Bytes::copy_from_slice(&payload), condition };
+    if kind == atoms::put() {
+        Ok(Command::Put(write))
+    } else if kind == atoms::create() {
+        Ok(Command::Create(write))
+    } else if kind == atoms::update() {
+        Ok(Command::Update(write))
+    } else {
+        Err(Error::BadArg)
+    }
+}
+
+fn encode(env: Env<'_>, outcome: Outcome) -> Term<'_> {
+    match outcome {
+        Outcome::Done { revision } => (atoms::ok(), revision).encode(env),
+        Outcome::Refused(refusal) => (atoms::error(), errors::refusal(env, &refusal)).encode(env),
+        Outcome::Nothing => (atoms::error(), atoms::malformed()).encode(env),
+    }
+}

@@ -1,0 +1,301 @@
+//! What the log promises, on every disk that there is.
+
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing, missing_docs, unreachable_pub)]
+
+mod support;
+
+use std::sync::atomic::Ordering;
+
+use openraft::entry::RaftEntry;
+use openraft::storage::{RaftLogReader, RaftLogStorage};
+use tank_engine::error::EngineError;
+use tank_engine::raft::{LogEntry, LogId};
+use tank_sim::wait;
+
+use support::{Bed, LIMIT, OpenLog, RocksBed, SimBed, acknowledged, block_on, entries, entry, log_id, vote};
+
+/// One test for each contract and disk.
+macro_rules! contracts {
+    ($($contract:ident),* $(,)?) => {
+        mod on_rocksdb {
+            $(#[test] fn $contract() { super::block_on(super::$contract(super::RocksBed::default())); })*
+        }
+        mod on_the_simulated_disk {
+            $(#[test] fn $contract() { super::block_on(super::$contract(super::SimBed::default())); })*
+        }
+    };
+}
+
+contracts! {
+    an_empty_log_is_empty,
+    entries_come_back_before_and_after_a_restart,
+    a_limited_read_gives_a_prefix_and_at_least_one_entry,
+    a_read_may_go_from_the_disk_into_memory,
+    a_purge_is_remembered_and_a_purge_beyond_the_end_moves_it,
+    a_truncated_end_is_replaced,
+    a_truncation_behind_the_end_does_nothing,
+    an_append_and_its_truncation_may_share_a_sync,
+    vote_and_committed_come_back,
+    entries_can_be_read_before_they_are_durable_and_are_acknowledged_after,
+    a_vote_is_saved_when_it_is_durable,
+    many_appends_share_a_sync,
+    after_a_failed_sync_nothing_is_acknowledged,
+}
+
+async fn ids(log: &mut impl RaftLogReader<tank_engine::raft::Types>) -> Vec<LogId> {
+    log.try_get_log_entries(..).await.unwrap().iter().map(RaftEntry::log_id).collect()
+}
+
+fn ids_of(entries: &[LogEntry]) -> Vec<LogId> {
+    entries.iter().map(RaftEntry::log_id).collect()
+}
+
+/// Closes and opens again.
+fn restart<B: Bed>(bed: &mut B, log: OpenLog<B::Disk>) -> OpenLog<B::Disk> {
+    log.close();
+    bed.stop();
+    OpenLog::open(bed)
+}
+
+async fn state<B: Bed>(log: &mut OpenLog<B::Disk>) -> (Option<LogId>, Option<LogId>) {
+    let state = log.log.get_log_state().await.unwrap();
+    (state.last_purged_log_id, state.last_log_id)
+}
+
+async fn an_empty_log_is_empty<B: Bed>(mut bed: B) {
+    let mut log = OpenLog::open(&mut bed);
+    for _ in 0..2 {
+        assert_eq!(state::<B>(&mut log).await, (None, None));
+        assert_eq!(log.log.read_vote().await.unwrap(), None);
+        assert_eq!(log.log.read_committed().await.unwrap(), None);
+        assert_eq!(ids(&mut log.log).await, []);
+        log = restart(&mut bed, log);
+    }
+    log.close();
+}
+
+async fn entries_come_back_before_and_after_a_restart<B: Bed>(mut bed: B) {
+    let mut log = OpenLog::open(&mut bed);
+    let all = [entries(1, 0..3), entries(2, 3..7)].concat();
+    log.append_synced(all[..2].to_vec()).await;
+    log.append_synced(all[2..].to_vec()).await;
+    for _ in 0..3 {
+        assert_eq!(log.log.try_get_log_entries(..).await.unwrap(), all);
+        let mut reader = log.log.get_log_reader().await;
+        assert_eq!(reader.try_get_log_entries(2..=4).await.unwrap(), all[2..5]);
+        assert_eq!(reader.try_get_log_entries(5..100).await.unwrap(), all[5..]);
+        assert_eq!(reader.try_get_log_entries(7..100).await.unwrap(), []);
+        assert_eq!(reader.try_get_log_entries(3..3).await.unwrap(), []);
+        assert_eq!(state::<B>(&mut log).await, (None, Some(log_id(2, 6))));
+        drop(reader);
+        log = restart(&mut bed, log);
+    }
+    log.append_synced(entries(3, 7..9)).await;
+    assert_eq!(ids(&mut log.log).await.len(), 9, "a log goes on where it ended");
+    log.close();
+}
+
+async fn a_limited_read_gives_a_prefix_and_at_least_one_entry<B: Bed>(mut bed: B) {
+    let mut log = OpenLog::open(&mut bed);
+    // About 2 MiB are read at a time: two of these, and the third does not fit.
+    let large: Vec<_> = (0..4).map(|index| entry(1, index, 1 << 20)).collect();
+    let huge = entry(1, 4, 5 << 20);
+    log.append_synced(large.clone()).await;
+    log.append_synced(vec![huge.clone()]).await;
+    for place in ["in memory", "on the disk"] {
+        let mut reader = log.log.get_log_reader().await;
+        let read = reader.limited_get_log_entries(0, 5).await.unwrap();
+        assert!((1..4).contains(&read.len()), "{place}: {} entries of 1 MiB", read.len());
+        assert_eq!(read, large[..read.len()], "{place}");
+        assert_eq!(reader.limited_get_log_entries(4, 5).await.unwrap(), [huge.clone()], "{place}");
+        assert_eq!(reader.limited_get_log_entries(1, 2).await.unwrap(), large[1..2], "{place}");
+        drop(reader);
+        log = restart(&mut bed, log);
+    }
+    log.close();
+}
+
+async fn a_read_may_go_from_the_disk_into_memory<B: Bed>(mut bed: B) {
+    let mut log = OpenLog::open(&mut bed);
+    log.append_synced(entries(1, 0..10)).await;
+    log = restart(&mut bed, log);
+    log.append_synced(entries(2, 10..20)).await;
+    let all = [entries(1, 0..10), entries(2, 10..20)].concat();
+    let mut reader = log.log.get_log_reader().await;
+    for range in [0..20u64, 9..11, 5..15, 10..20, 0..10, 8..10] {
+        let expected = &all[range.start as usize..range.end as usize];
+        assert_eq!(reader.try_get_log_entries(range.clone()).await.unwrap(), expected, "{range:?}");
+        assert_eq!(reader.limited_get_log_entries(range.start, range.end).await.unwrap(), expected, "{range:?}");
+    }
+    drop(reader);
+    log.close();
+}
+
+async fn a_purge_is_remembered_and_a_purge_beyond_the_end_moves_it<B: Bed>(mut bed: B) {
+    let mut log = OpenLog::open(&mut bed);
+    log.append_synced(entries(1, 0..10)).await;
+    log.log.purge(log_id(1, 3)).await.unwrap();
+    log.append_synced(entries(1, 10..11)).await;
+    for _ in 0..2 {
+        assert_eq!(state::<B>(&mut log).await, (Some(log_id(1, 3)), Some(log_id(1, 10))));
+        assert_eq!(ids(&mut log.log).await, ids_of(&entries(1, 4..11)));
+        log = restart(&mut bed, log);
+    }
+    // As after a snapshot from another member that is ahead.
+    log.log.purge(log_id(2, 50)).await.unwrap();
+    log.log.save_vote(&vote(2)).await.unwrap();
+    for _ in 0..2 {
+        assert_eq!(state::<B>(&mut log).await, (Some(log_id(2, 50)), Some(log_id(2, 50))));
+        assert_eq!(ids(&mut log.log).await, []);
+        log = restart(&mut bed, log);
+    }
+    log.append_synced(entries(2, 51..53)).await;
+    log = restart(&mut bed, log);
+    assert_eq!(ids(&mut log.log).await, ids_of(&entries(2, 51..53)));
+    log.close();
+}
+
+async fn a_truncated_end_is_replaced<B: Bed>(mut bed: B) {
+    let mut log = OpenLog::open(&mut bed);
+    log.append_synced(entries(1, 0..10)).await;
+    log.log.truncate_after(Some(log_id(1, 5))).await.unwrap();
+    assert_eq!(state::<B>(&mut log).await, (None, Some(log_id(1, 5))), "before it is on the disk");
+    log.append_synced(entries(2, 6..8)).await;
+    for _ in 0..2 {
+        assert_eq!(ids(&mut log.log).await, [ids_of(&entries(1, 0..6)), ids_of(&entries(2, 6..8))].concat());
+        log = restart(&mut bed, log);
+    }
+    log.log.truncate_after(None).await.unwrap();
+    log.log.save_vote(&vote(3)).await.unwrap();
+    for _ in 0..2 {
+        assert_eq!(state::<B>(&mut log).await, (None, None));
+        log = restart(&mut bed, log);
+    }
+    log.append_synced(entries(3, 0..2)).await;
+    log = restart(&mut bed, log);
+    assert_eq!(ids(&mut log.log).await, ids_of(&entries(3, 0..2)));
+    log.close();
+}
+
+async fn a_truncation_behind_the_end_does_nothing<B: Bed>(mut bed: B) {
+    let mut log = OpenLog::open(&mut bed);
+    log.append_synced(entries(1, 0..3)).await;
+    log.log.truncate_after(Some(log_id(1, 7))).await.unwrap();
+    assert_eq!(state::<B>(&mut log).await, (None, Some(log_id(1, 2))));
+    log.append_synced(entries(1, 3..4)).await;
+    log = restart(&mut bed, log);
+    assert_eq!(ids(&mut log.log).await, ids_of(&entries(1, 0..4)));
+    log.close();
+}
+
+async fn an_append_and_its_truncation_may_share_a_sync<B: Bed>(mut bed: B) {
+    let mut log = OpenLog::open(&mut bed);
+    log.append_synced(entries(1, 0..3)).await;
+    // While a sync is held back, both gather; the writer then takes them as one batch.
+    let held = log.control.hold();
+    let first = log.append(entries(1, 3..4)).await;
+    held.wait_for_sync(LIMIT).unwrap();
+    let taken_back = log.append(entries(1, 4..9)).await;
+    log.log.truncate_after(Some(log_id(1, 2))).await.unwrap();
+    drop(held);
+    acknowledged(first).await.unwrap();
+    acknowledged(taken_back).await.unwrap();
+    log = restart(&mut bed, log);
+    assert_eq!(ids(&mut log.log).await, ids_of(&entries(1, 0..3)));
+    log.append_synced(entries(2, 3..5)).await;
+    log = restart(&mut bed, log);
+    assert_eq!(ids(&mut log.log).await, [ids_of(&entries(1, 0..3)), ids_of(&entries(2, 3..5))].concat());
+    log.close();
+}
+
+async fn vote_and_committed_come_back<B: Bed>(mut bed: B) {
+    let mut log = OpenLog::open(&mut bed);
+    for term in 1..4 {
+        log.log.save_vote(&vote(term)).await.unwrap();
+        log.log.save_committed(Some(log_id(term, term))).await.unwrap();
+        assert_eq!(log.log.read_vote().await.unwrap(), Some(vote(term)));
+        assert_eq!(log.log.read_committed().await.unwrap(), Some(log_id(term, term)));
+    }
+    // What is committed is not synced by itself, but with whatever is next.
+    log.append_synced(entries(3, 0..1)).await;
+    log = restart(&mut bed, log);
+    assert_eq!(log.log.read_vote().await.unwrap(), Some(vote(3)));
+    assert_eq!(log.log.read_committed().await.unwrap(), Some(log_id(3, 3)));
+    log.close();
+}
+
+async fn entries_can_be_read_before_they_are_durable_and_are_acknowledged_after<B: Bed>(mut bed: B) {
+    let mut log = OpenLog::open(&mut bed);
+    log.append_synced(entries(1, 0..5)).await;
+    let held = log.control.hold();
+    let mut waiting = log.append(entries(1, 5..8)).await;
+    held.wait_for_sync(LIMIT).unwrap();
+    let mut later = log.append(entries(1, 8..9)).await;
+    assert_eq!(ids(&mut log.log).await, ids_of(&entries(1, 0..9)));
+    assert_eq!(state::<B>(&mut log).await, (None, Some(log_id(1, 8))));
+    // The sync is under way and does not end: whoever hears of it now hears a lie.
+    assert!(waiting.try_recv().is_err() && later.try_recv().is_err(), "acknowledged before the sync");
+    drop(held);
+    acknowledged(waiting).await.unwrap();
+    acknowledged(later).await.unwrap();
+    log.close();
+}
+
+async fn a_vote_is_saved_when_it_is_durable<B: Bed>(mut bed: B) {
+    let mut log = OpenLog::open(&mut bed);
+    let held = log.control.hold();
+    let mut saver = log.log;
+    let saving = tokio::spawn(async move {
+        saver.save_vote(&vote(5)).await.unwrap();
+        saver
+    });
+    held.wait_for_sync(LIMIT).unwrap();
+    assert!(!saving.is_finished(), "saved before the sync");
+    drop(held);
+    log.log = saving.await.unwrap();
+    assert_eq!(log.log.read_vote().await.unwrap(), Some(vote(5)));
+    log.close();
+}
+
+async fn many_appends_share_a_sync<B: Bed>(mut bed: B) {
+    const APPENDS: u64 = 1_000;
+    let mut log = OpenLog::open(&mut bed);
+    let before = log.control.syncs();
+    let held = log.control.hold();
+    let mut waiting = Vec::new();
+    for index in 0..APPENDS {
+        waiting.push(log.append(entries(1, index..index + 1)).await);
+    }
+    held.wait_for_sync(LIMIT).unwrap();
+    drop(held);
+    for one in waiting {
+        acknowledged(one).await.unwrap();
+    }
+    let syncs = log.control.syncs() - before;
+    // One for what was there when the writer looked, one for what came while it waited.
+    assert!((1..=2).contains(&syncs), "{syncs} syncs for {APPENDS} appends");
+    assert_eq!(log.log.stats().entries.load(Ordering::Relaxed), APPENDS);
+    log.close();
+}
+
+async fn after_a_failed_sync_nothing_is_acknowledged<B: Bed>(mut bed: B) {
+    let mut log = OpenLog::open(&mut bed);
+    log.append_synced(entries(1, 0..5)).await;
+    log.control.fail_from(0);
+    let failed = acknowledged(log.append(entries(1, 5..6)).await).await;
+    assert!(failed.is_err(), "the failed sync is reported");
+    // The disk is well again, but what it holds is not known.
+    log.control.heal();
+    let later = acknowledged(log.append(entries(1, 6..7)).await).await;
+    assert!(later.is_err(), "acknowledged after a failed sync");
+    assert!(log.log.save_vote(&vote(9)).await.is_err(), "a vote was saved after a failed sync");
+    assert_ne!(log.log.read_vote().await.unwrap(), Some(vote(9)), "a vote that is not durable is not there");
+    let failures = wait::until("the failure", LIMIT, || log.failures.lock().unwrap().clone(), |f| !f.is_empty());
+    assert!(matches!(failures.unwrap().as_slice(), [EngineError::Storage(_)]), "reported once");
+    assert!(log.health.check().is_err());
+    let mut log = restart(&mut bed, log);
+    let found = ids(&mut log.log).await;
+    assert!(found.len() >= 5 && found == ids_of(&entries(1, 0..7))[..found.len()], "what was acknowledged: {found:?}");
+    assert_eq!(log.log.read_vote().await.unwrap(), None);
+    log.close();
+}

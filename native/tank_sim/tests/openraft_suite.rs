@@ -1,0 +1,76 @@
+//! openraft's own test of a log store and a state machine, over our log on each disk.
+
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing, missing_docs, unreachable_pub)]
+#![allow(dead_code, reason = "each test binary uses a part of the support module")]
+
+mod support;
+
+use std::path::Path;
+use std::sync::Arc;
+
+use openraft::StorageError;
+use openraft::testing::log::{StoreBuilder, Suite};
+use tank_engine::health::Health;
+use tank_engine::log::disk::LogDisk;
+use tank_engine::log::rocks::RocksLog;
+use tank_engine::log::{LogCloser, LogStore};
+use tank_engine::machine::{Machine, StateStore};
+use tank_engine::raft::Types;
+use tank_engine::storage::Directory;
+use tank_engine::view::Published;
+use tank_sim::SimDisk;
+
+/// Keeps what the log and the machine of one test stand on; takes it down after them.
+struct Guard {
+    closer: Option<LogCloser>,
+    directory: Option<Directory>,
+    _dir: tempfile::TempDir,
+}
+
+impl Drop for Guard {
+    fn drop(&mut self) {
+        // The suite drops the guard after the log and the machine.
+        self.closer.take().unwrap().join();
+        let directory = self.directory.take().unwrap();
+        if !std::thread::panicking() {
+            assert_eq!(Arc::strong_count(&directory.db), 1, "log and machine let go of the database");
+        }
+        directory.close().unwrap();
+    }
+}
+
+fn build<D: LogDisk>(disk: impl Fn(&Directory) -> D) -> (Guard, LogStore<D>, Machine) {
+    let dir = tempfile::tempdir().unwrap();
+    let directory = Directory::open(dir.path(), "tank").unwrap();
+    let health = Arc::new(Health::new(Box::new(|error| panic!("the store failed: {error}"))));
+    let (log, closer) = LogStore::open(disk(&directory), Path::new("suite"), &health).unwrap();
+    let store = StateStore::open(Arc::clone(&directory.db), &directory.path).unwrap();
+    let machine = Machine::open(store, Arc::new(Published::default()), health).unwrap();
+    (Guard { closer: Some(closer), directory: Some(directory), _dir: dir }, log, machine)
+}
+
+struct OnRocks;
+
+impl StoreBuilder<Types, LogStore<RocksLog>, Machine, Guard> for OnRocks {
+    async fn build(&self) -> Result<(Guard, LogStore<RocksLog>, Machine), StorageError<Types>> {
+        Ok(build(|directory| RocksLog::new(Arc::clone(&directory.db), Arc::clone(&directory.marker))))
+    }
+}
+
+struct OnSim;
+
+impl StoreBuilder<Types, LogStore<SimDisk>, Machine, Guard> for OnSim {
+    async fn build(&self) -> Result<(Guard, LogStore<SimDisk>, Machine), StorageError<Types>> {
+        Ok(build(|_| SimDisk::new()))
+    }
+}
+
+#[test]
+fn on_rocksdb() {
+    support::block_on(Suite::test_all(OnRocks)).unwrap();
+}
+
+#[test]
+fn on_the_simulated_disk() {
+    support::block_on(Suite::test_all(OnSim)).unwrap();
+}
