@@ -157,11 +157,16 @@ impl EngineError {
             return Self::DiskFull { path: path.to_path_buf() };
         }
         if text.contains("LOCK") && text.contains("lock") {
-            return Self::Locked { path: path.to_path_buf(), by: LockHolder::OtherProcess };
+            let ours = text.contains("lock hold by current process");
+            let by = if ours { LockHolder::ThisVm } else { LockHolder::OtherProcess };
+            return Self::Locked { path: path.to_path_buf(), by };
         }
         if text.contains("Permission denied") || text.contains("Read-only file system") {
             let kind = DirectoryTrouble::PermissionDenied;
             return Self::Directory { path: path.to_path_buf(), kind, why: text };
+        }
+        if text.contains("No such file or directory") {
+            return Self::Corrupt { what: "database", detail: text };
         }
         match error.kind() {
             ErrorKind::Corruption | ErrorKind::NotFound | ErrorKind::InvalidArgument => {

@@ -88,6 +88,13 @@ impl MarkerFile {
         Ok(Self { file, current: Mutex::new(current) })
     }
 
+    /// Whether the file of `dir`, if there is a whole one, notes anything.
+    pub(super) fn is_used(dir: &Path) -> bool {
+        let Ok(file) = File::open(dir.join(FILE)) else { return false };
+        let newest = (0..SLOTS).filter_map(|slot| read_slot(&file, slot)).max_by_key(|marker| marker.sequence);
+        newest.is_some_and(|marker| marker.synced.is_some() || marker.vote.is_some())
+    }
+
     /// What is noted.
     pub fn current(&self) -> Marker {
         lock(&self.current).clone()

@@ -59,6 +59,7 @@ impl Directory {
             // The last start ended before the store was ready: nothing in it was ever promised.
             Some(format) if format.stage == Stage::Creating => {
                 format.check_store(store_id)?;
+                check_never_used(&path)?;
                 remove_parts(&path)?;
                 Self::create(path, store_id, claim)
             }
@@ -162,6 +163,15 @@ fn check_unused(path: &Path) -> Result<(), EngineError> {
             let why = format!("it is not empty ({name}), and not a store's: give an empty or a new directory");
             return Err(EngineError::Directory { path: path.to_path_buf(), kind: DirectoryTrouble::NotAStore, why });
         }
+    }
+    Ok(())
+}
+
+/// Refuses to make a directory anew that was in use: its FORMAT is an old one.
+fn check_never_used(path: &Path) -> Result<(), EngineError> {
+    if MarkerFile::is_used(path) {
+        let detail = "FORMAT says that the directory was never ready, and it was in use".to_owned();
+        return Err(EngineError::Corrupt { what: "format", detail });
     }
     Ok(())
 }

@@ -1,0 +1,175 @@
+//! What the tests of whole engines share: opening with a deadline, writing, what a store holds,
+//! and children that are killed.
+
+use std::io::{BufRead, BufReader, Write as _};
+use std::path::Path;
+use std::process::{Child, ChildStdin, Command as Process, Stdio};
+use std::sync::mpsc::{self, Receiver};
+use std::time::Duration;
+
+use bytes::Bytes;
+use tank_engine::command::{Command, Condition, Delete, Outcome, Write};
+use tank_engine::engine::{Engine, Reply};
+use tank_engine::error::EngineError;
+use tank_engine::key::{Component, Key};
+use tank_engine::options::Options;
+use tank_engine::view::View;
+
+/// Longer than anything here takes; what takes longer hangs.
+pub const LIMIT: Duration = Duration::from_secs(30);
+
+/// The path `data / name`.
+pub fn key(name: &str) -> Key {
+    Key::of(&[Component::Atom(b"data".to_vec()), Component::String(name.as_bytes().to_vec())])
+}
+
+pub fn put(name: &str, payload: &[u8]) -> Command {
+    Command::Put(Write { key: key(name), payload: Bytes::copy_from_slice(payload), condition: Condition::Always })
+}
+
+pub fn delete(name: &str) -> Command {
+    Command::Delete(Delete { key: key(name), condition: Condition::Always })
+}
+
+/// Small enough that the log is purged while a test runs.
+pub fn options(dir: &Path) -> Options {
+    let mut options = Options::new(dir, "tank");
+    options.timing.snapshot_after = 50;
+    options.timing.log_keep = 20;
+    options.timing.purge_batch = 10;
+    options
+}
+
+/// Opens a store. Fails the test when that takes longer than the limit.
+pub fn try_open(dir: &Path) -> Result<Engine, EngineError> {
+    let (sender, receiver) = mpsc::channel();
+    let options = options(dir);
+    std::thread::spawn(move || sender.send(Engine::open(options, Box::new(|_| {}))));
+    receiver.recv_timeout(LIMIT).unwrap_or_else(|why| panic!("opening took longer than {LIMIT:?}, or panicked: {why}"))
+}
+
+pub fn open(dir: &Path) -> Engine {
+    try_open(dir).unwrap()
+}
+
+/// Hands a command over; the receiver gets its outcome.
+pub fn submit(engine: &Engine, command: Command) -> Result<Receiver<Result<Outcome, EngineError>>, EngineError> {
+    let (sender, receiver) = mpsc::channel();
+    let reply = Reply::new(move |result| drop(sender.send(result)));
+    engine.write(command, reply).map_err(|(error, _)| error)?;
+    Ok(receiver)
+}
+
+/// Hands a command over and waits for its outcome.
+pub fn write(engine: &Engine, command: Command) -> Result<Outcome, EngineError> {
+    let outcome = submit(engine, command)?;
+    outcome.recv_timeout(LIMIT).unwrap_or_else(|why| panic!("no answer to a write within {LIMIT:?}: {why}"))
+}
+
+/// Writes all, many at a time; every one must be done.
+pub fn write_all(engine: &Engine, commands: impl IntoIterator<Item = Command>) {
+    let waiting: Vec<_> = commands.into_iter().map(|command| submit(engine, command).unwrap()).collect();
+    for (number, outcome) in waiting.into_iter().enumerate() {
+        let outcome = outcome.recv_timeout(LIMIT).unwrap_or_else(|why| panic!("no answer to write {number}: {why}"));
+        assert!(matches!(outcome, Ok(Outcome::Done { .. })), "write {number}: {outcome:?}");
+    }
+}
+
+/// All that a store holds.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Held {
+    pub revision: u64,
+    pub digest: u64,
+    /// Key and record of each entry, in order.
+    pub entries: Vec<(Vec<u8>, Vec<u8>)>,
+}
+
+pub fn held_by(view: &View) -> Held {
+    let entries = view.entries.iter().map(|(key, entry)| (key.as_bytes().to_vec(), entry.to_record())).collect();
+    Held { revision: view.revision, digest: view.digest, entries }
+}
+
+pub fn held(engine: &Engine) -> Held {
+    held_by(&engine.authoritative_view().unwrap().expect("readable once it is open"))
+}
+
+pub fn copy_dir(from: &Path, to: &Path) {
+    std::fs::create_dir_all(to).unwrap();
+    for entry in std::fs::read_dir(from).unwrap() {
+        let entry = entry.unwrap();
+        let target = to.join(entry.file_name());
+        if entry.metadata().unwrap().is_dir() {
+            copy_dir(&entry.path(), &target);
+        } else {
+            std::fs::copy(entry.path(), &target).unwrap();
+        }
+    }
+}
+
+/// A test of this binary that runs in a process of its own, to be killed.
+pub struct Victim {
+    child: Child,
+    lines: Receiver<String>,
+    stdin: ChildStdin,
+}
+
+/// What a victim's lines begin with: libtest writes to the same pipe.
+const MARK: &str = "victim: ";
+
+impl Victim {
+    /// Starts the ignored test `test` with `TANK_VICTIM_DIR` set to `dir`.
+    pub fn start(test: &str, dir: &Path, environment: &[(&str, String)]) -> Self {
+        let mut process = Process::new(std::env::current_exe().unwrap());
+        process.args([test, "--exact", "--ignored", "--nocapture", "--test-threads=1"]);
+        process.env("TANK_VICTIM_DIR", dir).envs(environment.iter().map(|(name, value)| (name, value)));
+        process.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::null());
+        let mut child = process.spawn().unwrap();
+        let (sender, lines) = mpsc::channel();
+        let stdout = BufReader::new(child.stdout.take().unwrap());
+        std::thread::spawn(move || {
+            for line in stdout.lines().map_while(Result::ok) {
+                // libtest may have written the test's name before, on the same line.
+                if let Some((_, line)) = line.split_once(MARK) {
+                    let _ = sender.send(line.to_owned());
+                }
+            }
+        });
+        let stdin = child.stdin.take().unwrap();
+        Self { child, lines, stdin }
+    }
+
+    /// The directory of the process that calls this; `None` when it is no victim.
+    pub fn dir() -> Option<std::path::PathBuf> {
+        std::env::var_os("TANK_VICTIM_DIR").map(Into::into)
+    }
+
+    /// Says something to whoever started this process.
+    pub fn say(line: &str) {
+        let mut out = std::io::stdout().lock();
+        out.write_all(format!("{MARK}{line}\n").as_bytes()).unwrap();
+        out.flush().unwrap();
+    }
+
+    /// Waits until whoever started this process says to go on.
+    pub fn wait_for_go() {
+        let mut line = String::new();
+        std::io::stdin().read_line(&mut line).unwrap();
+    }
+
+    pub fn go(&mut self) {
+        self.stdin.write_all(b"go\n").unwrap();
+    }
+
+    /// What the victim says next.
+    pub fn hear(&self) -> String {
+        self.lines.recv_timeout(LIMIT).unwrap_or_else(|why| panic!("the victim said nothing within {LIMIT:?}: {why}"))
+    }
+
+    /// `kill -9`; gives all that it said and was not heard yet.
+    pub fn kill(mut self) -> Vec<String> {
+        self.child.kill().unwrap();
+        self.child.wait().unwrap();
+        // The reading thread ends with the pipe, and drops its end of the channel.
+        std::iter::from_fn(|| self.lines.recv_timeout(LIMIT).ok()).collect()
+    }
+}
