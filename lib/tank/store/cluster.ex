@@ -88,7 +88,7 @@ defmodule Tank.Store.Cluster do
       false
   """
   @spec is_store_running(store_id) :: boolean
-  def is_store_running(store_id) when is_atom(store_id), do: match?({:ok, _store}, Running.fetch(store_id))
+  def is_store_running(store_id) when is_atom(store_id), do: match?({:ok, _dir}, Server.data_dir(store_id))
 
   @doc """
   The ids of the stores that run on this node, sorted.

@@ -6,7 +6,7 @@
 
 use std::any::Any;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, unbounded};
 use once_cell::sync::Lazy;
@@ -58,6 +58,7 @@ fn start() -> Sender<Job> {
 
 fn run(queue: &Receiver<Job>) {
     let mut held: Vec<Box<dyn Shared>> = Vec::new();
+    let mut looked = Instant::now();
     loop {
         let job = if held.is_empty() {
             queue.recv().map_err(|_| RecvTimeoutError::Disconnected)
@@ -71,8 +72,13 @@ fn run(queue: &Receiver<Job>) {
                 Ok(Job::Now(value)) => drop(value),
                 Ok(Job::WhenUnused(value)) if value.is_unused() => drop(value),
                 Ok(Job::WhenUnused(value)) => held.push(value),
-                Err(RecvTimeoutError::Timeout) => held.retain(|value| !value.is_unused()),
+                Err(RecvTimeoutError::Timeout) => {}
                 Err(RecvTimeoutError::Disconnected) => return false,
+            }
+            // Also while jobs keep coming: a store under load never pauses for as long.
+            if looked.elapsed() >= RECHECK {
+                held.retain(|value| !value.is_unused());
+                looked = Instant::now();
             }
             true
         }));
