@@ -223,7 +223,7 @@ mod tests {
             b in prop::collection::vec(component(), 0..5),
         ) {
             let (ka, kb) = (Key::of(&a), Key::of(&b));
-            prop_assert_eq!(ka.components().unwrap(), a.clone());
+            prop_assert_eq!(&ka.components().unwrap(), &a);
             prop_assert_eq!(ka.cmp(&kb), a.cmp(&b));
             prop_assert_eq!(kb.is_within(&ka), b.starts_with(&a));
             let inside = kb >= ka && kb < ka.after_subtree();

@@ -5,6 +5,8 @@
 //! [`view::View`] that any thread reads without a lock. [`engine::Engine`] ties these together;
 //! read that one first.
 
+#![cfg_attr(test, allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing))]
+
 pub mod engine;
 pub mod options;
 

@@ -1,5 +1,5 @@
 //! The one place that names openraft's types: an upgrade of it changes this module, [`crate::log`],
-//! [`crate::machine`] and [`crate::network`], and nothing else.
+//! [`crate::machine`] and `crate::network`, and nothing else.
 
 use std::sync::Arc;
 

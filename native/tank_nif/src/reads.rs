@@ -81,12 +81,7 @@ fn children_large<'a>(env: Env<'a>, store: &'a Store, prefix: Binary<'a>) -> Ter
 /// Asks for the view to become authoritative: `{:ok, call}`, and `{reference, :ok}` or
 /// `{reference, {:error, reason}}` comes within `timeout_ms`.
 #[rustler::nif]
-fn await_readable<'a>(
-    env: Env<'a>,
-    store: &'a Store,
-    reference: Term<'a>,
-    timeout_ms: u64,
-) -> NifResult<Term<'a>> {
+fn await_readable<'a>(env: Env<'a>, store: &'a Store, reference: Term<'a>, timeout_ms: u64) -> NifResult<Term<'a>> {
     let (call, reply) = reply::expect(env, reply::reference(reference)?, |env, ()| atoms::ok().encode(env));
     store.engine.await_readable(Duration::from_millis(timeout_ms), reply);
     Ok((atoms::ok(), call).encode(env))

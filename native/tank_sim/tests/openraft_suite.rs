@@ -1,6 +1,14 @@
 //! openraft's own test of a log store and a state machine, over our log on each disk.
 
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing, missing_docs, unreachable_pub)]
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    clippy::print_stderr,
+    missing_docs,
+    unreachable_pub
+)]
 #![allow(dead_code, reason = "each test binary uses a part of the support module")]
 
 mod support;

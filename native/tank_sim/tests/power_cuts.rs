@@ -3,7 +3,15 @@
 //!
 //! `TANK_SEED` chooses the first seed; a failing one is printed.
 
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing, missing_docs, unreachable_pub)]
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    clippy::print_stderr,
+    missing_docs,
+    unreachable_pub
+)]
 #![allow(dead_code, reason = "each test binary uses a part of the support module")]
 
 mod support;

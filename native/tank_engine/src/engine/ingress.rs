@@ -75,11 +75,7 @@ impl Ingress {
         self.bounds.writes.load(Ordering::Relaxed) as u64
     }
 
-    pub(super) fn submit(
-        &self,
-        command: Command,
-        reply: Reply<Outcome>,
-    ) -> Result<(), (EngineError, Reply<Outcome>)> {
+    pub(super) fn submit(&self, command: Command, reply: Reply<Outcome>) -> Result<(), (EngineError, Reply<Outcome>)> {
         let bytes = command.size();
         if let Err(error) = self.bounds.take(bytes) {
             return Err((error, reply));

@@ -19,7 +19,7 @@ use crate::log::{LogCloser, LogStore};
 use crate::machine::{Machine, StateStore};
 use crate::network::NoPeers;
 use crate::options::Options;
-use crate::raft::{self, Member, Raft};
+use crate::raft::{self, LogId, Member, Raft};
 use crate::read_gate::ReadGate;
 use crate::runtime;
 use crate::storage::Directory;
@@ -58,10 +58,11 @@ impl Engine {
         let db = Arc::clone(&directory.db);
         let disk = RocksLog::new(Arc::clone(&db), Arc::clone(&directory.marker));
         let (log, closer) = LogStore::open(disk, &directory.path, &health)?;
-        let log_stats = log.stats();
+        let (log_stats, purged) = (log.stats(), log.purged());
         let published = Arc::new(Published::default());
         let machine = StateStore::open(db, &directory.path)
-            .and_then(|store| Machine::open(store, Arc::clone(&published), Arc::clone(&health)));
+            .and_then(|store| Machine::open(store, Arc::clone(&published), Arc::clone(&health)))
+            .and_then(|machine| check_reach(purged, published.load().applied).map(|()| machine));
         let started = machine.and_then(|machine| {
             let member_id = directory.identity.member_id;
             let raft = runtime.block_on(Raft::new(member_id, config, NoPeers, log, machine));
@@ -100,7 +101,8 @@ impl Engine {
     ) -> Self {
         let gate = Arc::new(ReadGate::default());
         gate.set(true);
-        let watch = watch::follow(raft.clone(), parts.directory.identity.member_id, Arc::clone(&gate), Arc::clone(&health));
+        let watch =
+            watch::follow(raft.clone(), parts.directory.identity.member_id, Arc::clone(&gate), Arc::clone(&health));
         runtime::spawn("raft-watch", Arc::clone(&health), watch);
         Self(Arc::new(Inner {
             ingress: Ingress::start(raft.clone(), client, &options, &health),
@@ -145,6 +147,16 @@ impl Parts {
         }
         self.directory.close()
     }
+}
+
+/// Refuses a state that ends before the log begins: what is between them cannot be applied.
+fn check_reach(purged: Option<LogId>, applied: Option<LogId>) -> Result<(), EngineError> {
+    let index = |id: Option<LogId>| id.map(|id| id.index());
+    if index(applied) < index(purged) {
+        let detail = format!("it contains log entries up to {applied:?}, and the log begins behind {purged:?}");
+        return Err(EngineError::Corrupt { what: "state", detail });
+    }
+    Ok(())
 }
 
 /// Makes the member the leader of its cluster of one, and waits until its state is current.

@@ -31,7 +31,7 @@ use crate::sync::lock;
 
 use disk::{LogDisk, LogWrite, Recovered};
 use tail::Tail;
-use writer::{Done, Job, Writer};
+use writer::{Done, Due, Job, Writer};
 
 /// The bytes of entries that one read for replication gives, about.
 const READ_BYTES_MAX: usize = 2 << 20;
@@ -84,9 +84,14 @@ impl<D: LogDisk> LogStore<D> {
         Arc::clone(&self.shared.stats)
     }
 
+    /// The last entry that was purged.
+    pub fn purged(&self) -> Option<LogId> {
+        lock(&self.shared.tail).purged()
+    }
+
     fn hand_over(&self, write: LogWrite, done: Done) -> io::Result<()> {
         let gone = |_| io::Error::other("the log's writer has ended");
-        self.queue.send(Job { write, done }).map_err(gone)
+        self.queue.send(Job { write, due: Due::new(done) }).map_err(gone)
     }
 }
 
@@ -228,6 +233,10 @@ fn storage_error(dir: &Path, error: &io::Error) -> EngineError {
     let text = error.to_string();
     if error.kind() == io::ErrorKind::StorageFull || text.contains("No space left on device") {
         return EngineError::DiskFull { path: dir.to_path_buf() };
+    }
+    // RocksDB met damage in the background and refuses all writes since.
+    if text.contains("Corruption: ") {
+        return EngineError::Corrupt { what: "database", detail: text };
     }
     EngineError::Storage(text)
 }

@@ -31,7 +31,7 @@ const BATCH_BYTES_MAX: usize = 8 << 20;
 /// A write on its way to the disk, and who waits for it.
 pub(super) struct Job {
     pub(super) write: LogWrite,
-    pub(super) done: Done,
+    pub(super) due: Due,
 }
 
 /// Who is told that a write is durable.
@@ -40,6 +40,10 @@ pub(super) enum Done {
     Caller(oneshot::Sender<io::Result<()>>),
     Nobody,
 }
+
+/// A report that is made once: also when the writer panics, or else whoever waits would do so
+/// until the store is closed.
+pub(super) struct Due(Option<Done>);
 
 /// How often the disk was synced, and for how many entries.
 #[derive(Debug, Default)]
@@ -100,21 +104,21 @@ fn run<D: LogDisk>(shared: &Shared<D>, jobs: &Receiver<Job>, health: &Health) {
             }
             Err(_) => {}
         }
-        for done in waiting {
-            done.report(&result);
+        for due in waiting {
+            due.report(&result);
         }
     }
 }
 
 /// Takes what has gathered since the last batch.
-fn gather(first: Job, jobs: &Receiver<Job>) -> (Vec<LogWrite>, Vec<Done>) {
+fn gather(first: Job, jobs: &Receiver<Job>) -> (Vec<LogWrite>, Vec<Due>) {
     let mut bytes = size(&first.write);
-    let (mut writes, mut waiting) = (vec![first.write], vec![first.done]);
+    let (mut writes, mut waiting) = (vec![first.write], vec![first.due]);
     while bytes < BATCH_BYTES_MAX {
         let Ok(job) = jobs.try_recv() else { break };
         bytes += size(&job.write);
         writes.push(job.write);
-        waiting.push(job.done);
+        waiting.push(job.due);
     }
     (writes, waiting)
 }
@@ -141,6 +145,26 @@ fn written<D: LogDisk>(shared: &Shared<D>, writes: &[LogWrite]) {
     }
     if let Some(id) = last {
         crate::sync::lock(&shared.tail).durable_upto(&id);
+    }
+}
+
+impl Due {
+    pub(super) fn new(done: Done) -> Self {
+        Self(Some(done))
+    }
+
+    fn report(mut self, result: &io::Result<()>) {
+        if let Some(done) = self.0.take() {
+            done.report(result);
+        }
+    }
+}
+
+impl Drop for Due {
+    fn drop(&mut self) {
+        if let Some(done) = self.0.take() {
+            done.report(&Err(io::Error::other("the log's writer has ended")));
+        }
     }
 }
 

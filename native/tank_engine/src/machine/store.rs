@@ -40,6 +40,9 @@ pub struct Header {
     pub entries: u64,
     /// The hash of all of them.
     pub digest: u64,
+    /// How many records of remembered requests there are: a lost one would let a request be
+    /// applied twice.
+    pub remembered: u64,
 }
 
 impl Header {
@@ -52,6 +55,7 @@ impl Header {
             revision: state.revision,
             entries: state.entries.len() as u64,
             digest: state.digest.value(),
+            remembered: state.sessions.records() as u64,
         }
     }
 
@@ -72,7 +76,11 @@ impl Header {
         HEADER
     }
 
-    fn check(&self, state: &State) -> Result<(), EngineError> {
+    fn check(&self, state: &State, remembered: u64) -> Result<(), EngineError> {
+        if remembered != self.remembered {
+            let detail = format!("it had {} records of requests, and has {remembered}", self.remembered);
+            return Err(damaged(detail));
+        }
         let (entries, digest) = (state.entries.len() as u64, state.digest.value());
         if (entries, digest) == (self.entries, self.digest) {
             return Ok(());
@@ -114,13 +122,16 @@ impl StateStore {
     /// [`EngineError::Corrupt`] when it is not.
     pub fn load(&self) -> Result<(State, Header), EngineError> {
         let mut state = State::default();
-        let mut header = None;
+        let (mut header, mut remembered) = (None, 0);
         let mut iterator = self.db.raw_iterator_cf(&self.family()?);
         iterator.seek_to_first();
         while let Some((key, record)) = iterator.item() {
             match key.split_first() {
                 Some((&ENTRY, key)) => state.load(&Key::from_bytes(key), Entry::from_record(record)?),
-                Some((&REMEMBERED, index)) => load_remembered(&mut state, index, record)?,
+                Some((&REMEMBERED, index)) => {
+                    load_remembered(&mut state, index, record)?;
+                    remembered += 1;
+                }
                 _ if key == HEADER => header = Some(Header::from_record(Some(record))?),
                 _ => return Err(damaged(format!("a record of an unknown kind {:?}", key.first()))),
             }
@@ -128,7 +139,7 @@ impl StateStore {
         }
         iterator.status().map_err(|error| damaged(error.to_string()))?;
         let header = header.map_or_else(|| Header::from_record(None), Ok)?;
-        header.check(&state)?;
+        header.check(&state, remembered)?;
         state.revision = header.revision;
         Ok((state, header))
     }

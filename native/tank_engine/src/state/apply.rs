@@ -97,10 +97,7 @@ impl State {
             return Applied::unchanged(Outcome::Done { revision: self.revision });
         }
         self.revision += 1;
-        let changes = keys
-            .into_iter()
-            .map(|key| Change { previous: self.set(&key, None), key, entry: None })
-            .collect();
+        let changes = keys.into_iter().map(|key| Change { previous: self.set(&key, None), key, entry: None }).collect();
         self.done(changes)
     }
 
@@ -207,7 +204,11 @@ mod tests {
         assert_eq!(applied.outcome, Outcome::Done { revision: 6 });
         let left: Vec<_> = c.0.entries.keys().cloned().collect();
         assert_eq!(left, vec![key(&["a\0"]), key(&["ab"])]);
-        assert_eq!(c.apply(delete(&["a"])).outcome, Outcome::Done { revision: 6 }, "nothing to delete: no new revision");
+        assert_eq!(
+            c.apply(delete(&["a"])).outcome,
+            Outcome::Done { revision: 6 },
+            "nothing to delete: no new revision"
+        );
     }
 
     #[test]

@@ -1,6 +1,6 @@
 //! The state that the log builds: entries, revision, and the requests that were applied.
 //!
-//! Applying ([`apply`]) is a pure function of the state, the command and the time in the log. The
+//! Applying ([`State::apply`]) is a pure function of the state, the command and the time in the log. The
 //! state here lives in memory; [`crate::machine`] writes what changed to the disk.
 
 mod apply;

@@ -95,6 +95,11 @@ impl Sessions {
         std::mem::take(&mut self.dead_records)
     }
 
+    /// How many records on disk something remembered stands in.
+    pub fn records(&self) -> usize {
+        self.records.len()
+    }
+
     /// How many requests are remembered.
     pub fn len(&self) -> usize {
         self.records.values().sum()

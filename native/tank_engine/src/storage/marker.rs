@@ -60,10 +60,8 @@ impl MarkerFile {
         let path = dir.join(FILE);
         let failed = |error: std::io::Error| EngineError::from_io(&path, &error);
         let file = File::options().read(true).write(true).create(true).truncate(true).open(&path).map_err(failed)?;
-        let marker = Self {
-            file,
-            current: Mutex::new(Marker { format: MARKER_FORMAT, member_id, ..Marker::default() }),
-        };
+        let marker =
+            Self { file, current: Mutex::new(Marker { format: MARKER_FORMAT, member_id, ..Marker::default() }) };
         marker.file.set_len(SLOTS * SLOT_BYTES).map_err(failed)?;
         for _ in 0..SLOTS {
             marker.note(|_| {}).map_err(failed)?;

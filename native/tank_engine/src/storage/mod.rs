@@ -13,6 +13,7 @@ pub mod marker;
 pub mod rocks;
 
 mod claim;
+mod framing;
 
 use std::fs;
 use std::io;

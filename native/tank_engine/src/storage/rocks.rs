@@ -46,6 +46,7 @@ pub fn open(dir: &Path, create: bool) -> Result<Db, EngineError> {
     let names = if create {
         vec![LOG.to_owned(), META.to_owned(), state_name(0)]
     } else {
+        super::framing::check(&path)?;
         Db::list_cf(&options, &path).map_err(failed)?
     };
     for needed in [LOG, META] {
@@ -118,10 +119,9 @@ pub(super) fn read_identity(db: &Db) -> Result<Identity, EngineError> {
 /// # Errors
 /// It cannot be read or decoded.
 pub fn read_meta<T: DeserializeOwned>(db: &Db, name: &str) -> Result<Option<T>, EngineError> {
-    let bytes = db.get_pinned_cf(&family(db, META)?, name).map_err(|error| EngineError::Corrupt {
-        what: "database",
-        detail: error.to_string(),
-    })?;
+    let bytes = db
+        .get_pinned_cf(&family(db, META)?, name)
+        .map_err(|error| EngineError::Corrupt { what: "database", detail: error.to_string() })?;
     bytes.map(|bytes| decode(&bytes)).transpose()
 }
 

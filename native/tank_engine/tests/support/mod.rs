@@ -5,15 +5,26 @@ use std::io::{BufRead, BufReader, Write as _};
 use std::path::Path;
 use std::process::{Child, ChildStdin, Command as Process, Stdio};
 use std::sync::mpsc::{self, Receiver};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use bytes::Bytes;
-use tank_engine::command::{Command, Condition, Delete, Outcome, Write};
+use openraft::entry::RaftEntry;
+use openraft::storage::RaftStateMachine;
+use openraft::vote::RaftLeaderIdExt;
+use openraft::{EntryPayload, RaftTypeConfig};
+use tank_engine::command::{Command, Condition, Delete, Outcome, Request, Write};
 use tank_engine::engine::{Engine, Reply};
 use tank_engine::error::EngineError;
+use tank_engine::health::Health;
 use tank_engine::key::{Component, Key};
+use tank_engine::machine::{Header, Machine, StateStore};
 use tank_engine::options::Options;
-use tank_engine::view::View;
+use tank_engine::raft::{LogEntry, LogId, SnapshotMeta, Types};
+use tank_engine::snapshot::{Frame, ReceivedSnapshot, SnapshotData, SnapshotReceiver};
+use tank_engine::storage::Directory;
+use tank_engine::storage::rocks::Db;
+use tank_engine::view::{Published, View};
 
 /// Longer than anything here takes; what takes longer hangs.
 pub const LIMIT: Duration = Duration::from_secs(30);
@@ -104,6 +115,97 @@ pub fn copy_dir(from: &Path, to: &Path) {
             std::fs::copy(entry.path(), &target).unwrap();
         }
     }
+}
+
+/// A member's state machine on a directory of its own, without a raft core around it.
+pub struct Member {
+    pub machine: Machine,
+    pub published: Arc<Published>,
+    pub failures: Arc<Mutex<Vec<EngineError>>>,
+    directory: Directory,
+}
+
+impl Member {
+    pub fn open(dir: &Path) -> Result<Self, EngineError> {
+        let directory = Directory::open(dir, "tank")?;
+        let (published, failures) = (Arc::new(Published::default()), Arc::new(Mutex::new(Vec::new())));
+        let seen = Arc::clone(&failures);
+        let health = Arc::new(Health::new(Box::new(move |error| seen.lock().unwrap().push(error.clone()))));
+        let machine = StateStore::open(Arc::clone(&directory.db), &directory.path)
+            .and_then(|store| Machine::open(store, Arc::clone(&published), health))?;
+        Ok(Self { machine, published, failures, directory })
+    }
+
+    pub fn close(self) {
+        let Self { machine, directory, .. } = self;
+        drop(machine);
+        assert_eq!(Arc::strong_count(&directory.db), 1, "the machine let go of the database");
+        directory.close().unwrap();
+    }
+
+    pub fn held(&self) -> Held {
+        held_by(&self.published.load())
+    }
+
+    /// The member's state store, beside the machine's own handle on it.
+    pub fn store(&self) -> StateStore {
+        StateStore::open(Arc::clone(&self.directory.db), &self.directory.path).unwrap()
+    }
+
+    pub fn dir(&self) -> &Path {
+        &self.directory.path
+    }
+
+    pub fn db(&self) -> &Db {
+        &self.directory.db
+    }
+
+    /// Applies requests as the log entries from `index` on.
+    pub fn apply(&mut self, index: u64, requests: &[Request]) -> std::io::Result<()> {
+        let entry = |(index, request): (u64, &Request)| {
+            (LogEntry::new(log_id(index), EntryPayload::Normal(request.clone())), None)
+        };
+        let entries: Vec<_> = (index..).zip(requests).map(entry).map(Ok).collect();
+        block_on(self.machine.apply(futures_util::stream::iter(entries)))
+    }
+
+    /// Installs a snapshot as the raft core does.
+    pub fn install(&mut self, snapshot: SnapshotData, header: &Header) -> std::io::Result<()> {
+        let meta = SnapshotMeta { last_log_id: header.applied, last_membership: header.membership.clone() };
+        block_on(self.machine.install_snapshot(&meta, snapshot))
+    }
+
+    /// The frames of the state as it is now, and what it is.
+    pub fn frames(&self) -> (Vec<Frame>, Header) {
+        let pinned = self.store().pin().unwrap();
+        let frames = pinned.frames().unwrap().map(Result::unwrap).collect();
+        (frames, pinned.header().clone())
+    }
+
+    /// Receives frames.
+    pub fn receive(&self, frames: &[Frame]) -> Result<Option<ReceivedSnapshot>, EngineError> {
+        let mut receiver = SnapshotReceiver::new(self.dir())?;
+        let mut received = None;
+        for frame in frames {
+            received = receiver.accept(&Frame::decode(&frame.encode())?)?;
+        }
+        Ok(received)
+    }
+
+    /// The column families of states that there are.
+    pub fn generations(&self) -> Vec<String> {
+        let names = rocksdb::DB::list_cf(&rocksdb::Options::default(), self.dir().join("db")).unwrap();
+        names.into_iter().filter(|name| name.starts_with("state_")).collect()
+    }
+}
+
+pub fn log_id(index: u64) -> LogId {
+    LogId::new(<Types as RaftTypeConfig>::LeaderId::new_committed(1, 1), index)
+}
+
+/// Runs a future on the engine's runtime.
+pub fn block_on<F: Future>(future: F) -> F::Output {
+    tank_engine::runtime::handle().unwrap().block_on(future)
 }
 
 /// A test of this binary that runs in a process of its own, to be killed.
