@@ -8,7 +8,7 @@ defmodule Tank.Store.TankCase do
 
   use ExUnit.CaseTemplate
 
-  alias Tank.Store.{Cluster, Instance, Names, Native}
+  alias Tank.Store.{Cluster, Instance, Native, Server}
 
   using do
     quote do
@@ -49,7 +49,7 @@ defmodule Tank.Store.TankCase do
   def listed_names, do: Tank.Store.list_pods() |> Enum.map(& &1.name) |> Enum.sort()
 
   @doc "The process that owns the open store."
-  def server(store_id), do: GenServer.whereis({:via, Registry, {Names, {:server, store_id}}})
+  def server(store_id), do: Server.whereis(store_id)
 
   @doc "The supervisor of that process."
   def instance(store_id), do: Instance.whereis(store_id)
@@ -72,7 +72,7 @@ defmodule Tank.Store.TankCase do
   def await_tank(old) do
     eventually("Tank.Store to be started anew", fn ->
       new = Process.whereis(Tank.Store)
-      if new not in [nil, old] and answers?(), do: new, else: {:not_yet, new}
+      if new not in [nil, old] and started?(new), do: new, else: {:not_yet, new}
     end)
   end
 
@@ -128,9 +128,10 @@ defmodule Tank.Store.TankCase do
     wait_until(what, fun, deadline)
   end
 
-  defp answers? do
-    is_list(Tank.Store.list_pods())
-  rescue
-    _not_yet -> false
+  # The name is taken before `init` has ended.
+  defp started?(pid) do
+    is_map(:sys.get_state(pid, 60_000))
+  catch
+    :exit, _died_meanwhile -> false
   end
 end
