@@ -210,9 +210,16 @@ defmodule Tank.Store.Cluster do
     with {:error, :noproc} <- Server.data_dir(system), do: {:error, :system_not_started}
   end
 
-  defp dir(dir) when is_binary(dir) and dir != "", do: {:ok, Path.expand(dir)}
   defp dir(dir) when is_list(dir) and dir != [], do: dir |> List.to_string() |> dir()
-  defp dir(dir), do: {:error, Error.from_native({:invalid_option, :data_dir, "#{inspect(dir)} is not a path"})}
+
+  defp dir(dir) when is_binary(dir) and dir != "" do
+    # The Rust library reports paths as text.
+    if String.valid?(dir), do: {:ok, Path.expand(dir)}, else: no_path(dir)
+  end
+
+  defp dir(dir), do: no_path(dir)
+
+  defp no_path(dir), do: {:error, Error.from_native({:invalid_option, :data_dir, "#{inspect(dir)} is not a path"})}
 
   # Opening cannot be interrupted, so another process does it, and this one waits for as long as it may.
   defp start_within(config, timeout) do

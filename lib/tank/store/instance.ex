@@ -16,9 +16,18 @@ defmodule Tank.Store.Instance do
   @spec start(Server.config()) :: {:ok, pid} | {:error, term}
   def start(config) do
     case DynamicSupervisor.start_child(Tank.Store.Instances, {__MODULE__, config}) do
-      {:ok, pid} -> {:ok, pid}
-      {:error, {:shutdown, {:failed_to_start_child, Server, reason}}} -> {:error, reason}
-      {:error, reason} -> {:error, reason}
+      {:ok, pid} ->
+        {:ok, pid}
+
+      {:error, {:shutdown, {:failed_to_start_child, Server, {:already_started, orphan}}}} ->
+        await_end(orphan)
+        start(config)
+
+      {:error, {:shutdown, {:failed_to_start_child, Server, reason}}} ->
+        {:error, reason}
+
+      {:error, reason} ->
+        {:error, reason}
     end
   end
 
@@ -27,7 +36,7 @@ defmodule Tank.Store.Instance do
   def stop(store_id) do
     case whereis(store_id) do
       nil ->
-        :ok
+        await_end(Server.whereis(store_id))
 
       pid ->
         _already_gone? = DynamicSupervisor.terminate_child(Tank.Store.Instances, pid)
@@ -43,6 +52,14 @@ defmodule Tank.Store.Instance do
 
   @impl true
   def init(config), do: Supervisor.init([{Server, config}], strategy: :one_for_one, max_restarts: 3, max_seconds: 10)
+
+  # A server whose supervisor was killed is closing its store.
+  defp await_end(nil), do: :ok
+
+  defp await_end(orphan) do
+    monitor = Process.monitor(orphan)
+    receive do: ({:DOWN, ^monitor, :process, ^orphan, _reason} -> :ok)
+  end
 
   defp name(store_id), do: {:via, Registry, {Names, {:instance, store_id}}}
 end

@@ -3,17 +3,21 @@ defmodule Tank.Store.Options do
   # The options of a store: what there is, what each may be, and what it is when it is not given.
 
   @megabyte 1024 * 1024
+  # No machine has more, and sums of two still fit into what the Rust library counts with.
+  @count 1..0x3FFF_FFFF_FFFF_FFFF
+  # An hour: longer is a mistake in the unit.
+  @milliseconds 1..3_600_000
 
-  # {option, kind, default, what it is}
+  # {option, range, default, what it is}
   @schema [
-    {:in_flight_max, :positive, 50_000, "writes that may be in flight; more are refused with `:overloaded`"},
-    {:in_flight_bytes_max, :positive, 256 * @megabyte, "bytes of values that they may hold"},
-    {:value_bytes_max, :positive, 16 * @megabyte, "the largest value, in bytes of its external term format"},
-    {:heartbeat_ms, :positive, 60, "milliseconds between two heartbeats of a leader"},
-    {:election_ms, :positive, 300, "milliseconds without a heartbeat, up to twice as many, before an election"},
-    {:snapshot_after, :positive, 20_000, "log entries after which older ones may be dropped"},
-    {:log_keep, :positive, 10_000, "dropped log entries that are kept for members that lag"},
-    {:purge_batch, :positive, 5_000, "log entries dropped at a time"}
+    {:in_flight_max, @count, 50_000, "writes that may be in flight; more are refused with `:overloaded`"},
+    {:in_flight_bytes_max, @count, 256 * @megabyte, "bytes of values that they may hold"},
+    {:value_bytes_max, @count, 16 * @megabyte, "the largest value, in bytes of its external term format"},
+    {:heartbeat_ms, @milliseconds, 60, "milliseconds between two heartbeats of a leader"},
+    {:election_ms, @milliseconds, 300, "milliseconds without a heartbeat, up to twice as many, before an election"},
+    {:snapshot_after, @count, 20_000, "log entries after which older ones may be dropped"},
+    {:log_keep, @count, 10_000, "dropped log entries that are kept for members that lag"},
+    {:purge_batch, @count, 5_000, "log entries dropped at a time"}
   ]
 
   @names Enum.map(@schema, &elem(&1, 0))
@@ -21,7 +25,7 @@ defmodule Tank.Store.Options do
   @doc "A table of the options, for documentation."
   @spec docs :: String.t()
   def docs do
-    rows = for {name, _kind, default, text} <- @schema, do: "| `:#{name}` | #{default} | #{text} |\n"
+    rows = for {name, _range, default, text} <- @schema, do: "| `:#{name}` | #{default} | #{text} |\n"
     Enum.join(["| option | default | |\n|---|---|---|\n" | rows])
   end
 
@@ -43,11 +47,14 @@ defmodule Tank.Store.Options do
     })
   end
 
-  for {name, :positive, _default, _text} <- @schema do
-    defp check!({unquote(name), value} = pair, _others) when is_integer(value) and value > 0, do: pair
+  for {name, first..last, _default, _text} <- @schema do
+    defp check!({unquote(name), value} = pair, _others) when value in unquote(first)..unquote(last), do: pair
 
-    defp check!({unquote(name), value}, _others),
-      do: raise(ArgumentError, "option #{inspect(unquote(name))} must be a positive integer, got: #{inspect(value)}")
+    defp check!({unquote(name), value}, _others) do
+      raise ArgumentError,
+            "option #{inspect(unquote(name))} must be an integer from #{unquote(first)} to #{unquote(last)}, " <>
+              "got: #{inspect(value)}"
+    end
   end
 
   defp check!({name, _value}, others) when is_atom(name) do

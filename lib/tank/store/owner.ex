@@ -10,8 +10,10 @@ defmodule Tank.Store.Owner do
 
   alias Tank.Store.{Call, Cluster, Error, Instance, Options, Running, Server}
 
-  # Closing a store takes milliseconds, unless the disk hangs.
-  @closing_timeout 30_000
+  # Closing a store and opening it anew takes milliseconds, unless the disk hangs.
+  @settling_timeout 30_000
+  # How often to look whether a store has been opened anew: only its end is told.
+  @look_again_ms 10
   @ready_timeout 30_000
 
   @type options :: [store_id: atom, data_dir: String.t() | nil]
@@ -63,46 +65,46 @@ defmodule Tank.Store.Owner do
   end
 
   # Whether the store is ours to stop, once it runs.
-  defp obtain(%{data_dir: nil, store_id: store_id}) do
+  defp obtain(config), do: obtain(config, System.monotonic_time(:millisecond) + @settling_timeout)
+
+  defp obtain(%{data_dir: nil, store_id: store_id}, _deadline) do
     with {:ok, _store} <- Running.fetch(store_id), do: {:ok, false}
   end
 
-  defp obtain(%{data_dir: dir, store_id: store_id, options: options} = config) do
+  defp obtain(%{data_dir: dir, store_id: store_id, options: options} = config, deadline) do
     case Cluster.start_owned(dir, store_id, options, self()) do
       {:ok, _instance} -> {:ok, true}
-      {:error, {:already_started, instance}} -> wait_or_attach(instance, config)
+      {:error, {:already_started, instance}} -> attach_or_wait(instance, config, deadline)
       {:error, reason} -> {:error, reason}
     end
   end
 
-  # A store of this id is there already: our predecessor's, which is closing since it died, or someone else's.
-  defp wait_or_attach(instance, config) do
-    case Server.owner(config.store_id) do
-      {:ok, owner} when owner == nil -> attach(config)
-      {:ok, owner} -> if Process.alive?(owner), do: attach(config), else: wait(instance, config)
-      {:error, :noproc} -> wait(instance, config)
+  # A store of this id is there already: someone else's, or our predecessor's, which is closing since it died. While it
+  # has no server, it is closing, or being opened anew.
+  defp attach_or_wait(instance, config, deadline) do
+    with {:ok, owner} <- Server.owner(config.store_id),
+         true <- owner == nil or Process.alive?(owner),
+         {:ok, dir} <- Server.data_dir(config.store_id) do
+      if dir == Path.expand(config.data_dir),
+        do: {:ok, false},
+        else: {:error, Error.from_native({:already_running, dir})}
+    else
+      _closing_or_opening -> wait(instance, config, deadline)
     end
   end
 
-  defp attach(config) do
-    dir = Path.expand(config.data_dir)
-
-    case Server.data_dir(config.store_id) do
-      {:ok, ^dir} -> {:ok, false}
-      {:ok, other} -> {:error, Error.from_native({:already_running, other})}
-      {:error, :noproc} -> obtain(config)
-    end
-  end
-
-  defp wait(instance, config) do
+  defp wait(instance, config, deadline) do
     monitor = Process.monitor(instance)
 
     receive do
-      {:DOWN, ^monitor, :process, ^instance, _reason} -> obtain(config)
+      {:DOWN, ^monitor, :process, ^instance, _reason} -> obtain(config, deadline)
     after
-      @closing_timeout ->
+      @look_again_ms ->
         Process.demonitor(monitor, [:flush])
-        {:error, Error.from_native({:locked, Path.expand(config.data_dir), :this_vm})}
+
+        if System.monotonic_time(:millisecond) < deadline,
+          do: obtain(config, deadline),
+          else: {:error, Error.from_native({:locked, Path.expand(config.data_dir), :this_vm})}
     end
   end
 

@@ -21,6 +21,10 @@ defmodule Tank.Store.Server do
 
   def start_link(config), do: GenServer.start_link(__MODULE__, config, name: name(config.store_id))
 
+  @doc "The process that opens, owns or closes a store."
+  @spec whereis(atom) :: pid | nil
+  def whereis(store_id), do: GenServer.whereis(name(store_id))
+
   @doc "The directory of a running store."
   @spec data_dir(atom) :: {:ok, String.t()} | {:error, :noproc}
   def data_dir(store_id) do

@@ -55,6 +55,7 @@ rustler::atoms! {
     database,
     vote,
     snapshot,
+    timing,
 
     // Messages.
     tank_store_failed,

@@ -17,7 +17,7 @@ pub(crate) fn reason<'a>(env: Env<'a>, error: &EngineError) -> Term<'a> {
         E::Unknown => atoms::timeout().encode(env),
         E::TooLarge { what, limit, .. } => (atoms::too_large(), part(what), limit).encode(env),
         E::InvalidPath(why) => (atoms::invalid_path(), why).encode(env),
-        E::InvalidOption { option, why } => (atoms::invalid_option(), option, why).encode(env),
+        E::InvalidOption { option, why } => (atoms::invalid_option(), option_name(option), why).encode(env),
         E::Failed(why) => (atoms::engine_failed(), why).encode(env),
         E::Locked { path, by } => {
             let by = match by {
@@ -61,6 +61,14 @@ pub(crate) fn refusal<'a>(env: Env<'a>, refusal: &Refusal) -> Term<'a> {
 
 fn revisions(entry: &Entry) -> (u64, u64, u64) {
     (entry.revision, entry.create_revision, entry.version)
+}
+
+fn option_name(option: &str) -> Atom {
+    match option {
+        "store_id" => atoms::store_id(),
+        "data_dir" => atoms::data_dir(),
+        _ => atoms::timing(),
+    }
 }
 
 fn part(name: &str) -> Atom {

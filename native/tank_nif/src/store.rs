@@ -1,7 +1,8 @@
 //! The resource that stands for an open store, and the calls that open, close and describe it.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Mutex;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use once_cell::sync::Lazy;
@@ -19,11 +20,21 @@ const CLOSING_TIMEOUT: Duration = Duration::from_secs(20);
 /// nothing refers to it any more.
 pub(crate) struct Store {
     pub(crate) engine: Engine,
-    dir: PathBuf,
+    opening: u64,
 }
 
-/// Who opened which directory: to tell one that is in use from one that is being closed.
-static OWNERS: Lazy<Mutex<Vec<(PathBuf, LocalPid)>>> = Lazy::new(Mutex::default);
+/// An open directory, and who opened it.
+struct Opened {
+    /// Tells this opening of the directory from earlier ones: what was closed long ago is dropped
+    /// at any time, and must not take what was opened since for its own.
+    opening: u64,
+    dir: PathBuf,
+    owner: LocalPid,
+}
+
+/// All open directories: to tell one that is in use from one that is being closed.
+static OPENED: Lazy<Mutex<Vec<Opened>>> = Lazy::new(Mutex::default);
+static OPENINGS: AtomicU64 = AtomicU64::new(0);
 
 #[rustler::resource_impl]
 impl Resource for Store {
@@ -32,11 +43,11 @@ impl Resource for Store {
 
     // Both run on a scheduler: closing is left to a thread of ours.
     fn destructor(self, _env: Env<'_>) {
-        close_elsewhere(self.engine, self.dir);
+        close_elsewhere(self.engine, self.opening);
     }
 
     fn down<'a>(&'a self, _env: Env<'a>, _pid: LocalPid, _monitor: Monitor) {
-        close_elsewhere(self.engine.clone(), self.dir.clone());
+        close_elsewhere(self.engine.clone(), self.opening);
     }
 }
 
@@ -59,8 +70,8 @@ fn open<'a>(env: Env<'a>, options: Term<'a>) -> NifResult<Term<'a>> {
         }
     };
     Ok(match opened {
-        Ok((engine, dir)) => {
-            let store = ResourceArc::new(Store { engine, dir });
+        Ok(store) => {
+            let store = ResourceArc::new(store);
             // The owner may be gone already; then nothing refers to the store, and it closes.
             let _ = env.monitor(&store, &owner);
             (atoms::ok(), store).encode(env)
@@ -72,8 +83,8 @@ fn open<'a>(env: Env<'a>, options: Term<'a>) -> NifResult<Term<'a>> {
 /// Closes a store: `:ok`, or `{:error, reason}` when the last sync failed. It is closed then too.
 #[rustler::nif(schedule = "DirtyIo")]
 fn close<'a>(env: Env<'a>, store: ResourceArc<Store>) -> Term<'a> {
-    let (engine, dir) = (store.engine.clone(), store.dir.clone());
-    match on_own_thread("tank-close", move || close_now(&engine, &dir)) {
+    let (engine, opening) = (store.engine.clone(), store.opening);
+    match on_own_thread("tank-close", move || close_now(&engine, opening)) {
         Ok(()) => atoms::ok().encode(env),
         Err(error) => errors::error(env, &error),
     }
@@ -88,13 +99,14 @@ fn status<'a>(env: Env<'a>, store: ResourceArc<Store>) -> NifResult<Term<'a>> {
     }
 }
 
-fn open_on_own_thread(options: Options, owner: LocalPid) -> Result<(Engine, PathBuf), EngineError> {
+fn open_on_own_thread(options: Options, owner: LocalPid) -> Result<Store, EngineError> {
     on_own_thread("tank-open", move || {
         let dir = options.dir.clone();
         let engine = Engine::open(options, Box::new(move |error| tell_owner(owner, error)))?;
         let dir = dir.canonicalize().unwrap_or(dir);
-        owners().push((dir.clone(), owner));
-        Ok((engine, dir))
+        let opening = OPENINGS.fetch_add(1, Ordering::Relaxed);
+        opened().push(Opened { opening, dir, owner });
+        Ok(Store { engine, opening })
     })
 }
 
@@ -112,9 +124,9 @@ fn on_own_thread<T: Send + 'static>(
     })
 }
 
-fn close_elsewhere(engine: Engine, dir: PathBuf) {
+fn close_elsewhere(engine: Engine, opening: u64) {
     let closing = std::thread::Builder::new().name("tank-close".to_owned()).spawn(move || {
-        if let Err(error) = close_now(&engine, &dir) {
+        if let Err(error) = close_now(&engine, opening) {
             tracing::error!(%error, "closing a store");
         }
     });
@@ -123,20 +135,20 @@ fn close_elsewhere(engine: Engine, dir: PathBuf) {
     }
 }
 
-fn close_now(engine: &Engine, dir: &PathBuf) -> Result<(), EngineError> {
+fn close_now(engine: &Engine, opening: u64) -> Result<(), EngineError> {
     let closed = engine.close();
-    owners().retain(|(path, _)| path != dir);
+    opened().retain(|other| other.opening != opening);
     closed
 }
 
-fn owners() -> std::sync::MutexGuard<'static, Vec<(PathBuf, LocalPid)>> {
-    OWNERS.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
+fn opened() -> std::sync::MutexGuard<'static, Vec<Opened>> {
+    OPENED.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
 }
 
-/// Whether the process that opened `dir` lives. When it is not known, someone opens it right now.
-fn owner_lives(env: Env<'_>, dir: &PathBuf) -> bool {
-    let owner = owners().iter().find(|(path, _)| path == dir).map(|(_, owner)| *owner);
-    owner.is_none_or(|owner| env.is_process_alive(owner))
+/// Whether a process that opened `dir` lives. When none is known, someone opens it right now.
+fn owner_lives(env: Env<'_>, dir: &Path) -> bool {
+    let owners: Vec<_> = opened().iter().filter(|opened| opened.dir == dir).map(|opened| opened.owner).collect();
+    owners.is_empty() || owners.into_iter().any(|owner| env.is_process_alive(owner))
 }
 
 fn tell_owner(owner: LocalPid, error: &EngineError) {

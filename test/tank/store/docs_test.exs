@@ -1,0 +1,8 @@
+defmodule Tank.Store.DocsTest do
+  # The examples in the documentation of the modules below Tank.Store.
+  use ExUnit.Case, async: true
+
+  doctest Tank.Store.Cluster
+  doctest Tank.Store.Error
+  doctest Tank.Store.Path
+end

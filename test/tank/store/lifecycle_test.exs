@@ -1,0 +1,320 @@
+defmodule Tank.Store.LifecycleTest do
+  # Starting, attaching, stopping, and starting anew after every kind of end: no acknowledged write is ever lost.
+  use Tank.Store.TankCase, async: false
+
+  alias Tank.Store.{Cluster, Error}
+
+  @moduletag :tmp_dir
+
+  # Seeds in `init`, as Tank's reconciler does.
+  defmodule Seeder do
+    use GenServer
+    def start_link(test), do: GenServer.start_link(__MODULE__, test)
+
+    @impl true
+    def init(test) do
+      created = Tank.Store.create_pod(%Tank.Pod{name: "seed"})
+      send(test, {:seeded, created, Tank.Store.get_pod("seed"), Tank.Store.list_pods()})
+      {:ok, test}
+    end
+  end
+
+  describe "before it is started, and after it was stopped" do
+    test "every call says so", %{tmp_dir: dir} do
+      assert_not_started()
+      start_tank(dir)
+      :ok = Tank.Store.put_pod(pod("web"))
+      stop_tank()
+      assert_not_started()
+    end
+
+    test "a running store of that name is not used", %{tmp_dir: dir} do
+      start_store(dir, store_id: :tank)
+      assert_not_started()
+    end
+
+    defp assert_not_started do
+      for call <- [
+            fn -> Tank.Store.put_pod(pod("web")) end,
+            fn -> Tank.Store.put_pod(pod(7)) end,
+            fn -> Tank.Store.create_pod(pod("web")) end,
+            fn -> Tank.Store.get_pod("web") end,
+            fn -> Tank.Store.delete_pod("web") end,
+            fn -> Tank.Store.list_pods() end,
+            fn -> Tank.Store.put_at([:a], 1) end,
+            fn -> Tank.Store.get_at([:a]) end,
+            fn -> Tank.Store.delete_at([:a]) end,
+            fn -> Tank.Store.children_at([:a]) end
+          ] do
+        assert_raise RuntimeError, "Tank.Store is not started", call
+      end
+    end
+  end
+
+  describe "a start" do
+    test "returns when the store answers: the next child seeds in its init", %{tmp_dir: dir} do
+      children = [{Tank.Store, data_dir: dir}, {Seeder, self()}]
+      start_supervised!(%{id: :sup, start: {Supervisor, :start_link, [children, [strategy: :rest_for_one]]}})
+      seed = pod("seed")
+      assert_received {:seeded, :ok, {:ok, ^seed}, [^seed]}
+
+      # The whole tree anew, on the same directory.
+      stop_supervised!(:sup)
+      start_supervised!(%{id: :sup, start: {Supervisor, :start_link, [children, [strategy: :rest_for_one]]}})
+      assert_received {:seeded, {:error, :exists}, {:ok, ^seed}, [^seed]}
+
+      # Only Tank.Store anew: the seeder after it, too.
+      old = Process.whereis(Tank.Store)
+      kill(old)
+      await_tank(old)
+      assert_receive {:seeded, {:error, :exists}, {:ok, ^seed}, [^seed]}, 5_000
+    end
+
+    test "registers the name, and a second one finds it taken", %{tmp_dir: dir} do
+      pid = start_tank(dir)
+      assert Process.whereis(Tank.Store) == pid
+      assert Tank.Store.start_link(data_dir: dir) == {:error, {:already_started, pid}}
+      assert Tank.Store.start_link() == {:error, {:already_started, pid}}
+    end
+
+    test "makes the directory, and those above it", %{tmp_dir: dir} do
+      start_tank(Path.join(dir, "some/where/below"))
+      assert Tank.Store.put_pod(pod("web")) == :ok
+      assert File.exists?(Path.join(dir, "some/where/below/FORMAT"))
+    end
+
+    test "makes a directory that only its user can read", %{tmp_dir: dir} do
+      start_tank(Path.join(dir, "private"))
+      assert Bitwise.band(File.stat!(Path.join(dir, "private")).mode, 0o777) == 0o700
+    end
+
+    test "uses the id :tank unless another is given", %{tmp_dir: dir} do
+      start_tank(dir)
+      assert Cluster.get_store_ids() == [:tank]
+      stop_tank()
+      start_tank(Path.join(dir, "other"), store_id: :other)
+      assert Cluster.get_store_ids() == [:other]
+    end
+
+    test "takes the options of a store", %{tmp_dir: dir} do
+      start_tank(dir, value_bytes_max: 1000)
+      # A binary's external term format is 6 bytes longer.
+      largest = String.duplicate("v", 1000 - 6)
+      assert Tank.Store.put_at([:v], largest) == :ok
+      assert Tank.Store.put_at([:v], largest <> "v") == {:error, {:too_large, :value, 1000}}
+      assert Tank.Store.create_pod(pod("web", volumes: largest)) == {:error, {:too_large, :value, 1000}}
+      assert Tank.Store.get_at([:v]) == {:ok, largest}
+      assert Tank.Store.list_pods() == []
+    end
+
+    test "on a relative path, through a link, and with .. in it, is on the same directory", %{tmp_dir: dir} do
+      start_tank(dir)
+      :ok = Tank.Store.put_pod(pod("web"))
+      stop_tank()
+      link = dir <> "_link"
+      File.rm(link)
+      File.ln_s!(Path.expand(dir), link)
+      on_exit(fn -> File.rm(link) end)
+
+      for path <- [Path.relative_to_cwd(dir), link, Path.join(dir, "../#{Path.basename(dir)}"), dir <> "/"] do
+        start_tank(path)
+        assert Tank.Store.list_pods() == [pod("web")]
+        stop_tank()
+      end
+    end
+  end
+
+  describe "with a data_dir" do
+    test "the store ends when Tank.Store is stopped, and its directory is free", %{tmp_dir: dir} do
+      start_tank(dir)
+      stop_tank()
+      assert Cluster.get_store_ids() == []
+      refute Cluster.is_store_running(:tank)
+      # Under another id it would be refused for that, and not for a lock.
+      assert {:error, %Error{reason: {:wrong_store, "tank"}}} = Cluster.start(dir, :not_tank)
+    end
+
+    test "the store ends when Tank.Store is killed and not started again", %{tmp_dir: dir} do
+      {:ok, pid} = start_unlinked(data_dir: dir)
+      kill(pid)
+      eventually("the store to be closed", fn -> Cluster.get_store_ids() == [] and instance(:tank) == nil end)
+      assert {:ok, :tank} = Cluster.start(dir, :tank)
+      :ok = Cluster.stop(:tank)
+    end
+
+    test "a store that runs there already is used, and left running", %{tmp_dir: dir} do
+      start_store(dir, store_id: :tank)
+      server = server(:tank)
+      start_tank(dir)
+      :ok = Tank.Store.put_pod(pod("web"))
+      stop_tank()
+      assert server(:tank) == server
+    end
+
+    test "a store of that id in another directory is not touched", %{tmp_dir: dir} do
+      start_store(Path.join(dir, "a"), store_id: :tank)
+      server = server(:tank)
+      assert {:error, {:store_init_failed, error}} = start_unlinked(data_dir: Path.join(dir, "b"))
+      assert error.reason == {:already_running, Path.expand(Path.join(dir, "a"))}
+      assert server(:tank) == server
+      refute File.exists?(Path.join(dir, "b"))
+    end
+
+    test "a store that is just being opened anew is waited for", %{tmp_dir: dir} do
+      start_store(dir, store_id: :tank)
+
+      for _ <- 1..3 do
+        old = server(:tank)
+        kill(old)
+        # At this moment, there is an instance without a server.
+        start_tank(dir)
+        assert Tank.Store.put_pod(pod("web")) == :ok
+        stop_tank()
+        assert server(:tank) not in [nil, old]
+      end
+    end
+  end
+
+  describe "without a data_dir" do
+    test "it attaches to a running store, and never stops it", %{tmp_dir: dir} do
+      id = start_store(dir)
+      server = server(id)
+      start_supervised!({Tank.Store, store_id: id})
+      :ok = Tank.Store.put_pod(pod("web"))
+      stop_tank()
+      assert server(id) == server
+
+      start_supervised!({Tank.Store, store_id: id, data_dir: nil})
+      assert Tank.Store.list_pods() == [pod("web")]
+      kill_tank()
+      assert Tank.Store.list_pods() == [pod("web")]
+      assert server(id) == server
+      assert Cluster.is_store_running(id)
+    end
+
+    test "there must be one", %{tmp_dir: _dir} do
+      assert start_unlinked([]) == {:error, {:store_init_failed, :noproc}}
+      assert start_unlinked(store_id: :no_such_store) == {:error, {:store_init_failed, :noproc}}
+      assert Process.whereis(Tank.Store) == nil
+    end
+
+    test "it stops when the store is stopped, so that its supervisor hears of it", %{tmp_dir: dir} do
+      id = start_store(dir)
+      {:ok, pid} = start_unlinked(store_id: id)
+      monitor = Process.monitor(pid)
+      :ok = Cluster.stop(id)
+      assert_receive {:DOWN, ^monitor, :process, ^pid, {:store_stopped, _reason}}, 5_000
+      assert_raise RuntimeError, "Tank.Store is not started", fn -> Tank.Store.list_pods() end
+    end
+  end
+
+  describe "nothing acknowledged is lost" do
+    for {what, restart} <- [
+          {"by a clean stop", quote(do: fn dir -> {stop_tank(), start_tank(dir)} end)},
+          {"by a kill of Tank.Store", quote(do: fn _dir -> kill_tank() end)},
+          {"by a kill of the process that owns the store", quote(do: fn _dir -> kill_server(:tank) end)},
+          {"by a kill of the store's supervisor", quote(do: fn _dir -> kill_instance() end)},
+          {"by a kill of everything at once", quote(do: fn _dir -> kill_all() end)},
+          {"by an exit of Tank.Store", quote(do: fn _dir -> exit_tank() end)}
+        ] do
+      test what, %{tmp_dir: dir} do
+        restart = unquote(restart)
+        start_tank(dir)
+        :ok = Tank.Store.put_pod(pod("kept"))
+
+        pods =
+          for round <- 1..5, reduce: [pod("kept")] do
+            pods ->
+              new = pod("round#{round}")
+              :ok = Tank.Store.put_pod(new)
+              :ok = Tank.Store.put_pod(pod("gone"))
+              :ok = Tank.Store.delete_pod("gone")
+              restart.(dir)
+              assert Tank.Store.list_pods() |> Enum.sort() == Enum.sort([new | pods])
+              assert Tank.Store.get_pod("gone") == {:error, :not_found}
+              assert Tank.Store.create_pod(new) == {:error, :exists}
+              [new | pods]
+          end
+
+        for pod <- pods, do: assert(Tank.Store.get_pod(pod.name) == {:ok, pod})
+      end
+    end
+
+    for {what, kill} <- [
+          {"Tank.Store is killed", quote(do: &kill_tank/0)},
+          {"the process that owns the store is killed", quote(do: fn -> kill_server(:tank) end)}
+        ] do
+      test "while #{what} under writers", %{tmp_dir: dir} do
+        kill = unquote(kill)
+        start_tank(dir)
+        writers = for writer <- 1..8, do: Task.async(fn -> write_until_told(writer, 0, []) end)
+
+        for round <- 1..3 do
+          eventually("writes in round #{round}", fn -> length(listed_names()) > round * 100 end)
+          kill.()
+        end
+
+        for task <- writers, do: send(task.pid, :stop)
+        acknowledged = Enum.flat_map(writers, &Task.await/1)
+        kill.()
+        lost = acknowledged -- Enum.map(Tank.Store.list_pods(), & &1.name)
+        assert lost == [], "#{length(lost)} of #{length(acknowledged)} acknowledged writes are lost"
+      end
+    end
+  end
+
+  defp kill_instance do
+    old = Process.whereis(Tank.Store)
+    kill(instance(:tank))
+    await_tank(old)
+  end
+
+  defp kill_all do
+    [old | _] = pids = [Process.whereis(Tank.Store), instance(:tank), server(:tank)]
+    for pid <- pids, do: Process.exit(pid, :kill)
+    await_tank(old)
+  end
+
+  defp exit_tank do
+    old = Process.whereis(Tank.Store)
+    GenServer.stop(old, :oops)
+    await_tank(old)
+  end
+
+  defp write_until_told(writer, i, acknowledged) do
+    receive do
+      :stop -> acknowledged
+    after
+      0 ->
+        name = "w#{writer}-#{i}"
+
+        if written?(name),
+          do: write_until_told(writer, i + 1, [name | acknowledged]),
+          else: write_until_told(writer, i + 1, acknowledged)
+    end
+  end
+
+  # While the store is down, a call returns an error or raises.
+  defp written?(name) do
+    Tank.Store.put_pod(pod(name)) == :ok
+  rescue
+    RuntimeError -> false
+  end
+
+  defp start_unlinked(opts) do
+    trapped = Process.flag(:trap_exit, true)
+    started = Tank.Store.start_link(opts)
+
+    case started do
+      {:ok, pid} ->
+        Process.unlink(pid)
+        on_exit(fn -> if Process.alive?(pid), do: GenServer.stop(pid) end)
+
+      {:error, reason} ->
+        assert_receive {:EXIT, _pid, ^reason}
+    end
+
+    Process.flag(:trap_exit, trapped)
+    started
+  end
+end
