@@ -20,8 +20,8 @@ defmodule Tank.Bench.Pods do
       __struct__: Tank.Pod,
       name: name,
       containers: [
-        container("web", name, ["/usr/bin/dumb-init", "--", "/srv/web/bin/server", "start"], 6),
-        container("sidecar", name, ["/usr/bin/envoy", "-c", "/etc/envoy/envoy.yaml", "--concurrency", "1"], 4)
+        container("web", name, ["/usr/bin/dumb-init", "--", "/srv/web/bin/server", "start"], 3),
+        container("sidecar", name, ["/usr/bin/envoy", "-c", "/etc/envoy/envoy.yaml", "--concurrency", "1"], 2)
       ],
       network: %{
         __struct__: Tank.Pod.Network,
