@@ -54,7 +54,10 @@ pub(super) fn build(entries: &[Arc<Entry>]) -> Vec<Weak<Entry>> {
         .zip(terms)
         .filter_map(|(entry, term)| {
             let cached = CachedTerm { term: term?, _chunk: Arc::clone(&chunk) };
-            entry.slot.store(Box::new(cached));
+            // SAFETY: an `ErlNifTerm` is a word. It is a tagged pointer, mostly; one that is not asks for
+            // memory in vain.
+            let near = unsafe { std::mem::transmute::<rustler::sys::ErlNifTerm, usize>(cached.term) };
+            entry.slot.store(Box::new(cached), near);
             Some(Arc::downgrade(entry))
         })
         .collect()

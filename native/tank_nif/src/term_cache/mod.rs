@@ -20,6 +20,8 @@ use std::sync::Arc;
 use rustler::{Env, Term};
 use tank_engine::entry::Entry;
 
+use crate::prefetch;
+
 use chunk::CachedTerm;
 
 /// Payloads above this are not kept decoded: they would take up more than they save.
@@ -33,6 +35,7 @@ pub(crate) fn is_large(payload_bytes: usize) -> bool {
 
 /// The value of `entry`, as a term of `env`; `None` when the payload is not a term's encoding.
 pub(crate) fn term<'a>(env: Env<'a>, entry: &Arc<Entry>) -> Option<Term<'a>> {
+    prefetch(entry);
     let slot = entry.slot.load();
     let cached = slot.as_ref().and_then(|any| any.downcast_ref::<CachedTerm>());
     if let Some(cached) = cached {
@@ -42,6 +45,15 @@ pub(crate) fn term<'a>(env: Env<'a>, entry: &Arc<Entry>) -> Option<Term<'a>> {
         builder::ask(entry);
     }
     decode(env, &entry.payload)
+}
+
+/// Asks for the memory that copying `entry`'s term will read.
+pub(crate) fn prefetch(entry: &Entry) {
+    let near = entry.slot.near();
+    if near != 0 {
+        // The words of a term are about twice its encoding, and begin a little before its root.
+        prefetch::bytes(near.wrapping_sub(64), 2 * entry.payload.len());
+    }
 }
 
 /// Decodes a payload: all of it, or nothing.
