@@ -2,7 +2,7 @@
 
 use std::any::Any;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 
 use arc_swap::ArcSwapOption;
 use bytes::Bytes;
@@ -35,6 +35,7 @@ pub struct Entry {
 pub struct Slot {
     value: ArcSwapOption<Box<dyn Any + Send + Sync>>,
     near: AtomicUsize,
+    note: AtomicU64,
 }
 
 impl Slot {
@@ -43,16 +44,23 @@ impl Slot {
         self.value.load()
     }
 
-    /// Fills or refills the slot. `near` is the address of the memory that using the value reads.
-    pub fn store(&self, value: Box<dyn Any + Send + Sync>, near: usize) {
+    /// Fills or refills the slot. `near` is the address of the memory that using the value reads,
+    /// `note` what the filler likes to know without looking at the value.
+    pub fn store(&self, value: Box<dyn Any + Send + Sync>, near: usize, note: u64) {
         self.value.store(Some(Arc::new(value)));
         self.near.store(near, Ordering::Relaxed);
+        self.note.store(note, Ordering::Relaxed);
     }
 
     /// The address of the memory that using the value reads, or read before it was refilled; 0 when
     /// it is empty. Not to be read from: a hint, for asking for that memory early.
     pub fn near(&self) -> usize {
         self.near.load(Ordering::Relaxed)
+    }
+
+    /// The note, or that of the value before; 0 when it is empty.
+    pub fn note(&self) -> u64 {
+        self.note.load(Ordering::Relaxed)
     }
 }
 

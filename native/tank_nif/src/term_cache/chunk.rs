@@ -8,6 +8,8 @@ use rustler::{Env, OwnedEnv, Term};
 use tank_engine::entry::Entry;
 use tank_engine::reclaim;
 
+use super::room::Room;
+
 /// An environment that is full: nothing is added to it any more.
 pub(super) struct Chunk {
     env: Option<OwnedEnv>,
@@ -57,7 +59,7 @@ pub(super) fn build(entries: &[Arc<Entry>]) -> Vec<Weak<Entry>> {
             // SAFETY: an `ErlNifTerm` is a word. It is a tagged pointer, mostly; one that is not asks for
             // memory in vain.
             let near = unsafe { std::mem::transmute::<rustler::sys::ErlNifTerm, usize>(cached.term) };
-            entry.slot.store(Box::new(cached), near);
+            entry.slot.store(Box::new(cached), near, Room::of(&entry.payload).to_bits());
             Some(Arc::downgrade(entry))
         })
         .collect()

@@ -14,6 +14,7 @@
 
 mod builder;
 mod chunk;
+mod room;
 
 use std::sync::Arc;
 
@@ -23,6 +24,7 @@ use tank_engine::entry::Entry;
 use crate::prefetch;
 
 use chunk::CachedTerm;
+pub(crate) use room::Room;
 
 /// Payloads above this are not kept decoded: they would take up more than they save.
 const PAYLOAD_BYTES_MAX: usize = 64 << 10;
@@ -51,8 +53,18 @@ pub(crate) fn term<'a>(env: Env<'a>, entry: &Arc<Entry>) -> Option<Term<'a>> {
 pub(crate) fn prefetch(entry: &Entry) {
     let near = entry.slot.near();
     if near != 0 {
-        // The words of a term are about twice its encoding, and begin a little before its root.
-        prefetch::bytes(near.wrapping_sub(64), 2 * entry.payload.len());
+        // The keys of a struct stand before it.
+        const BEFORE: usize = 64;
+        let heap_bytes = room(entry).heap as usize * size_of::<usize>();
+        prefetch::bytes(near.wrapping_sub(BEFORE), heap_bytes + BEFORE);
+    }
+}
+
+/// The room on a heap for `entry`'s term, about.
+pub(crate) fn room(entry: &Entry) -> Room {
+    match entry.slot.note() {
+        0 => Room::guess(entry.payload.len()),
+        note => Room::from_bits(note),
     }
 }
 
