@@ -64,6 +64,21 @@ defmodule Tank.Store.RoomTest do
     assert words < 100_000
   end
 
+  # Decoding a large map on a thread that is not the BEAM's own ends the VM.
+  test "values with large maps are read again and again", %{tmp_dir: dir} do
+    maps = [Map.new(1..300, &{&1, &1}), %{nested: [Map.new(1..5_000, &{"key #{&1}", &1})]}]
+
+    for {value, i} <- Enum.with_index(maps ++ [{fn -> :ok end, Map.new(1..300, &{&1, &1})}]) do
+      {store_id, _store, parent} = filled(Elixir.Path.join(dir, "#{i}"), value)
+
+      for _pass <- 1..3 do
+        assert Call.values(store_id, parent) == {:ok, List.duplicate(value, @copies)}
+        assert Call.get(store_id, Path.child_key(parent, "1"), 5_000) == {:ok, value}
+        Process.sleep(20)
+      end
+    end
+  end
+
   defp filled(dir, value) do
     store_id = start_store(dir)
     {:ok, parent} = Path.to_key([:list])

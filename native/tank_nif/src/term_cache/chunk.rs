@@ -45,11 +45,18 @@ impl CachedTerm {
 
 /// Decodes `entries` into a new chunk, and gives each its term. Returns those it was done for.
 pub(super) fn build(entries: &[Arc<Entry>]) -> Vec<Weak<Entry>> {
+    fill(entries, |env, entry| super::decode(env, &entry.payload))
+}
+
+/// Gives `entry` its decoded `term`, copied into a chunk for it alone.
+pub(super) fn keep(entry: &Arc<Entry>, term: Term<'_>) {
+    fill(std::slice::from_ref(entry), |env, _| Some(term.in_env(env)));
+}
+
+fn fill(entries: &[Arc<Entry>], make: impl for<'a> Fn(Env<'a>, &Entry) -> Option<Term<'a>>) -> Vec<Weak<Entry>> {
     let env = OwnedEnv::new();
-    let terms: Vec<_> = env.run(|env| {
-        let decode = |entry: &Arc<Entry>| super::decode(env, &entry.payload).map(|term| term.as_c_arg());
-        entries.iter().map(decode).collect()
-    });
+    let terms: Vec<_> =
+        env.run(|env| entries.iter().map(|entry| make(env, entry).map(|term| term.as_c_arg())).collect());
     let chunk = Arc::new(Chunk { env: Some(env) });
     entries
         .iter()

@@ -43,10 +43,19 @@ pub(crate) fn term<'a>(env: Env<'a>, entry: &Arc<Entry>) -> Option<Term<'a>> {
     if let Some(cached) = cached {
         return Some(cached.copy_to(env));
     }
-    if !is_large(entry.payload.len()) {
-        builder::ask(entry);
+    let term = decode(env, &entry.payload)?;
+    if is_large(entry.payload.len()) {
+        return Some(term);
     }
-    decode(env, &entry.payload)
+    if Room::has_small_maps_only(&entry.payload) {
+        builder::ask(entry);
+    } else {
+        // To decode a large map the BEAM sorts its keys, with a pivot that it takes from the data of
+        // the scheduler it runs on: on a thread of ours there is none, and it crashes. Seen with
+        // OTP 25 and 300 keys. Copying is safe anywhere.
+        chunk::keep(entry, term);
+    }
+    Some(term)
 }
 
 /// Asks for the memory that copying `entry`'s term will read.
@@ -68,7 +77,7 @@ pub(crate) fn room(entry: &Entry) -> Room {
     }
 }
 
-/// Decodes a payload: all of it, or nothing.
+/// Decodes a payload: all of it, or nothing. On a thread of ours only when its maps are small.
 fn decode<'a>(env: Env<'a>, payload: &[u8]) -> Option<Term<'a>> {
     // Trusted: it is what a caller of this store encoded. Decoding may make atoms, since a store
     // that was just started must give back atoms that no loaded module mentions.

@@ -33,6 +33,18 @@ impl Room {
         room
     }
 
+    /// Whether every map in the term with this encoding is small; false also when it cannot be told.
+    pub(crate) fn has_small_maps_only(payload: &[u8]) -> bool {
+        let mut rest = payload.split_first().map_or(payload, |(_version, rest)| rest);
+        while let Some((words, _binary, tail)) = next(rest) {
+            if rest.first() == Some(&b't') && words > flat_map_words(FLAT_MAP_MAX) {
+                return false;
+            }
+            rest = tail;
+        }
+        rest.is_empty()
+    }
+
     /// Without a look at the encoding.
     pub(crate) fn guess(payload_bytes: usize) -> Self {
         let mut room = Self::default();
@@ -81,9 +93,13 @@ fn next(bytes: &[u8]) -> Option<(usize, usize, &[u8])> {
             let on_heap = size <= HEAP_BINARY_BYTES_MAX;
             Some(if on_heap { (2 + words_of(size), 0, tail) } else { (BINARY_REFERENCE_WORDS, size, tail) })
         }
-        b't' => u32_at().and_then(|n| skip(if n <= FLAT_MAP_MAX { 4 + 2 * n } else { 4 * n }, 4)),
+        b't' => u32_at().and_then(|n| skip(if n <= FLAT_MAP_MAX { flat_map_words(n) } else { 4 * n }, 4)),
         _ => None,
     }
+}
+
+fn flat_map_words(keys: usize) -> usize {
+    4 + 2 * keys
 }
 
 fn words_of(bytes: usize) -> usize {
