@@ -5,7 +5,7 @@ defmodule Tank.Store.Call do
   # A write is handed over to the engine, which answers with a message `{ref, answer}`. A caller that stops waiting
   # takes the call back, so that no message can come later.
 
-  alias Tank.Store.{Error, Native, Running}
+  alias Tank.Store.{Error, Native, Room, Running}
 
   # Copying this much into the engine takes 50 microseconds; more is left to a dirty scheduler.
   @large_bytes 256 * 1024
@@ -41,23 +41,15 @@ defmodule Tank.Store.Call do
   @doc "The values of the direct children of `prefix`, as this member knows them."
   @spec values(atom, binary) :: result([term])
   def values(store_id, prefix) do
-    with {:ok, store} <- Running.fetch(store_id) do
-      case Native.values(store, prefix) do
-        :dirty -> listed(Native.values_large(store, prefix))
-        list -> listed(list)
-      end
-    end
+    with {:ok, store} <- Running.fetch(store_id),
+         do: list(&Native.values/3, &Native.values_large/3, store, prefix, false)
   end
 
   @doc "The direct children of `prefix` that hold a value, as this member knows them."
   @spec children(atom, binary) :: result([{:atom | :string, binary, term}])
   def children(store_id, prefix) do
-    with {:ok, store} <- Running.fetch(store_id) do
-      case Native.children(store, prefix) do
-        :dirty -> listed(Native.children_large(store, prefix))
-        list -> listed(list)
-      end
-    end
+    with {:ok, store} <- Running.fetch(store_id),
+         do: list(&Native.children/3, &Native.children_large/3, store, prefix, false)
   end
 
   @doc "Waits until the store answers linearizable reads."
@@ -125,8 +117,14 @@ defmodule Tank.Store.Call do
 
   defp get_slowly({:error, reason}, _store, _key, _timeout), do: {:error, Error.public(reason)}
 
-  defp listed({:error, reason}), do: {:error, Error.public(reason)}
-  defp listed(list) when is_list(list), do: {:ok, list}
+  defp list(read, read_large, store, prefix, roomy?) do
+    case read.(store, prefix, roomy?) do
+      list when is_list(list) -> {:ok, list}
+      :dirty -> list(read_large, read_large, store, prefix, roomy?)
+      {:room, heap, binaries} -> Room.with(heap, binaries, fn -> list(read, read_large, store, prefix, true) end)
+      {:error, reason} -> {:error, Error.public(reason)}
+    end
+  end
 
   # The engine gives up a moment later than the caller, who then knows that it was the time.
   defp engine_timeout(:infinity), do: 24 * 60 * 60 * 1000

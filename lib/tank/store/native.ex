@@ -11,6 +11,7 @@ defmodule Tank.Store.Native do
   @type store :: reference
   @type call :: reference
   @type reason :: atom | tuple
+  @type room :: {:room, heap_words :: non_neg_integer, binary_words :: non_neg_integer}
 
   @doc false
   def load do
@@ -55,17 +56,17 @@ defmodule Tank.Store.Native do
   @spec await_readable(store, reference, non_neg_integer) :: {:ok, call} | {:error, reason}
   def await_readable(_store, _ref, _timeout_ms), do: nif()
 
-  @spec values(store, binary) :: [term] | :dirty | {:error, reason}
-  def values(_store, _prefix), do: nif()
+  @spec values(store, binary, boolean) :: [term] | :dirty | room | {:error, reason}
+  def values(_store, _prefix, _roomy), do: nif()
 
-  @spec values_large(store, binary) :: [term] | {:error, reason}
-  def values_large(_store, _prefix), do: nif()
+  @spec values_large(store, binary, boolean) :: [term] | room | {:error, reason}
+  def values_large(_store, _prefix, _roomy), do: nif()
 
-  @spec children(store, binary) :: [{:atom | :string, binary, term}] | :dirty | {:error, reason}
-  def children(_store, _prefix), do: nif()
+  @spec children(store, binary, boolean) :: [{:atom | :string, binary, term}] | :dirty | room | {:error, reason}
+  def children(_store, _prefix, _roomy), do: nif()
 
-  @spec children_large(store, binary) :: [{:atom | :string, binary, term}] | {:error, reason}
-  def children_large(_store, _prefix), do: nif()
+  @spec children_large(store, binary, boolean) :: [{:atom | :string, binary, term}] | room | {:error, reason}
+  def children_large(_store, _prefix, _roomy), do: nif()
 
   @spec arm_fault(String.t(), String.t()) :: :ok | {:error, String.t()}
   def arm_fault(_name, _action), do: nif()

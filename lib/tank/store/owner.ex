@@ -28,10 +28,12 @@ defmodule Tank.Store.Owner do
   @doc "The id of the store that `Tank.Store` stands for. Raises when it is not started."
   @spec store_id! :: atom
   def store_id! do
-    # The name is taken when the start begins, and let go of when the process dies in any way; the id is there from
-    # the end of the start on.
-    store_id = :persistent_term.get(__MODULE__, nil)
-    if store_id && Process.whereis(Tank.Store), do: store_id, else: raise("Tank.Store is not started")
+    # It is there from the end of the start on, and for ever when the process was killed. Looking whether a process
+    # lives costs a tenth of looking up a name.
+    case :persistent_term.get(__MODULE__, nil) do
+      {store_id, owner} -> if Process.alive?(owner), do: store_id, else: raise_not_started()
+      nil -> raise_not_started()
+    end
   end
 
   @impl true
@@ -44,7 +46,7 @@ defmodule Tank.Store.Owner do
          {:ok, store} <- Running.fetch(store_id),
          :ok <- Call.await_readable(store, @ready_timeout) do
       Process.monitor(Instance.whereis(store_id))
-      :persistent_term.put(__MODULE__, store_id)
+      :persistent_term.put(__MODULE__, {store_id, self()})
       {:ok, %{store_id: store_id, owned?: owned?}}
     else
       {:error, reason} -> {:stop, {:store_init_failed, reason}}
@@ -107,6 +109,8 @@ defmodule Tank.Store.Owner do
           else: {:error, Error.from_native({:locked, Path.expand(config.data_dir), :this_vm})}
     end
   end
+
+  defp raise_not_started, do: raise("Tank.Store is not started")
 
   defp store_id!(options) do
     case Keyword.get(options, :store_id, :tank) do

@@ -2,6 +2,7 @@
 
 use std::any::Any;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 
 use arc_swap::ArcSwapOption;
 use bytes::Bytes;
@@ -31,23 +32,41 @@ pub struct Entry {
 
 /// A place for a derived value that readers share. Empty until someone fills it.
 #[derive(Default)]
-pub struct Slot(ArcSwapOption<Box<dyn Any + Send + Sync>>);
+pub struct Slot {
+    value: ArcSwapOption<Box<dyn Any + Send + Sync>>,
+    near: AtomicUsize,
+    note: AtomicU64,
+}
 
 impl Slot {
     /// What is in the slot, kept alive while the guard lives.
     pub fn load(&self) -> arc_swap::Guard<Option<Arc<Box<dyn Any + Send + Sync>>>> {
-        self.0.load()
+        self.value.load()
     }
 
-    /// Fills or refills the slot.
-    pub fn store(&self, value: Box<dyn Any + Send + Sync>) {
-        self.0.store(Some(Arc::new(value)));
+    /// Fills or refills the slot. `near` is the address of the memory that using the value reads,
+    /// `note` what the filler likes to know without looking at the value.
+    pub fn store(&self, value: Box<dyn Any + Send + Sync>, near: usize, note: u64) {
+        self.value.store(Some(Arc::new(value)));
+        self.near.store(near, Ordering::Relaxed);
+        self.note.store(note, Ordering::Relaxed);
+    }
+
+    /// The address of the memory that using the value reads, or read before it was refilled; 0 when
+    /// it is empty. Not to be read from: a hint, for asking for that memory early.
+    pub fn near(&self) -> usize {
+        self.near.load(Ordering::Relaxed)
+    }
+
+    /// The note, or that of the value before; 0 when it is empty.
+    pub fn note(&self) -> u64 {
+        self.note.load(Ordering::Relaxed)
     }
 }
 
 impl std::fmt::Debug for Slot {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str(if self.0.load().is_some() { "filled" } else { "empty" })
+        f.write_str(if self.value.load().is_some() { "filled" } else { "empty" })
     }
 }
 

@@ -13,6 +13,7 @@ mod store;
 mod reply;
 mod writes;
 
+mod prefetch;
 mod reads;
 mod term_cache;
 

@@ -1,18 +1,37 @@
 //! Reads: answered from the current view at once, without a message.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use rustler::{Atom, Binary, Encoder, Env, NifResult, Term};
+use tank_engine::entry::Entry;
 use tank_engine::error::EngineError;
 use tank_engine::key::{Component, Key};
 use tank_engine::view::View;
 
 use crate::store::Store;
-use crate::{atoms, errors, reply, term_cache};
+use crate::{atoms, errors, prefetch, reply, term_cache};
 
 /// A list of more entries, or of more bytes, is copied on a dirty scheduler: 300 pods take 0.3 ms.
 const LIST_ENTRIES_MAX: usize = 300;
 const LIST_BYTES_MAX: usize = 512 << 10;
+
+/// How many entries before its turn an entry's memory is asked for.
+const ENTRIES_AHEAD: usize = 8;
+
+/// A list that takes up less on the heap is not worth a second call.
+const ROOM_WORDS_MIN: usize = 4096;
+
+/// How large a list may be.
+#[derive(Clone, Copy)]
+enum Limit {
+    /// As a normal scheduler may copy it.
+    Small,
+    None,
+}
+
+/// A direct child: the encoding of its name, and its entry.
+type Child<'v> = (&'v [u8], &'v Arc<Entry>);
 
 /// The value at a key, authoritative: `{:ok, value}`, `:not_found`, `:wait` (see `await_readable`),
 /// `:dirty` (call `get_large`), or `{:error, reason}`.
@@ -54,28 +73,29 @@ fn get_large<'a>(env: Env<'a>, store: &'a Store, key: Binary<'a>) -> Term<'a> {
 }
 
 /// The values of the direct children of a path, in the order of their names: a list, `:dirty`
-/// (call `values_large`), or `{:error, reason}`.
+/// (call `values_large`), `{:room, heap, binaries}` (call again with that many words of room, and
+/// `roomy`; see Tank.Store.Room), or `{:error, reason}`.
 #[rustler::nif]
-fn values<'a>(env: Env<'a>, store: &'a Store, prefix: Binary<'a>) -> Term<'a> {
-    list(env, store, prefix, true, |_, _, value| Some(value))
+fn values<'a>(env: Env<'a>, store: &'a Store, prefix: Binary<'a>, roomy: bool) -> Term<'a> {
+    list(env, store, prefix, Limit::Small, roomy, |_, _, value| Some(value))
 }
 
 /// As `values`, on a dirty scheduler.
 #[rustler::nif(schedule = "DirtyCpu")]
-fn values_large<'a>(env: Env<'a>, store: &'a Store, prefix: Binary<'a>) -> Term<'a> {
-    list(env, store, prefix, false, |_, _, value| Some(value))
+fn values_large<'a>(env: Env<'a>, store: &'a Store, prefix: Binary<'a>, roomy: bool) -> Term<'a> {
+    list(env, store, prefix, Limit::None, roomy, |_, _, value| Some(value))
 }
 
 /// As `values`, with `{kind, name, value}` for each: `kind` is `:atom | :string`, `name` a binary.
 #[rustler::nif]
-fn children<'a>(env: Env<'a>, store: &'a Store, prefix: Binary<'a>) -> Term<'a> {
-    list(env, store, prefix, true, named)
+fn children<'a>(env: Env<'a>, store: &'a Store, prefix: Binary<'a>, roomy: bool) -> Term<'a> {
+    list(env, store, prefix, Limit::Small, roomy, named)
 }
 
 /// As `children`, on a dirty scheduler.
 #[rustler::nif(schedule = "DirtyCpu")]
-fn children_large<'a>(env: Env<'a>, store: &'a Store, prefix: Binary<'a>) -> Term<'a> {
-    list(env, store, prefix, false, named)
+fn children_large<'a>(env: Env<'a>, store: &'a Store, prefix: Binary<'a>, roomy: bool) -> Term<'a> {
+    list(env, store, prefix, Limit::None, roomy, named)
 }
 
 /// Asks for the view to become authoritative: `{:ok, call}`, and `{reference, :ok}` or
@@ -103,7 +123,8 @@ fn list<'a>(
     env: Env<'a>,
     store: &Store,
     prefix: Binary<'_>,
-    small_only: bool,
+    limit: Limit,
+    roomy: bool,
     item: impl Fn(Env<'a>, &[u8], Term<'a>) -> Option<Term<'a>>,
 ) -> Term<'a> {
     let view = match store.engine.view() {
@@ -111,16 +132,47 @@ fn list<'a>(
         Err(error) => return errors::error(env, &error),
     };
     let prefix = Key::from_bytes(&prefix);
-    if small_only && is_long(&view, &prefix) {
-        return atoms::dirty().encode(env);
+    let Some(children) = gather(&view, &prefix, limit) else { return atoms::dirty().encode(env) };
+    let (heap, binaries) = room(&children);
+    if !roomy && heap > ROOM_WORDS_MIN {
+        return (atoms::room(), heap, binaries).encode(env);
     }
-    let mut items = Vec::new();
-    for (leaf, entry) in view.children(&prefix) {
+    let mut items = Vec::with_capacity(children.len());
+    for (at, (leaf, entry)) in children.iter().enumerate() {
+        if let Some((_, next)) = children.get(at + 1) {
+            term_cache::prefetch(next);
+        }
         let term = term_cache::term(env, entry).and_then(|value| item(env, leaf, value));
         let Some(term) = term else { return undecodable(env) };
         items.push(term);
     }
     items.encode(env)
+}
+
+/// The direct children of `prefix`; `None` when there are more below it than `limit` allows.
+fn gather<'v>(view: &'v View, prefix: &Key, limit: Limit) -> Option<Vec<Child<'v>>> {
+    if let Limit::Small = limit
+        && is_long(view, prefix)
+    {
+        return None;
+    }
+    Some(view.children(prefix).collect())
+}
+
+/// The words that a list of `children` takes up, about: on the heap, and in binaries beside it.
+fn room(children: &[Child<'_>]) -> (usize, usize) {
+    // The list's own, and those of the tuple and the name that `named` adds.
+    const EACH: usize = 2 + 4 + 2;
+    let (mut heap, mut binaries) = (0, 0);
+    for (at, (leaf, entry)) in children.iter().enumerate() {
+        if let Some((_, later)) = children.get(at + ENTRIES_AHEAD) {
+            prefetch::line(Arc::as_ptr(later).addr());
+        }
+        let room = term_cache::room(entry);
+        heap += room.heap as usize + EACH + leaf.len() / size_of::<usize>();
+        binaries += room.binaries as usize;
+    }
+    (heap, binaries)
 }
 
 fn is_long(view: &View, prefix: &Key) -> bool {

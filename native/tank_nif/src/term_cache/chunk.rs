@@ -8,6 +8,8 @@ use rustler::{Env, OwnedEnv, Term};
 use tank_engine::entry::Entry;
 use tank_engine::reclaim;
 
+use super::room::Room;
+
 /// An environment that is full: nothing is added to it any more.
 pub(super) struct Chunk {
     env: Option<OwnedEnv>,
@@ -43,18 +45,28 @@ impl CachedTerm {
 
 /// Decodes `entries` into a new chunk, and gives each its term. Returns those it was done for.
 pub(super) fn build(entries: &[Arc<Entry>]) -> Vec<Weak<Entry>> {
+    fill(entries, |env, entry| super::decode(env, &entry.payload))
+}
+
+/// Gives `entry` its decoded `term`, copied into a chunk for it alone.
+pub(super) fn keep(entry: &Arc<Entry>, term: Term<'_>) {
+    fill(std::slice::from_ref(entry), |env, _| Some(term.in_env(env)));
+}
+
+fn fill(entries: &[Arc<Entry>], make: impl for<'a> Fn(Env<'a>, &Entry) -> Option<Term<'a>>) -> Vec<Weak<Entry>> {
     let env = OwnedEnv::new();
-    let terms: Vec<_> = env.run(|env| {
-        let decode = |entry: &Arc<Entry>| super::decode(env, &entry.payload).map(|term| term.as_c_arg());
-        entries.iter().map(decode).collect()
-    });
+    let terms: Vec<_> =
+        env.run(|env| entries.iter().map(|entry| make(env, entry).map(|term| term.as_c_arg())).collect());
     let chunk = Arc::new(Chunk { env: Some(env) });
     entries
         .iter()
         .zip(terms)
         .filter_map(|(entry, term)| {
             let cached = CachedTerm { term: term?, _chunk: Arc::clone(&chunk) };
-            entry.slot.store(Box::new(cached));
+            // SAFETY: an `ErlNifTerm` is a word. It is a tagged pointer, mostly; one that is not asks for
+            // memory in vain.
+            let near = unsafe { std::mem::transmute::<rustler::sys::ErlNifTerm, usize>(cached.term) };
+            entry.slot.store(Box::new(cached), near, Room::of(&entry.payload).to_bits());
             Some(Arc::downgrade(entry))
         })
         .collect()

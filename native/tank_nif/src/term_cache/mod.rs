@@ -14,13 +14,17 @@
 
 mod builder;
 mod chunk;
+mod room;
 
 use std::sync::Arc;
 
 use rustler::{Env, Term};
 use tank_engine::entry::Entry;
 
+use crate::prefetch;
+
 use chunk::CachedTerm;
+pub(crate) use room::Room;
 
 /// Payloads above this are not kept decoded: they would take up more than they save.
 const PAYLOAD_BYTES_MAX: usize = 64 << 10;
@@ -33,18 +37,47 @@ pub(crate) fn is_large(payload_bytes: usize) -> bool {
 
 /// The value of `entry`, as a term of `env`; `None` when the payload is not a term's encoding.
 pub(crate) fn term<'a>(env: Env<'a>, entry: &Arc<Entry>) -> Option<Term<'a>> {
+    prefetch(entry);
     let slot = entry.slot.load();
     let cached = slot.as_ref().and_then(|any| any.downcast_ref::<CachedTerm>());
     if let Some(cached) = cached {
         return Some(cached.copy_to(env));
     }
-    if !is_large(entry.payload.len()) {
-        builder::ask(entry);
+    let term = decode(env, &entry.payload)?;
+    if is_large(entry.payload.len()) {
+        return Some(term);
     }
-    decode(env, &entry.payload)
+    if Room::has_small_maps_only(&entry.payload) {
+        builder::ask(entry);
+    } else {
+        // To decode a large map the BEAM sorts its keys, with a pivot that it takes from the data of
+        // the scheduler it runs on: on a thread of ours there is none, and it crashes. Seen with
+        // OTP 25 and 300 keys. Copying is safe anywhere.
+        chunk::keep(entry, term);
+    }
+    Some(term)
 }
 
-/// Decodes a payload: all of it, or nothing.
+/// Asks for the memory that copying `entry`'s term will read.
+pub(crate) fn prefetch(entry: &Entry) {
+    let near = entry.slot.near();
+    if near != 0 {
+        // The keys of a struct stand before it.
+        const BEFORE: usize = 64;
+        let heap_bytes = room(entry).heap as usize * size_of::<usize>();
+        prefetch::bytes(near.wrapping_sub(BEFORE), heap_bytes + BEFORE);
+    }
+}
+
+/// The room on a heap for `entry`'s term, about.
+pub(crate) fn room(entry: &Entry) -> Room {
+    match entry.slot.note() {
+        0 => Room::guess(entry.payload.len()),
+        note => Room::from_bits(note),
+    }
+}
+
+/// Decodes a payload: all of it, or nothing. On a thread of ours only when its maps are small.
 fn decode<'a>(env: Env<'a>, payload: &[u8]) -> Option<Term<'a>> {
     // Trusted: it is what a caller of this store encoded. Decoding may make atoms, since a store
     // that was just started must give back atoms that no loaded module mentions.

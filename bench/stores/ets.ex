@@ -1,0 +1,51 @@
+defmodule Tank.Bench.Store.Ets do
+  @moduledoc "An ETS table of pods by name: no durability, no replication. What reads are measured against."
+
+  @behaviour Tank.Bench.Store
+
+  @table :bench_pods
+
+  @impl true
+  def version, do: "ETS of OTP #{:erlang.system_info(:otp_release)}"
+
+  @impl true
+  def start(_dir) do
+    # Owned by a process that does nothing, so that it ends when we say so.
+    parent = self()
+
+    spawn(fn ->
+      Process.register(self(), __MODULE__)
+      :ets.new(@table, [:named_table, :public, read_concurrency: true])
+      send(parent, :table)
+      receive do: (:stop -> :ok)
+    end)
+
+    receive do: (:table -> :ok)
+  end
+
+  @impl true
+  def stop do
+    monitor = Process.monitor(__MODULE__)
+    send(__MODULE__, :stop)
+    receive do: ({:DOWN, ^monitor, _, _, _} -> :ok)
+  end
+
+  @impl true
+  def put(pod) do
+    true = :ets.insert(@table, {pod.name, pod})
+    :ok
+  end
+
+  @impl true
+  def reads, do: [{":ets.lookup", &lookup/1}]
+
+  @impl true
+  def lists, do: [{":ets.tab2list", &tab2list/0}, {"tab2list and map", &pods/0}]
+
+  @impl true
+  def syncs, do: nil
+
+  defp lookup(name), do: :ets.lookup(@table, name)
+  defp tab2list, do: :ets.tab2list(@table)
+  defp pods, do: for({_name, pod} <- :ets.tab2list(@table), do: pod)
+end

@@ -1,0 +1,49 @@
+defmodule Tank.Bench.Store do
+  @moduledoc """
+  A store to measure: ours in `stores/tank.ex`, ETS for reads in `stores/ets.ex`, and peers, each a module more.
+
+  A peer that needs a VM of its own runs `bench/main.exs` there with `--store NAME`; the JSON is the same.
+  """
+
+  @type read :: {label :: String.t(), (name :: String.t() -> term)}
+  @type listing :: {label :: String.t(), (() -> [term])}
+
+  @doc "Name and version."
+  @callback version :: String.t()
+
+  @doc "Starts it in `dir`; returns when it answers."
+  @callback start(dir :: Path.t()) :: :ok
+
+  @doc "Stops it; the data stays."
+  @callback stop :: :ok
+
+  @doc "Writes a pod; returns when it is durable, if it ever is."
+  @callback put(map) :: :ok
+
+  @doc "The ways to read one pod."
+  @callback reads :: [read]
+
+  @doc "The ways to list all pods."
+  @callback lists :: [listing]
+
+  @doc "Syncs of its log so far; nil when it does not tell."
+  @callback syncs :: non_neg_integer | nil
+
+  # Enough to keep every store's batches full.
+  @fillers 256
+
+  @doc "Writes the pods 1 to `n`."
+  @spec fill(module, pos_integer) :: :ok
+  def fill(store, n) do
+    1..n
+    |> Enum.chunk_every(max(div(n, @fillers), 1))
+    |> Enum.map(&Task.async(fn -> fill_chunk(store, &1) end))
+    |> Task.await_many(:infinity)
+
+    :ok
+  end
+
+  defp fill_chunk(store, chunk) do
+    for i <- chunk, do: :ok = store.put(Tank.Bench.Pods.pod(Tank.Bench.Pods.name(i)))
+  end
+end

@@ -1,0 +1,47 @@
+defmodule Tank.Bench.Store.Tank do
+  @moduledoc "Tank.Store, one member."
+
+  @behaviour Tank.Bench.Store
+
+  alias Tank.Store.{Native, Path, Running}
+
+  {:ok, pods_key} = Path.to_key([:tank, :pods])
+  @pods_key pods_key
+
+  @impl true
+  def version, do: "tank_store #{Native.version()}"
+
+  @impl true
+  def start(dir) do
+    {:ok, _started} = Application.ensure_all_started(:tank_store)
+    {:ok, pid} = Tank.Store.start_link(data_dir: dir)
+    Process.unlink(pid)
+    :ok
+  end
+
+  @impl true
+  def stop, do: GenServer.stop(Tank.Store, :normal, :infinity)
+
+  @impl true
+  def put(pod), do: Tank.Store.put_pod(pod)
+
+  @impl true
+  def reads, do: [{"get_pod", &Tank.Store.get_pod/1}, {"local read", &local/1}]
+
+  @impl true
+  def lists, do: [{"list_pods", &Tank.Store.list_pods/0}]
+
+  @impl true
+  def syncs do
+    {:ok, status} = Native.status(store())
+    status.fsyncs
+  end
+
+  # What a read that may lag behind costs: the library as get_pod calls it, without looking whether it is current.
+  defp local(name), do: Native.get_local(store(), Path.child_key(@pods_key, name))
+
+  defp store do
+    {:ok, store} = Running.fetch(:tank)
+    store
+  end
+end
