@@ -11,6 +11,8 @@ defmodule Tank.Store.Faults.PowerCutTest do
 
   @moduletag :tmp_dir
 
+  @void "nothing was lost without syncs: the power cuts of these tests cut nothing"
+
   describe "in short" do
     if why = Image.lacks() do
       IO.puts("power cuts are skipped: #{why}")
@@ -66,11 +68,11 @@ defmodule Tank.Store.Faults.PowerCutTest do
     ledger
   end
 
-  defp lose_something(dir, cuts) do
+  defp lost_without_syncs(dir, cuts) do
     image = Image.create(dir, 400)
     losses = Enum.map(1..cuts, &cut_without_syncs(image, dir, &1))
     IO.puts("\n#{cuts} power cuts without syncs: #{Enum.join(losses, ", ")}")
-    assert Enum.any?(losses, &(&1 != "0 lost")), "nothing was lost without syncs: the cuts of these tests cut nothing"
+    losses
   end
 
   defp cut_without_syncs(image, dir, run) do

@@ -78,7 +78,8 @@ defmodule Tank.Store.Faults.Image do
   end
 
   defp make(dir, mebibytes) do
-    image = %__MODULE__{file: Path.join(dir, "disk.img"), mount: Path.join(dir, "disk")}
+    name = "disk_#{System.unique_integer([:positive])}"
+    image = %__MODULE__{file: Path.join(dir, name <> ".img"), mount: Path.join(dir, name)}
     File.mkdir_p!(image.mount)
     Command.run!("truncate", ["-s", "#{mebibytes}M", image.file])
     # No blocks kept for root, who is the one to fill it.

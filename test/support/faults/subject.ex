@@ -53,9 +53,9 @@ defmodule Tank.Store.Faults.Subject do
     :exit, _ended_meanwhile -> :ok
   end
 
-  @doc "Whether `Tank.Store` runs."
-  @spec tank_runs? :: boolean
-  def tank_runs?, do: Process.whereis(Tank.Store) != nil
+  @doc "Whether the supervisor of `Tank.Store` has not given up."
+  @spec tree_runs? :: boolean
+  def tree_runs?, do: Process.whereis(@tree) != nil
 
   @doc "All pods by name, and the names whose `get_pod/1` says something else than `list_pods/0`."
   @spec pods :: {%{String.t() => term}, [String.t()]}
@@ -100,6 +100,17 @@ defmodule Tank.Store.Faults.Subject do
     end
   end
 
+  @doc "Writes values of so many bytes until one is not written, and returns the error."
+  @spec put_until_error(pos_integer) :: term
+  def put_until_error(bytes), do: put_until_error(bytes, 0)
+
+  defp put_until_error(bytes, n) do
+    case Tank.Store.put_at([:filler, "#{n}"], :crypto.strong_rand_bytes(bytes)) do
+      :ok -> put_until_error(bytes, n + 1)
+      {:error, reason} -> reason
+    end
+  end
+
   @doc "Calls a function, and says how many milliseconds it took."
   @spec timed(module, atom, list) :: {non_neg_integer, term}
   def timed(module, function, args) do
@@ -110,7 +121,13 @@ defmodule Tank.Store.Faults.Subject do
   # The standard output is for answers.
   defp log_to(file) do
     Enum.each(:logger.get_handler_ids(), &:logger.remove_handler/1)
-    :ok = :logger.add_handler(:file, :logger_std_h, %{config: %{file: String.to_charlist(file)}})
+    :ok = :logger.add_handler(:file, __MODULE__, %{config: file, formatter: {:logger_formatter, %{}}})
+  end
+
+  @doc false
+  # OTP's handler syncs its file, and would meet the faults that are meant for the store.
+  def log(event, %{config: file, formatter: {module, config}}) do
+    File.write!(file, module.format(event, config), [:append])
   end
 
   defp serve do
