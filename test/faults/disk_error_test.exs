@@ -68,6 +68,29 @@ defmodule Tank.Store.Faults.DiskErrorTest do
     assert Child.judge(child) == []
   end
 
+  test "an error now and then, in a sync or in the note of what is synced: it recovers each time", context do
+    %{child: child, tmp_dir: dir, options: options} = context
+
+    problems =
+      for run <- 1..5 do
+        Child.write_until(child, run, 200)
+
+        strace =
+          Strace.attach(Child.os_pid(child), "error=EIO:when=#{10 * run}+30", dir, Strace.syncs() ++ ["pwrite64"])
+
+        Child.await_errors(child, 1)
+        assert Strace.detach(strace) >= 1
+        # It has given up, if the errors met its restarts too.
+        _running_already = Child.call(child, Subject, :start_tank, [options])
+        Child.await_acknowledged(child, 200)
+        Child.call(child, Subject, :stop_writers, [])
+        Child.judge(child)
+      end
+
+    assert Enum.concat(problems) == []
+    assert_named_errors(child)
+  end
+
   # The instance gives up after a few restarts, then Tank.Store's supervisor does: as always with supervisors.
   defp await_down(child) do
     eventually("the store to give up", fn -> not Child.call(child, Subject, :tree_runs?, []) end, 60_000)

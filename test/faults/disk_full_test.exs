@@ -72,6 +72,15 @@ defmodule Tank.Store.Faults.DiskFullTest do
     end
   end
 
+  test "40 MiB are enough for a new store", %{image: image, options: options, log_file: log_file} do
+    child = Child.start(log_file: log_file)
+    Image.fill(image, 40 <<< 20)
+    assert start(child, options) == :ok
+    Child.write_until(child, 1, 500)
+    Child.call(child, Subject, :stop_writers, [])
+    assert Child.judge(child) == []
+  end
+
   defp start(child, options) do
     {milliseconds, result} = Child.call(child, Subject, :timed, [Subject, :start_tank, [options]])
     assert milliseconds < @start_ms_max

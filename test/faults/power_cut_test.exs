@@ -7,11 +7,11 @@ defmodule Tank.Store.Faults.PowerCutTest do
   use ExUnit.Case, async: false
 
   alias Tank.Store.{Error, Native}
-  alias Tank.Store.Faults.{Child, Command, Image, Ledger, Subject}
+  alias Tank.Store.Faults.{Child, Command, Image, Ledger, Strace, Subject}
 
   @moduletag :tmp_dir
 
-  @void "nothing was lost without syncs: the power cuts of these tests cut nothing"
+  @void "nothing was lost without syncs: the cuts of these tests cut nothing"
 
   describe "in short" do
     if why = Image.lacks() do
@@ -23,7 +23,10 @@ defmodule Tank.Store.Faults.PowerCutTest do
     test("3 power cuts lose nothing", %{tmp_dir: dir}, do: lose_nothing(dir, 3))
 
     @tag timeout: 300_000
-    test("a power cut without syncs loses acknowledged writes", %{tmp_dir: dir}, do: lose_something(dir, 1))
+    test "a power cut without syncs loses acknowledged writes", %{tmp_dir: dir} do
+      # The operating system may just have written everything by itself.
+      assert Enum.any?(1..3, fn _try -> cut_without_syncs(dir, 1) != ["0 lost"] end), @void
+    end
   end
 
   describe "at length" do
@@ -33,7 +36,14 @@ defmodule Tank.Store.Faults.PowerCutTest do
     test("40 power cuts lose nothing", %{tmp_dir: dir}, do: lose_nothing(dir, 40))
 
     @tag timeout: 3_600_000
-    test("5 power cuts without syncs lose acknowledged writes", %{tmp_dir: dir}, do: lose_something(dir, 5))
+    test "power cuts without syncs lose acknowledged writes", %{tmp_dir: dir} do
+      assert Enum.any?(cut_without_syncs(dir, 5), &(&1 != "0 lost")), @void
+    end
+
+    @tag timeout: 3_600_000
+    test "power cuts of a disk that lies about syncs lose acknowledged writes", %{tmp_dir: dir} do
+      assert Enum.any?(cut_with_lying_syncs(dir, 5), &(&1 != "0 lost")), @void
+    end
   end
 
   defp lose_nothing(dir, cuts) do
@@ -52,14 +62,15 @@ defmodule Tank.Store.Faults.PowerCutTest do
   defp run_and_cut(image, dir, run, {ledger, problems}) do
     child = start(image, dir, ledger)
     found = Child.judge(child)
-    ledger = write_and_cut(child, image, run)
-    {ledger, problems ++ found}
+    {write_and_cut(child, image, run), problems ++ found}
   end
 
   defp write_and_cut(child, image, run) do
     switch = Image.power_switch(image)
     Child.write_until(child, run, 100 + :rand.uniform(3000))
-    # The marker is not synced when the store notes something in it. It may reach the disk at any moment, though.
+
+    # The store notes in its marker how far it has synced, and does not sync the note: it may be old after a cut, and may
+    # be new. Here it is new, every second time.
     if rem(run, 2) == 0, do: Command.run!("sync", [Path.join(store_dir(image), "SYNCED")])
     Child.seal(child)
     switch.()
@@ -68,16 +79,27 @@ defmodule Tank.Store.Faults.PowerCutTest do
     ledger
   end
 
-  defp lost_without_syncs(dir, cuts) do
+  defp cut_without_syncs(dir, cuts) do
+    cut_spoilt(dir, cuts, "without syncs", fn child ->
+      :ok = Child.call(child, Native, :arm_fault, ["log_sync", "return"])
+    end)
+  end
+
+  # The system calls succeed, and do nothing.
+  defp cut_with_lying_syncs(dir, cuts) do
+    cut_spoilt(dir, cuts, "with lying syncs", &Strace.attach(Child.os_pid(&1), "retval=0", dir))
+  end
+
+  defp cut_spoilt(dir, cuts, how, spoil) do
     image = Image.create(dir, 400)
-    losses = Enum.map(1..cuts, &cut_without_syncs(image, dir, &1))
-    IO.puts("\n#{cuts} power cuts without syncs: #{Enum.join(losses, ", ")}")
+    losses = Enum.map(1..cuts, &spoil_and_cut(image, dir, &1, spoil))
+    IO.puts("\n#{cuts} power cuts #{how}: #{Enum.join(losses, ", ")}")
     losses
   end
 
-  defp cut_without_syncs(image, dir, run) do
+  defp spoil_and_cut(image, dir, run, spoil) do
     child = start(image, dir, Ledger.new())
-    :ok = Child.call(child, Native, :arm_fault, ["log_sync", "return"])
+    spoil.(child)
     ledger = write_and_cut(child, image, run)
     loss = loss(image, dir, ledger)
     File.rm_rf!(store_dir(image))

@@ -11,20 +11,25 @@ defmodule Tank.Store.Faults.Strace do
 
   @type t :: %__MODULE__{}
 
-  @syncs "fdatasync,fsync,sync_file_range"
+  @syncs ["fdatasync", "fsync", "sync_file_range"]
+
+  @doc "The system calls that make things durable."
+  @spec syncs :: [String.t()]
+  def syncs, do: @syncs
 
   @doc "Why there can be none here, or nil."
   @spec lacks :: String.t() | nil
   def lacks, do: Command.lacks(["strace"])
 
   @doc """
-  Does `what` to every sync of the process: strace's `error=EIO`, `delay_enter=3000000` (microseconds), `retval=0`.
-  Returns once all its threads are under it. `dir` is for the record of what was injected.
+  Does `what` to every sync of the process, or to other system calls: strace's `error=EIO`, `delay_enter=3000000`
+  (microseconds), `retval=0`. Returns once all its threads are under it. `dir` is for the record of what was injected.
   """
-  @spec attach(pos_integer, String.t(), String.t()) :: t
-  def attach(target, what, dir) do
+  @spec attach(pos_integer, String.t(), String.t(), [String.t()]) :: t
+  def attach(target, what, dir, calls \\ @syncs) do
+    calls = Enum.join(calls, ",")
     log = Path.join(dir, "strace_#{System.unique_integer([:positive])}.log")
-    args = ~w(-f -qq -p #{target} -e signal=none -e trace=#{@syncs} -e inject=#{@syncs}:#{what} -o #{log})
+    args = ~w(-f -qq -p #{target} -e signal=none -e trace=#{calls} -e inject=#{calls}:#{what} -o #{log})
     port = Port.open({:spawn_executable, Command.find("strace")}, [:binary, :exit_status, args: args])
     {:os_pid, os_pid} = Port.info(port, :os_pid)
     eventually("strace to hold all threads of #{target}", fn -> held?(target, os_pid) end)
