@@ -30,6 +30,9 @@ pub const LOG: &str = "log";
 /// The column family of single values.
 pub const META: &str = "meta";
 
+/// The one that RocksDB insists on. It stays empty.
+const DEFAULT: &str = rocksdb::DEFAULT_COLUMN_FAMILY_NAME;
+
 const IDENTITY: &str = "identity";
 const GENERATION: &str = "generation";
 
@@ -44,7 +47,7 @@ pub fn open(dir: &Path, create: bool) -> Result<Db, EngineError> {
     let failed = |error: rocksdb::Error| EngineError::from_rocks(dir, &error);
     let options = db_options(create);
     let names = if create {
-        vec![LOG.to_owned(), META.to_owned(), state_name(0)]
+        vec![DEFAULT.to_owned(), LOG.to_owned(), META.to_owned(), state_name(0)]
     } else {
         super::framing::check(&path)?;
         Db::list_cf(&options, &path).map_err(failed)?
@@ -177,6 +180,7 @@ fn db_options(create: bool) -> Options {
     options.set_keep_log_file_num(2);
     options.set_max_log_file_size(4 * MIB);
     options.set_stats_dump_period_sec(0);
+    options.set_manifest_preallocation_size(64 << 10);
     options
 }
 
@@ -193,7 +197,9 @@ fn family_options(name: &str, cache: &Cache) -> Options {
             options.set_write_buffer_size(32 * MIB);
             options.set_compression_type(DBCompressionType::None);
         }
-        META => options.set_write_buffer_size(MIB),
+        // As much space as the largest buffer needs is reserved on the disk for the write-ahead log. A store cannot
+        // start without it, so no family that is small may have the default of 64 MiB.
+        META | DEFAULT => options.set_write_buffer_size(MIB),
         _ => {
             options.set_write_buffer_size(32 * MIB);
             options.set_compression_type(DBCompressionType::Lz4);

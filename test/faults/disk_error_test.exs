@@ -1,0 +1,107 @@
+defmodule Tank.Store.Faults.DiskErrorTest do
+  # A disk that answers syncs with an error. What was acknowledged stays; nothing is acknowledged after the error until
+  # the store is opened anew; callers get named errors, in time; and the VM lives.
+  use ExUnit.Case, async: false
+
+  import Tank.Store.TankCase, only: [eventually: 3]
+
+  alias Tank.Store.Error
+  alias Tank.Store.Faults.{Child, Strace, Subject}
+
+  @moduletag :tmp_dir
+  @moduletag :faults
+  @moduletag timeout: 300_000
+
+  setup %{tmp_dir: dir} do
+    child = Child.start_tank(Path.join(dir, "store"), log_file: Path.join(dir, "vm.log"))
+    %{child: child, options: [data_dir: Path.join(dir, "store")]}
+  end
+
+  test "after one error the store is opened anew by its supervisor, and works", %{child: child, tmp_dir: dir} do
+    tank = Child.call(child, Process, :whereis, [Tank.Store])
+    Child.write_until(child, 1, 200)
+
+    # RocksDB's errors stay: it would refuse all writes after this one, though the disk is fine again.
+    strace = Strace.attach(Child.os_pid(child), "error=EIO:when=20", dir)
+    Child.await_errors(child, 1)
+    assert Strace.detach(strace) >= 1
+
+    Child.await_acknowledged(child, 500)
+    Child.call(child, Subject, :stop_writers, [])
+    assert Child.call(child, Process, :whereis, [Tank.Store]) == tank
+    assert Child.judge(child) == []
+    assert_named_errors(child)
+  end
+
+  test "while errors last nothing is acknowledged; afterwards it opens with all that was", context do
+    %{child: child, tmp_dir: dir, options: options} = context
+    Child.write_until(child, 1, 500)
+
+    strace = Strace.attach(Child.os_pid(child), "error=EIO", dir)
+    await_down(child)
+    {before, _errors} = Child.seen(child)
+    Child.await_errors(child, 100)
+    assert {:error, {:store_init_failed, %Error{} = error}} = Child.call(child, Subject, :start_tank, [options])
+    assert named?(error.reason)
+    {later, _errors} = Child.seen(child)
+    assert later.acknowledged == before.acknowledged
+    assert Strace.detach(strace) >= 1
+
+    assert Child.call(child, Subject, :start_tank, [options]) == :ok
+    Child.await_acknowledged(child, 500)
+    Child.call(child, Subject, :stop_writers, [])
+    assert Child.judge(child) == []
+    assert_named_errors(child)
+  end
+
+  test "a store closes in time on a disk that fails, and opens on one that does not", context do
+    %{child: child, tmp_dir: dir, options: options} = context
+    Child.write_until(child, 1, 200)
+    Child.call(child, Subject, :stop_writers, [])
+
+    strace = Strace.attach(Child.os_pid(child), "error=EIO", dir)
+    assert {milliseconds, :ok} = Child.call(child, Subject, :timed, [Subject, :stop_tank, []])
+    assert milliseconds < 15_000
+    Strace.detach(strace)
+
+    assert Child.call(child, Subject, :start_tank, [options]) == :ok
+    assert Child.judge(child) == []
+  end
+
+  test "an error now and then, in a sync or in the note of what is synced: it recovers each time", context do
+    %{child: child, tmp_dir: dir, options: options} = context
+
+    problems =
+      for run <- 1..5 do
+        Child.write_until(child, run, 200)
+
+        strace =
+          Strace.attach(Child.os_pid(child), "error=EIO:when=#{10 * run}+30", dir, Strace.syncs() ++ ["pwrite64"])
+
+        Child.await_errors(child, 1)
+        assert Strace.detach(strace) >= 1
+        # It has given up, if the errors met its restarts too.
+        _running_already = Child.call(child, Subject, :start_tank, [options])
+        Child.await_acknowledged(child, 200)
+        Child.call(child, Subject, :stop_writers, [])
+        Child.judge(child)
+      end
+
+    assert Enum.concat(problems) == []
+    assert_named_errors(child)
+  end
+
+  # The instance gives up after a few restarts, then Tank.Store's supervisor does: as always with supervisors.
+  defp await_down(child) do
+    eventually("the store to give up", fn -> not Child.call(child, Subject, :tree_runs?, []) end, 60_000)
+  end
+
+  defp assert_named_errors(child) do
+    {_ledger, errors} = Child.seen(child)
+    assert errors != %{}
+    assert Enum.reject(Map.keys(errors), &named?/1) == []
+  end
+
+  defp named?({:storage, why}), do: is_binary(why)
+  defp named?(reason), do: reason in [:engine_failed, :noproc, :timeout]
+end
