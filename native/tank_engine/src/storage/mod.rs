@@ -13,6 +13,7 @@ pub mod marker;
 pub mod rocks;
 
 mod claim;
+mod torn;
 
 use std::fs;
 use std::io;
