@@ -54,9 +54,20 @@ defmodule Tank.Store.Faults.Image do
     fn ->
       Port.command(port, "\n")
       await_line(port, "cut")
-      Port.close(port)
-      :ok
+      receive do: ({^port, {:exit_status, 0}} -> :ok)
     end
+  end
+
+  @doc """
+  Syncs a file of the image over and over until the power is cut.
+
+  Each sync writes the file system's journal, and so makes the lengths of all files durable, also of those whose data
+  is only on its way.
+  """
+  @spec keep_syncing(String.t()) :: port
+  def keep_syncing(path) do
+    args = ["-c", "while sync \"$1\"; do :; done", "sh", path]
+    Port.open({:spawn_executable, System.find_executable("sh")}, [:binary, :exit_status, :stderr_to_stdout, args: args])
   end
 
   @doc "Mounts the image again, as after a power cut. Nothing may use it."
