@@ -50,7 +50,7 @@ defmodule Tank.Store.Faults.KillTest do
     if rem(run, 2) == 0, do: File.rm_rf!(Path.join(dir, "store"))
     ledger = if rem(run, 2) == 0, do: %{Ledger.new() | acknowledged: ledger.acknowledged}, else: ledger
     child = Child.start(ledger: ledger, log_file: Path.join(dir, "vm.log"))
-    Child.open_for(child, [data_dir: Path.join(dir, "store")], :rand.uniform(100))
+    Child.open_for(child, [data_dir: Path.join(dir, "store")], :rand.uniform(60))
     ledger = Child.kill(child, nil)
 
     {ledger, found} = run_and_kill(dir, run, {ledger, []})

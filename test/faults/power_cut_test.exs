@@ -82,7 +82,7 @@ defmodule Tank.Store.Faults.PowerCutTest do
     ledger = if rem(run, 2) == 0, do: begin_anew(image, ledger), else: ledger
     child = Child.start(ledger: ledger, log_file: log_file(dir))
     switch = Image.power_switch(image)
-    Child.open_for(child, [data_dir: store_dir(image)], :rand.uniform(100))
+    Child.open_for(child, [data_dir: store_dir(image)], :rand.uniform(60))
     switch.()
     ledger = Child.kill(child, nil)
     Image.remount(image)

@@ -38,9 +38,10 @@ defmodule Tank.Store.Faults.Child do
     child
   end
 
-  @doc "Begins to start `Tank.Store`, and returns after so many milliseconds, wherever it is then."
+  @doc "Begins to start `Tank.Store`, and returns after so many milliseconds, wherever it is then. It takes some 40."
   @spec open_for(pid, keyword, non_neg_integer) :: :ok
   def open_for(child, store, milliseconds) do
+    :ok = call(child, Subject, :stop_tank, [])
     GenServer.cast(child, {:call, Subject, :start_tank, [store]})
     Process.sleep(milliseconds)
   end

@@ -74,7 +74,8 @@ defmodule Tank.Store.Faults.Image do
   @spec remount(t) :: :ok
   def remount(image) do
     unmount(image)
-    mount(image)
+    eventually("#{image.mount} to come up anew", fn -> mounted_anew?(image) end, 300_000)
+    :ok
   end
 
   @doc "Takes up all space but `bytes`. The function that it returns gives the space back."
@@ -116,6 +117,18 @@ defmodule Tank.Store.Faults.Image do
   defp mount(image) do
     Command.run!("mount", [image.loop, image.mount])
     :ok
+  end
+
+  # A process in a mount namespace of its own, such as those of `ip netns exec`, keeps the file system as it was when the
+  # power went, until it ends.
+  defp mounted_anew?(image) do
+    mount(image)
+    probe = Path.join(image.mount, "probe")
+
+    case File.write(probe, "") do
+      :ok -> File.rm!(probe) == :ok
+      {:error, _still_down} -> unmount(image) && nil
+    end
   end
 
   # A process that was killed lets go of its files a moment after it is gone.
