@@ -68,7 +68,7 @@ defmodule Demo do
     say("Process #{os_pid}: #{@writers} writers put pods; each acknowledgement is written down here.")
 
     acknowledged = acknowledgements(port, @acknowledgements, [])
-    {_output, 0} = System.cmd("kill", ["-9", "#{os_pid}"])
+    {_output, 0} = System.cmd("sh", ["-c", "kill -9 #{os_pid}"])
     acknowledged = acknowledgements(port, :all, acknowledged)
     say("kill -9 #{os_pid}, after #{length(acknowledged)} acknowledgements.")
     acknowledged
@@ -109,7 +109,7 @@ defmodule Demo do
     [_label, acknowledged_count, there_count, lost] = total
     unchanged? = Enum.all?(pods, fn {name, pod} -> there[name] == pod end)
     unanswered = map_size(there) - map_size(pods) - there_count
-    if unanswered > 0, do: say("Besides, #{unanswered} writes are there whose answers the kill cut off.")
+    if unanswered > 0, do: say("Besides, #{unanswered} more are there: the kill cut off their answers.")
     result = "#{acknowledged_count} writes acknowledged, #{there_count} there, #{lost} lost"
     conclude(lost == 0 and unchanged? and unanswered >= 0, result, unchanged?)
   end

@@ -126,7 +126,11 @@ defmodule Tank.Store do
   """
   @spec delete_pod(String.t()) :: :ok | {:error, term}
   def delete_pod(name) when is_binary(name) or is_atom(name) do
-    done(Call.delete(Owner.store_id!(), Path.child_key(@pods_key, name), nil, @timeout))
+    case Call.delete(Owner.store_id!(), Path.child_key(@pods_key, name), nil, @timeout) do
+      # No pod can have such a name.
+      {:error, {:too_large, _what, _limit}} -> :ok
+      result -> done(result)
+    end
   end
 
   @doc """

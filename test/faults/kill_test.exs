@@ -18,9 +18,17 @@ defmodule Tank.Store.Faults.KillTest do
     kill_over_and_over(dir, 100)
   end
 
+  @tag :long
+  @tag timeout: 600_000
+  test "20 times kill -9 while the store opens", %{tmp_dir: dir} do
+    {ledger, problems} = Enum.reduce(1..20, {Ledger.new(), []}, &kill_while_opening(dir, &1, &2))
+    IO.puts("\n20 kills while opening, #{ledger.acknowledged} writes acknowledged, #{Ledger.lost(problems)} lost")
+    assert problems == []
+  end
+
   defp kill_over_and_over(dir, kills) do
     {ledger, problems} = Enum.reduce(1..kills, {Ledger.new(), []}, &run_and_kill(dir, &1, &2))
-    child = start(dir, ledger)
+    child = start(dir, ledger, [])
     problems = problems ++ Child.judge(child)
     Child.kill(child, nil)
 
@@ -31,13 +39,25 @@ defmodule Tank.Store.Faults.KillTest do
 
   # Checks what the last kill left, and kills in the middle of the next writes.
   defp run_and_kill(dir, run, {ledger, problems}) do
-    child = start(dir, ledger)
+    child = start(dir, ledger, Child.store_options(run))
     found = Child.judge(child)
     Child.write_until(child, run, 100 + :rand.uniform(1500))
     {Child.kill(child, run), problems ++ found}
   end
 
-  defp start(dir, ledger) do
-    Child.start_tank(Path.join(dir, "store"), ledger: ledger, log_file: Path.join(dir, "vm.log"))
+  # A store that is new half of the time, since making one is in steps too.
+  defp kill_while_opening(dir, run, {ledger, problems}) do
+    if rem(run, 2) == 0, do: File.rm_rf!(Path.join(dir, "store"))
+    ledger = if rem(run, 2) == 0, do: %{Ledger.new() | acknowledged: ledger.acknowledged}, else: ledger
+    child = Child.start(ledger: ledger, log_file: Path.join(dir, "vm.log"))
+    Child.open_for(child, [data_dir: Path.join(dir, "store")], :rand.uniform(60))
+    ledger = Child.kill(child, nil)
+
+    {ledger, found} = run_and_kill(dir, run, {ledger, []})
+    {ledger, problems ++ found}
+  end
+
+  defp start(dir, ledger, store) do
+    Child.start_tank(Path.join(dir, "store"), store: store, ledger: ledger, log_file: Path.join(dir, "vm.log"))
   end
 end

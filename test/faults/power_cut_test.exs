@@ -36,6 +36,18 @@ defmodule Tank.Store.Faults.PowerCutTest do
     test("40 power cuts lose nothing", %{tmp_dir: dir}, do: lose_nothing(dir, 40))
 
     @tag timeout: 3_600_000
+    test "20 power cuts while the store opens lose nothing", %{tmp_dir: dir} do
+      image = Image.create(dir, 600)
+      {ledger, problems} = Enum.reduce(1..20, {Ledger.new(), []}, &cut_while_opening(image, dir, &1, &2))
+
+      IO.puts(
+        "\n20 power cuts while opening, #{ledger.acknowledged} writes acknowledged, #{Ledger.lost(problems)} lost"
+      )
+
+      assert problems == []
+    end
+
+    @tag timeout: 3_600_000
     test "power cuts without syncs lose acknowledged writes", %{tmp_dir: dir} do
       assert Enum.any?(cut_without_syncs(dir, 5), &(&1 != "0 lost")), @void
     end
@@ -47,7 +59,7 @@ defmodule Tank.Store.Faults.PowerCutTest do
   end
 
   defp lose_nothing(dir, cuts) do
-    image = Image.create(dir, 400)
+    image = Image.create(dir, 600)
     {ledger, problems} = Enum.reduce(1..cuts, {Ledger.new(), []}, &run_and_cut(image, dir, &1, &2))
     child = start(image, dir, ledger)
     problems = problems ++ Child.judge(child)
@@ -60,18 +72,39 @@ defmodule Tank.Store.Faults.PowerCutTest do
 
   # Checks what the last cut left, and cuts the power in the middle of the next writes.
   defp run_and_cut(image, dir, run, {ledger, problems}) do
-    child = start(image, dir, ledger)
+    child = start(image, dir, ledger, Child.store_options(run))
     found = Child.judge(child)
     {write_and_cut(child, image, run), problems ++ found}
   end
 
+  # A store that is new half of the time, since making one is in steps too.
+  defp cut_while_opening(image, dir, run, {ledger, problems}) do
+    ledger = if rem(run, 2) == 0, do: begin_anew(image, ledger), else: ledger
+    child = Child.start(ledger: ledger, log_file: log_file(dir))
+    switch = Image.power_switch(image)
+    Child.open_for(child, [data_dir: store_dir(image)], :rand.uniform(60))
+    switch.()
+    ledger = Child.kill(child, nil)
+    Image.remount(image)
+
+    {ledger, found} = run_and_cut(image, dir, run, {ledger, []})
+    {ledger, problems ++ found}
+  end
+
+  defp begin_anew(image, ledger) do
+    File.rm_rf!(store_dir(image))
+    # Or a power cut brings some of it back.
+    Command.run!("sync", ["-f", image.mount])
+    %{Ledger.new() | acknowledged: ledger.acknowledged}
+  end
+
   defp write_and_cut(child, image, run) do
     switch = Image.power_switch(image)
-    Child.write_until(child, run, 100 + :rand.uniform(3000))
 
     # The store notes in its marker how far it has synced, and does not sync the note: it may be old after a cut, and may
     # be new. Here it is new, every second time.
-    if rem(run, 2) == 0, do: Command.run!("sync", [Path.join(store_dir(image), "SYNCED")])
+    if rem(run, 2) == 0, do: Image.keep_syncing(Path.join(store_dir(image), "SYNCED"))
+    Child.write_until(child, run, 100 + :rand.uniform(3000))
     Child.seal(child)
     switch.()
     ledger = Child.kill(child, run)
@@ -102,7 +135,7 @@ defmodule Tank.Store.Faults.PowerCutTest do
     spoil.(child)
     ledger = write_and_cut(child, image, run)
     loss = loss(image, dir, ledger)
-    File.rm_rf!(store_dir(image))
+    begin_anew(image, ledger)
     loss
   end
 
@@ -120,7 +153,10 @@ defmodule Tank.Store.Faults.PowerCutTest do
     loss
   end
 
-  defp start(image, dir, ledger), do: Child.start_tank(store_dir(image), ledger: ledger, log_file: log_file(dir))
+  defp start(image, dir, ledger, store \\ []) do
+    Child.start_tank(store_dir(image), store: store, ledger: ledger, log_file: log_file(dir))
+  end
+
   defp store_dir(image), do: Path.join(image.mount, "store")
   defp log_file(dir), do: Path.join(dir, "vm.log")
 end

@@ -10,7 +10,7 @@ defmodule Tank.Store.Faults.Child do
 
   import Bitwise, only: [<<<: 2]
 
-  alias Tank.Store.Faults.{Ledger, Subject}
+  alias Tank.Store.Faults.{Command, Ledger, Subject}
 
   @timeout 60_000
 
@@ -18,8 +18,7 @@ defmodule Tank.Store.Faults.Child do
   @not_written [:noproc, :overloaded, :no_quorum]
 
   @doc """
-  Starts a VM under the test's supervisor. Options: `:log_file`, where its log goes; `:ledger` to go on with; `:wrap`,
-  a command with arguments that runs the VM.
+  Starts a VM under the test's supervisor. Options: `:log_file`, where its log goes; `:ledger` to go on with.
   """
   @spec start(keyword) :: pid
   def start(options) do
@@ -27,12 +26,24 @@ defmodule Tank.Store.Faults.Child do
     ExUnit.Callbacks.start_supervised!(Supervisor.child_spec({__MODULE__, options}, id: id))
   end
 
-  @doc "Starts a VM with `Tank.Store` on `dir`, and returns it once that answers."
+  @doc """
+  Starts a VM with `Tank.Store` on `dir`, and returns it once that answers. Takes the options of `start/1`, and `:store`,
+  those of the store.
+  """
   @spec start_tank(String.t(), keyword) :: pid
   def start_tank(dir, options) do
+    {store, options} = Keyword.pop(options, :store, [])
     child = start(options)
-    :ok = call(child, Subject, :start_tank, [[data_dir: dir]])
+    :ok = call(child, Subject, :start_tank, [[data_dir: dir] ++ store])
     child
+  end
+
+  @doc "Begins to start `Tank.Store`, and returns after so many milliseconds, wherever it is then. It takes some 40."
+  @spec open_for(pid, keyword, non_neg_integer) :: :ok
+  def open_for(child, store, milliseconds) do
+    :ok = call(child, Subject, :stop_tank, [])
+    GenServer.cast(child, {:call, Subject, :start_tank, [store]})
+    Process.sleep(milliseconds)
   end
 
   @doc "The VM's process id."
@@ -48,30 +59,35 @@ defmodule Tank.Store.Faults.Child do
     end
   end
 
-  @doc "Waits until the writers of `run` had `count` acknowledgements and errors together since they were started."
+  @doc """
+  Options of a store for run `run`: every second one drops its old log entries all the time.
+
+  That is when a store does most besides writing. By default it comes every 20,000 writes.
+  """
+  @spec store_options(pos_integer) :: keyword
+  def store_options(run) when rem(run, 2) == 1, do: [snapshot_after: 200, log_keep: 50, purge_batch: 100]
+  def store_options(_run), do: []
+
+  @doc "Starts the writers of `run`, and waits until they had `count` answers."
   @spec write_until(pid, pos_integer, pos_integer) :: :ok
   def write_until(child, run, count) do
+    # Now and then with so much to write that the database changes its files all the time.
+    if rem(run, 4) == 0, do: :ok = call(child, Subject, :start_filler, [1 <<< 18])
     :ok = call(child, Subject, :start_writers, [run])
     await(child, count)
   end
 
   @doc "Waits for `count` more answers to the writers."
   @spec await(pid, pos_integer, timeout) :: :ok
-  def await(child, count, timeout \\ @timeout) do
-    GenServer.call(child, {:await, count, :any}, timeout)
-  end
+  def await(child, count, timeout \\ @timeout), do: await(child, count, :any, timeout)
 
-  @doc "Waits for an answer to a writer that is an error, or for `count` of them."
+  @doc "Waits for `count` more answers that are errors."
   @spec await_errors(pid, pos_integer, timeout) :: :ok
-  def await_errors(child, count, timeout \\ @timeout) do
-    GenServer.call(child, {:await, count, :error}, timeout)
-  end
+  def await_errors(child, count, timeout \\ @timeout), do: await(child, count, :error, timeout)
 
   @doc "Waits for `count` more acknowledgements."
   @spec await_acknowledged(pid, pos_integer, timeout) :: :ok
-  def await_acknowledged(child, count, timeout \\ @timeout) do
-    GenServer.call(child, {:await, count, :ok}, timeout)
-  end
+  def await_acknowledged(child, count, timeout \\ @timeout), do: await(child, count, :ok, timeout)
 
   @doc "From now on an acknowledgement does not count as one: it may come from after the fault."
   @spec seal(pid) :: :ok
@@ -97,10 +113,19 @@ defmodule Tank.Store.Faults.Child do
 
   def start_link(options), do: GenServer.start_link(__MODULE__, options)
 
+  defp await(child, count, kind, timeout) do
+    GenServer.call(child, {:await, count, kind}, timeout)
+  catch
+    :exit, {:timeout, _call} ->
+      {ledger, errors} = seen(child)
+      seen = "in all #{ledger.acknowledged} acknowledged, errors #{inspect(errors)}"
+      ExUnit.Assertions.flunk("waited #{timeout} ms for #{count} more answers (#{kind}); last saw #{seen}")
+  end
+
   @impl true
   def init(options) do
     Process.flag(:trap_exit, true)
-    [command | args] = Keyword.get(options, :wrap, []) ++ command(Keyword.fetch!(options, :log_file))
+    [command | args] = command(Keyword.fetch!(options, :log_file))
     port_options = [:binary, :exit_status, {:line, 1 <<< 16}, args: args, cd: System.tmp_dir!()]
     port = Port.open({:spawn_executable, System.find_executable(command)}, port_options)
     {:os_pid, os_pid} = Port.info(port, :os_pid)
@@ -130,10 +155,7 @@ defmodule Tank.Store.Faults.Child do
   end
 
   def handle_call({:call, module, function, args}, from, state) do
-    ref = System.unique_integer([:positive])
-    request = {ref, module, function, args} |> :erlang.term_to_binary() |> Base.encode64()
-    true = Port.command(state.port, [request, ?\n])
-    {:noreply, put_in(state.calls[ref], from)}
+    {:noreply, request(module, function, args, from, state)}
   end
 
   def handle_call({:await, count, kind}, from, state) do
@@ -141,8 +163,13 @@ defmodule Tank.Store.Faults.Child do
   end
 
   def handle_call({:kill, run}, from, state) do
-    signal("KILL", state.os_pid)
+    kill_vm(state.os_pid)
     {:noreply, %{state | ended: {from, run}}}
+  end
+
+  @impl true
+  def handle_cast({:call, module, function, args}, state) do
+    {:noreply, request(module, function, args, nil, state)}
   end
 
   @impl true
@@ -170,7 +197,18 @@ defmodule Tank.Store.Faults.Child do
 
   @impl true
   def terminate(_reason, %{os_pid: nil}), do: :ok
-  def terminate(_reason, %{os_pid: os_pid} = state), do: signal("KILL", os_pid) && await_exit(state.port)
+
+  def terminate(_reason, %{os_pid: os_pid, port: port}) do
+    kill_vm(os_pid)
+    await_exit(port)
+  end
+
+  defp request(module, function, args, from, state) do
+    ref = System.unique_integer([:positive])
+    request = {ref, module, function, args} |> :erlang.term_to_binary() |> Base.encode64()
+    true = Port.command(state.port, [request, ?\n])
+    put_in(state.calls[ref], from)
+  end
 
   defp handle_line("op " <> text, state) do
     [run, writer, n | answer] = String.split(text, " ")
@@ -183,7 +221,7 @@ defmodule Tank.Store.Faults.Child do
   defp handle_line("answer " <> text, state) do
     {ref, result} = text |> Base.decode64!() |> :erlang.binary_to_term()
     {from, calls} = Map.pop!(state.calls, ref)
-    GenServer.reply(from, result)
+    if from, do: GenServer.reply(from, result)
     %{state | calls: calls}
   end
 
@@ -219,10 +257,7 @@ defmodule Tank.Store.Faults.Child do
     ["elixir" | paths] ++ ["-e", "#{inspect(Subject)}.main(System.argv())", log_file]
   end
 
-  defp signal(name, os_pid) do
-    {_output, _status} = System.cmd("kill", ["-#{name}", "#{os_pid}"], stderr_to_stdout: true)
-    true
-  end
+  defp kill_vm(os_pid), do: Command.run("sh", ["-c", "kill -KILL #{os_pid}"])
 
   defp await_exit(port) do
     receive do

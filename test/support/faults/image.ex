@@ -54,16 +54,28 @@ defmodule Tank.Store.Faults.Image do
     fn ->
       Port.command(port, "\n")
       await_line(port, "cut")
-      Port.close(port)
-      :ok
+      receive do: ({^port, {:exit_status, 0}} -> :ok)
     end
+  end
+
+  @doc """
+  Syncs a file of the image over and over until the power is cut.
+
+  Each sync writes the file system's journal, and so makes the lengths of all files durable, also of those whose data
+  is only on its way.
+  """
+  @spec keep_syncing(String.t()) :: port
+  def keep_syncing(path) do
+    args = ["-c", "while sync \"$1\"; do :; done", "sh", path]
+    Port.open({:spawn_executable, System.find_executable("sh")}, [:binary, :exit_status, :stderr_to_stdout, args: args])
   end
 
   @doc "Mounts the image again, as after a power cut. Nothing may use it."
   @spec remount(t) :: :ok
   def remount(image) do
     unmount(image)
-    mount(image)
+    eventually("#{image.mount} to come up anew", fn -> mounted_anew?(image) end, 300_000)
+    :ok
   end
 
   @doc "Takes up all space but `bytes`. The function that it returns gives the space back."
@@ -105,6 +117,18 @@ defmodule Tank.Store.Faults.Image do
   defp mount(image) do
     Command.run!("mount", [image.loop, image.mount])
     :ok
+  end
+
+  # A process in a mount namespace of its own, such as those of `ip netns exec`, keeps the file system as it was when the
+  # power went, until it ends.
+  defp mounted_anew?(image) do
+    mount(image)
+    probe = Path.join(image.mount, "probe")
+
+    case File.write(probe, "") do
+      :ok -> File.rm!(probe) == :ok
+      {:error, _still_down} -> unmount(image) && nil
+    end
   end
 
   # A process that was killed lets go of its files a moment after it is gone.

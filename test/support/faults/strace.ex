@@ -39,7 +39,7 @@ defmodule Tank.Store.Faults.Strace do
   @doc "Lets the process go on as if nothing were, and returns how many system calls were tampered with."
   @spec detach(t) :: non_neg_integer
   def detach(%__MODULE__{port: port, os_pid: os_pid} = strace) do
-    Command.run("kill", ["-TERM", "#{os_pid}"])
+    Command.run("sh", ["-c", "kill -TERM #{os_pid}"])
 
     receive do
       {^port, {:exit_status, _status}} -> injected(strace)

@@ -111,6 +111,18 @@ defmodule Tank.Store.Faults.Subject do
     end
   end
 
+  @doc "Writes values of so many bytes to a few paths from now on, as long as the VM lives."
+  @spec start_filler(pos_integer) :: :ok
+  def start_filler(bytes) do
+    spawn(fn -> fill(:crypto.strong_rand_bytes(bytes), 0) end)
+    :ok
+  end
+
+  defp fill(value, n) do
+    _fine_or_down = Tank.Store.put_at([:filler, "#{rem(n, 64)}"], [n | value])
+    fill(value, n + 1)
+  end
+
   @doc "Calls a function, and says how many milliseconds it took."
   @spec timed(module, atom, list) :: {non_neg_integer, term}
   def timed(module, function, args) do

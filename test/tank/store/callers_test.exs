@@ -98,9 +98,6 @@ defmodule Tank.Store.CallersTest do
     assert Tank.Store.list_pods() == [pod("in")]
   end
 
-  # native/tank_engine/src/engine/ingress.rs, Pending::answer, gives the place back after it has sent the answer: a
-  # caller that was answered and writes again at once finds its own place still taken.
-  @tag skip: "a bug of the engine: the place of a write becomes free only after its caller was answered"
   test "a caller that was answered has left its place", %{tmp_dir: dir} do
     id = start_store(dir, in_flight_max: 1)
     assert Enum.frequencies_by(1..500, &elem(put(id, "a", &1), 0)) == %{ok: 500}

@@ -133,8 +133,6 @@ defmodule Tank.Store.DataDirTest do
           {"the database is gone", quote(do: &File.rm_rf!(Path.join(&1, "db")))},
           {"the database's CURRENT is gone", quote(do: &File.rm!(Path.join(&1, "db/CURRENT")))}
         ] do
-      # EngineError::from_rocks takes RocksDB's "No such file or directory" for a fault of the disk.
-      @tag skip: "a bug of the engine: it says {:storage, text}, where {:corrupt, :database} is documented"
       test what, %{dir: dir} do
         make_store(dir)
         unquote(damage).(dir)

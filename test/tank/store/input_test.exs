@@ -62,7 +62,7 @@ defmodule Tank.Store.InputTest do
         too_large = {:error, {:too_large, :path_component, 255}}
         assert Tank.Store.put_pod(pod(name)) == too_large
         assert Tank.Store.create_pod(pod(name)) == too_large
-        assert Tank.Store.delete_pod(name) == too_large
+        assert Tank.Store.delete_pod(name) == :ok
         assert Tank.Store.get_pod(name) == {:error, :not_found}
         assert Tank.Store.list_pods() == []
       end

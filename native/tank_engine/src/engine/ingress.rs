@@ -150,13 +150,14 @@ impl Bounds {
 
 impl Pending {
     fn answer(mut self, result: WriteResult) {
-        if let Some(reply) = self.reply.take() {
-            reply.send(match result {
-                Ok(response) => Ok(response.data),
-                Err(ClientWriteError::ForwardToLeader(_)) => Err(EngineError::NoQuorum),
-                Err(_) => Err(EngineError::Unknown),
-            });
-        }
+        let Some(reply) = self.reply.take() else { return };
+        // Its place is free before its caller can know: whoever writes one after the other needs one.
+        drop(self);
+        reply.send(match result {
+            Ok(response) => Ok(response.data),
+            Err(ClientWriteError::ForwardToLeader(_)) => Err(EngineError::NoQuorum),
+            Err(_) => Err(EngineError::Unknown),
+        });
     }
 }
 

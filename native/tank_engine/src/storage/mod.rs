@@ -14,6 +14,7 @@ pub mod rocks;
 
 mod claim;
 mod framing;
+mod torn;
 
 use std::fs;
 use std::io;

@@ -13,7 +13,7 @@ use std::sync::Arc;
 
 use rocksdb::{
     BlockBasedOptions, BoundColumnFamily, Cache, ColumnFamilyDescriptor, DBCompressionType, DBRecoveryMode,
-    DBWithThreadMode, MultiThreaded, Options, WriteBatch, WriteOptions,
+    DBWithThreadMode, ErrorKind, MultiThreaded, Options, WriteBatch, WriteOptions,
 };
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -21,6 +21,7 @@ use serde::de::DeserializeOwned;
 use crate::error::EngineError;
 
 use super::format::Identity;
+use super::torn;
 
 /// The database. Column families are made and dropped while it is open.
 pub type Db = DBWithThreadMode<MultiThreaded>;
@@ -58,16 +59,25 @@ pub fn open(dir: &Path, create: bool) -> Result<Db, EngineError> {
             return Err(EngineError::Corrupt { what: "database", detail });
         }
     }
-    let cache = Cache::new_lru_cache(16 * MIB);
-    let families = names.into_iter().map(|name| {
-        let options = family_options(&name, &cache);
-        ColumnFamilyDescriptor::new(name, options)
-    });
-    let db = Db::open_cf_descriptors(&options, &path, families).map_err(failed)?;
+    let db = match open_families(&options, &path, &names) {
+        Err(error) if error.kind() == ErrorKind::Corruption && !create => {
+            if !torn::cut(&path).map_err(|error| EngineError::from_io(dir, &error))? {
+                return Err(failed(error));
+            }
+            open_families(&options, &path, &names).map_err(failed)?
+        }
+        opened => opened.map_err(failed)?,
+    };
     if create {
         write_meta(&db, GENERATION, &0u64, true).map_err(failed)?;
     }
     Ok(db)
+}
+
+fn open_families(options: &Options, path: &Path, names: &[String]) -> Result<Db, rocksdb::Error> {
+    let cache = Cache::new_lru_cache(16 * MIB);
+    let family = |name: &String| ColumnFamilyDescriptor::new(name, family_options(name, &cache));
+    Db::open_cf_descriptors(options, path, names.iter().map(family))
 }
 
 /// The name of the state's column family of a generation: a snapshot that is installed makes the
@@ -169,7 +179,7 @@ fn db_options(create: bool) -> Options {
     options.create_missing_column_families(create);
     options.set_paranoid_checks(true);
     // The default drops everything after a damaged record without a word. This one refuses
-    // damage, and takes only a cut-off end for what it mostly is: a crash during a write.
+    // damage, and takes only a cut-off end for what it mostly is: a crash during a write (see torn.rs).
     options.set_wal_recovery_mode(DBRecoveryMode::TolerateCorruptedTailRecords);
     options.set_track_and_verify_wals_in_manifest(true);
     // A quiet column family would otherwise keep every write-ahead log since its last flush.
