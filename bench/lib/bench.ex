@@ -54,8 +54,8 @@ defmodule Tank.Bench do
     %{
       quick?: quick?,
       dir: Path.expand(Keyword.get(options, :dir, "bench/tmp")),
-      rounds: Keyword.get(options, :rounds, if(quick?, do: 2, else: 5)),
-      seconds: Keyword.get(options, :seconds, if(quick?, do: 0.1, else: 3.0)),
+      rounds: Keyword.get(options, :rounds, if(quick?, do: 2, else: 7)),
+      seconds: Keyword.get(options, :seconds, if(quick?, do: 0.1, else: 1.5)),
       store: store!(Keyword.get(options, :store, "tank")),
       out: Path.expand(Keyword.get(options, :out, "bench/results"))
     }

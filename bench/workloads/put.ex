@@ -1,7 +1,7 @@
 defmodule Tank.Bench.Workload.Put do
   @moduledoc """
   Durable puts: 10,000 pods of 1.4 KB, overwritten in no order by 1, 16, 64 and 256 processes, next to what the disk
-  does alone. Each round measures the disk and then each number of writers; a ratio is of one round.
+  does alone. Each round measures the disk and then a number of writers, for each number; a ratio is of such a pair.
   """
 
   alias Tank.Bench.{Disk, Load, Machine, Pods, Report, Stats, Store}
@@ -38,9 +38,12 @@ defmodule Tank.Bench.Workload.Put do
     elem(names, index)
   end
 
+  # The disk right before each load: how fast it is may change from one second to the next.
   defp round(%{store: store} = settings, names) do
-    raw = Disk.appends(settings.dir, settings.seconds)
-    %{raw: raw, puts: for(writers <- @writers, do: {writers, puts(store, names, writers, settings.seconds)})}
+    for writers <- @writers, into: %{} do
+      disk = Disk.appends(settings.dir, settings.seconds / 3)
+      {writers, %{disk: disk, puts: puts(store, names, writers, settings.seconds)}}
+    end
   end
 
   defp puts(store, names, writers, seconds) do
@@ -55,33 +58,11 @@ defmodule Tank.Bench.Workload.Put do
   end
 
   defp report(rounds) do
-    raw = fn field -> Enum.map(rounds, & &1.raw[field]) end
+    of = fn what, writers, field -> for round <- rounds, do: round[writers][what][field] end
+    told? = hd(of.(:puts, 1, :syncs)) != nil
+    disk = fn field -> Enum.flat_map(@writers, &of.(:disk, &1, field)) end
 
-    puts = fn writers, field ->
-      for %{puts: puts} <- rounds, do: Map.fetch!(:proplists.get_value(writers, puts), field)
-    end
-
-    syncs? = puts.(1, :syncs) |> hd() != nil
-
-    disk = ["disk alone: 4 KiB and fdatasync", Report.spread(raw.(:rate)), "1", micros(raw), "1", "4,096", ""]
-
-    rows =
-      for writers <- @writers do
-        of = &puts.(writers, &1)
-        ratio = Report.median(Stats.ratios(of.(:rate), raw.(:rate)))
-        syncs = if syncs?, do: Report.median(of.(:syncs)), else: "?"
-        label = if writers == 1, do: "1 writer", else: "#{writers} writers"
-
-        [
-          label,
-          Report.spread(of.(:rate)),
-          ratio,
-          micros(of),
-          syncs,
-          Report.median(of.(:bytes)),
-          Report.median(of.(:cpu_us))
-        ]
-      end
+    first = ["disk alone: 4 KiB and fdatasync", Report.spread(disk.(:rate)), "1", micros(disk), "1", "4,096", ""]
 
     head = [
       "durable puts",
@@ -93,31 +74,35 @@ defmodule Tank.Bench.Workload.Put do
       "CPU us a put"
     ]
 
-    %{
-      tables: [%{title: "Durable puts, pods of 1.4 KB", head: head, rows: [disk | rows]}],
-      series: series(raw, puts, syncs?)
-    }
+    rows = [first | Enum.map(@writers, &row(&1, of, told?))]
+    %{tables: [%{title: "Durable puts, pods of 1.4 KB", head: head, rows: rows}], series: series(of, disk, told?)}
   end
+
+  defp row(writers, of, told?) do
+    puts = &of.(:puts, writers, &1)
+    label = if writers == 1, do: "1 writer", else: "#{writers} writers"
+    syncs = if told?, do: Report.median(puts.(:syncs)), else: "?"
+    rest = [micros(puts), syncs, Report.median(puts.(:bytes)), Report.median(puts.(:cpu_us))]
+    [label, Report.spread(puts.(:rate)), Report.spread(ratios(of, writers)) | rest]
+  end
+
+  defp ratios(of, writers), do: Stats.ratios(of.(:puts, writers, :rate), of.(:disk, writers, :rate))
 
   defp micros(of), do: "#{Report.median(of.(:p50))} / #{Report.median(of.(:p99))}"
 
-  defp series(raw, puts, syncs?) do
-    disk =
-      for {field, unit} <- [rate: "1/s", p50: "us", p99: "us"],
-          do: Report.series("disk.#{field}", %{}, unit, raw.(field))
-
+  defp series(of, disk, told?) do
     fields = [rate: "1/s", p50: "us", p99: "us", bytes: "B/put", cpu_us: "us/put"]
-    fields = if syncs?, do: [{:syncs, "1/put"} | fields], else: fields
+    fields = if told?, do: [{:syncs, "1/put"} | fields], else: fields
 
-    disk ++
-      for(
-        writers <- @writers,
-        {field, unit} <- fields,
-        do: Report.series("put.#{field}", %{writers: writers}, unit, puts.(writers, field))
-      ) ++
-      for writers <- @writers do
-        ratios = Stats.ratios(puts.(writers, :rate), raw.(:rate))
-        Report.series("put.of_disk", %{writers: writers}, "ratio", ratios)
+    alone =
+      for {field, unit} <- Enum.take(fields -- [syncs: "1/put"], 3), do: {"disk.#{field}", %{}, unit, disk.(field)}
+
+    puts =
+      for writers <- @writers, {field, unit} <- fields do
+        {"put.#{field}", %{writers: writers}, unit, of.(:puts, writers, field)}
       end
+
+    parts = for writers <- @writers, do: {"put.of_disk", %{writers: writers}, "ratio", ratios(of, writers)}
+    for {metric, params, unit, values} <- alone ++ puts ++ parts, do: Report.series(metric, params, unit, values)
   end
 end
