@@ -1,6 +1,6 @@
 defmodule Tank.Bench.Pods do
   @moduledoc """
-  The values: pods of 1.4 KB in external term format, with two containers, as Tank has them.
+  The values: pods of 1.6 KB in external term format, with two containers, as Tank has them.
 
   They are made without the library's structs, so that a VM that has only a peer store makes the same ones.
   """

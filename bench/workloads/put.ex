@@ -1,6 +1,6 @@
 defmodule Tank.Bench.Workload.Put do
   @moduledoc """
-  Durable puts: 10,000 pods of 1.4 KB, overwritten in no order by 1, 16, 64 and 256 processes, next to what the disk
+  Durable puts: 10,000 pods of 1.6 KB, overwritten in no order by 1, 16, 64 and 256 processes, next to what the disk
   does alone. Each round measures the disk and then a number of writers, for each number; a ratio is of such a pair.
   """
 
@@ -75,7 +75,7 @@ defmodule Tank.Bench.Workload.Put do
     ]
 
     rows = [first | Enum.map(@writers, &row(&1, of, told?))]
-    %{tables: [%{title: "Durable puts, pods of 1.4 KB", head: head, rows: rows}], series: series(of, disk, told?)}
+    %{tables: [%{title: "Durable puts, pods of 1.6 KB", head: head, rows: rows}], series: series(of, disk, told?)}
   end
 
   defp row(writers, of, told?) do
