@@ -7,7 +7,9 @@
 
 mod calls;
 mod ingress;
+mod leader;
 mod lifecycle;
+pub(crate) mod members;
 mod watch;
 
 pub use calls::{Reply, Status};
@@ -22,12 +24,14 @@ use crate::error::EngineError;
 use crate::health::Health;
 use crate::log::WriterStats;
 use crate::options::Options;
+use crate::peers::{Lane, Server};
 use crate::raft::Raft;
 use crate::read_gate::ReadGate;
 use crate::storage::format::Identity;
 use crate::view::{Published, View};
 
 use ingress::Ingress;
+use leader::LeaderClient;
 use lifecycle::Parts;
 
 /// An open store. Clones are handles on the same one; [`Engine::close`] ends it for all.
@@ -44,6 +48,8 @@ struct Inner {
     health: Arc<Health>,
     log_stats: Arc<WriterStats>,
     ingress: Ingress,
+    leader: LeaderClient,
+    peers: Arc<Server>,
     closed: AtomicBool,
     /// What closing takes apart; gone afterwards.
     parts: Mutex<Option<Parts>>,
@@ -73,6 +79,13 @@ impl Engine {
     /// This member's id.
     pub fn identity(&self) -> &Identity {
         &self.0.identity
+    }
+
+    /// Takes a frame that the transport brought from `node`. Never blocks.
+    pub fn deliver(&self, node: &str, lane: Lane, frame: &[u8]) {
+        if self.check().is_ok() {
+            self.0.peers.deliver(node, lane, frame);
+        }
     }
 
     fn check(&self) -> Result<(), EngineError> {

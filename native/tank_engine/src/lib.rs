@@ -16,6 +16,7 @@ pub mod view;
 
 pub mod log;
 pub mod machine;
+pub mod peers;
 pub mod raft;
 pub mod snapshot;
 pub mod state;
@@ -26,7 +27,7 @@ pub mod health;
 pub mod reclaim;
 pub mod runtime;
 
-mod network;
+
 mod read_gate;
 mod sync;
 

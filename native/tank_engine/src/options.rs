@@ -19,6 +19,22 @@ pub struct Options {
     pub value_bytes_max: usize,
     /// Raft's times and log retention.
     pub timing: Timing,
+    /// What a new directory becomes.
+    pub formation: Formation,
+}
+
+/// What a new directory becomes. One that exists stays what it is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Formation {
+    /// The first member of a new cluster.
+    NewCluster,
+    /// A member that an existing cluster takes in: it waits for that.
+    Joining {
+        /// The cluster's id.
+        cluster_id: u64,
+        /// The id that it will be taken in with; never used before.
+        member_id: u64,
+    },
 }
 
 /// Raft's times and log retention.
@@ -48,7 +64,21 @@ impl Options {
             in_flight_bytes_max: 256 << 20,
             value_bytes_max: 16 << 20,
             timing: Timing::default(),
+            formation: Formation::NewCluster,
         }
+    }
+}
+
+impl Timing {
+    /// How long a leader may rest on an acknowledged heartbeat, from when it was sent. Followers
+    /// keep from voting for others twice as long, from when they received it.
+    pub fn leader_lease(&self) -> std::time::Duration {
+        std::time::Duration::from_millis(self.election_ms)
+    }
+
+    /// How long followers keep from voting for others.
+    pub fn vote_embargo(&self) -> std::time::Duration {
+        self.leader_lease() * 2
     }
 }
 

@@ -17,9 +17,9 @@ use crate::health::{Health, OnFailure};
 use crate::log::rocks::RocksLog;
 use crate::log::{LogCloser, LogStore};
 use crate::machine::{Machine, StateStore};
-use crate::network::NoPeers;
-use crate::options::Options;
-use crate::raft::{self, Member, Raft};
+use crate::peers::{Network, Rpc, Server, Transport};
+use crate::options::{Formation, Options};
+use crate::raft::{self, Member, Raft, Types, Vote};
 use crate::read_gate::ReadGate;
 use crate::runtime;
 use crate::storage::Directory;
@@ -28,6 +28,7 @@ use crate::sync::lock;
 use crate::view::Published;
 
 use super::ingress::Ingress;
+use super::leader::LeaderClient;
 use super::{Engine, Inner, watch};
 
 /// How long the only member may take to elect itself and to replay its log.
@@ -49,22 +50,23 @@ impl Engine {
     /// # Errors
     /// The directory is taken, foreign, damaged, full or unusable, or an option makes no sense.
     /// Nothing is left open then.
-    pub fn open(options: Options, on_failure: OnFailure) -> Result<Self, EngineError> {
+    pub fn open(options: Options, transport: Arc<dyn Transport>, on_failure: OnFailure) -> Result<Self, EngineError> {
         let runtime = runtime::handle()?;
         let config = raft::config(&options.timing)
             .map_err(|error| EngineError::InvalidOption { option: "timing", why: error.to_string() })?;
         let health = Arc::new(Health::new(on_failure));
-        let directory = Directory::open(&options.dir, &options.store_id)?;
+        let directory = Directory::open(&options.dir, &options.store_id, options.formation)?;
         let db = Arc::clone(&directory.db);
         let disk = RocksLog::new(Arc::clone(&db), Arc::clone(&directory.marker));
         let (log, closer) = LogStore::open(disk, &directory.path, &health)?;
         let log_stats = log.stats();
+        let rpc = Arc::new(Rpc::new(directory.identity.clone(), transport));
         let published = Arc::new(Published::default());
         let machine = StateStore::open(db, &directory.path)
             .and_then(|store| Machine::open(store, Arc::clone(&published), Arc::clone(&health)));
         let started = machine.and_then(|machine| {
             let member_id = directory.identity.member_id;
-            let raft = runtime.block_on(Raft::new(member_id, config, NoPeers, log, machine));
+            let raft = runtime.block_on(Raft::new(member_id, config, Network(Arc::clone(&rpc)), log, machine));
             raft.map_err(|fatal| health.check().err().unwrap_or(EngineError::Failed(fatal.to_string())))
         });
         let parts = Parts { directory, log: closer };
@@ -76,9 +78,9 @@ impl Engine {
             }
         };
         let ready = runtime.block_on(get_ready(&raft, parts.directory.identity.member_id, &options, &health));
-        let client = ready.and_then(|()| random_id());
-        let client = match client {
-            Ok(client) => client,
+        let ready = ready.and_then(|vote| Ok((vote, random_id()?)));
+        let (vote, client) = match ready {
+            Ok(ready) => ready,
             Err(error) => {
                 let _ = runtime.block_on(raft.shutdown());
                 drop(raft);
@@ -86,24 +88,33 @@ impl Engine {
                 return Err(error);
             }
         };
-        Ok(Self::assemble(options, parts, raft, published, health, log_stats, client))
+        let me = parts.directory.identity.member_id;
+        let leader = LeaderClient { raft, rpc, me };
+        Ok(Self::assemble(options, parts, leader, published, health, log_stats, client, vote))
     }
 
     fn assemble(
         options: Options,
         parts: Parts,
-        raft: Raft,
+        leader: LeaderClient,
         published: Arc<Published>,
         health: Arc<Health>,
         log_stats: Arc<crate::log::WriterStats>,
         client: u64,
+        vote: Option<Vote>,
     ) -> Self {
+        let (raft, lease) = (leader.raft.clone(), options.timing.leader_lease());
         let gate = Arc::new(ReadGate::default());
-        gate.set(true);
-        let watch = watch::follow(raft.clone(), parts.directory.identity.member_id, Arc::clone(&gate), Arc::clone(&health));
+        if vote.is_some() {
+            gate.open_for_good();
+        }
+        let watch = watch::follow(raft.clone(), leader.me, vote, lease, Arc::clone(&gate), Arc::clone(&health));
         runtime::spawn("raft-watch", Arc::clone(&health), watch);
+        let (rpc, dir) = (Arc::clone(&leader.rpc), parts.directory.path.clone());
         Self(Arc::new(Inner {
-            ingress: Ingress::start(raft.clone(), client, &options, &health),
+            ingress: Ingress::start(leader.clone(), client, &options, &health),
+            peers: Server::start(rpc, raft.clone(), dir, Arc::clone(&health), options.timing.vote_embargo()),
+            leader,
             dir: parts.directory.path.clone(),
             identity: parts.directory.identity.clone(),
             options,
@@ -125,7 +136,7 @@ impl Engine {
     pub fn close(&self) -> Result<(), EngineError> {
         self.0.closed.store(true, Ordering::Release);
         let Some(parts) = lock(&self.0.parts).take() else { return Ok(()) };
-        self.0.gate.set(false);
+        self.0.gate.shut();
         let runtime = runtime::handle()?;
         let _ = runtime.block_on(self.0.raft.shutdown());
         parts.close()
@@ -147,21 +158,28 @@ impl Parts {
     }
 }
 
-/// Makes the member the leader of its cluster of one, and waits until its state is current.
-async fn get_ready(raft: &Raft, me: u64, options: &Options, health: &Health) -> Result<(), EngineError> {
+/// Makes the only member of a cluster its leader, and waits until its state is current: returns
+/// the vote that it leads with. A member that has others, or joins them, has to wait for those.
+async fn get_ready(raft: &Raft, me: u64, options: &Options, health: &Health) -> Result<Option<Vote>, EngineError> {
     let failed = |what: &str| health.check().err().unwrap_or_else(|| EngineError::Failed(what.to_owned()));
-    let initialized = raft.is_initialized().await.map_err(|fatal| failed(&fatal.to_string()))?;
-    if initialized {
+    let fatal = |error: openraft::errors::Fatal<Types>| failed(&error.to_string());
+    if raft.is_initialized().await.map_err(fatal)? {
+        if !raft.voter_ids().eq([me]) {
+            return Ok(None);
+        }
         // Nobody else can lead: waiting for the election timeout would be for nothing.
-        raft.trigger().elect(false).await.map_err(|fatal| failed(&fatal.to_string()))?;
-    } else {
+        raft.trigger().elect(false).await.map_err(fatal)?;
+    } else if options.formation == Formation::NewCluster {
         let members = BTreeMap::from([(me, Member { node: options.node.clone() })]);
         raft.initialize(members).await.map_err(|error| failed(&error.to_string()))?;
+    } else {
+        return Ok(None);
     }
-    raft.wait(Some(READY_TIMEOUT))
+    let led = raft
+        .wait(Some(READY_TIMEOUT))
         .metrics(|metrics| metrics.current_leader == Some(me), "the only member leads")
         .await
         .map_err(|error| failed(&error.to_string()))?;
     let current = raft.ensure_linearizable(ReadPolicy::ReadIndex).await;
-    current.map(drop).map_err(|error| failed(&error.to_string()))
+    current.map(|_| Some(led.vote)).map_err(|error| failed(&error.to_string()))
 }

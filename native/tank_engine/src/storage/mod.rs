@@ -21,6 +21,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use crate::error::{DirectoryTrouble, EngineError};
+use crate::options::Formation;
 
 use claim::Claim;
 use format::{Format, Identity, Stage};
@@ -41,27 +42,29 @@ pub struct Directory {
 }
 
 impl Directory {
-    /// Opens `path` for the store `store_id`; makes it when it is missing or empty.
+    /// Opens `path` for the store `store_id`; makes it, as `formation` says, when it is missing or
+    /// empty.
     ///
     /// # Errors
     /// The directory is locked, is no store's or another's, is of a newer format, damaged, full,
     /// or cannot be used at all.
-    pub fn open(path: &Path, store_id: &str) -> Result<Self, EngineError> {
+    pub fn open(path: &Path, store_id: &str, formation: Formation) -> Result<Self, EngineError> {
         check_store_id(store_id)?;
+        let identity = || Identity::of_new(store_id, formation);
         make_dir(path)?;
         let path = path.canonicalize().map_err(|error| EngineError::from_io(path, &error))?;
         let claim = Claim::take(&path)?;
         match Format::read(&path)? {
             None => {
                 check_unused(&path)?;
-                Self::create(path, store_id, claim)
+                Self::create(path, identity()?, claim)
             }
             // The last start ended before the store was ready: nothing in it was ever promised.
             Some(format) if format.stage == Stage::Creating => {
                 format.check_store(store_id)?;
                 check_never_used(&path)?;
                 remove_parts(&path)?;
-                Self::create(path, store_id, claim)
+                Self::create(path, identity()?, claim)
             }
             Some(format) => {
                 format.check_store(store_id)?;
@@ -70,8 +73,7 @@ impl Directory {
         }
     }
 
-    fn create(path: PathBuf, store_id: &str, claim: Claim) -> Result<Self, EngineError> {
-        let identity = Identity::random(store_id)?;
+    fn create(path: PathBuf, identity: Identity, claim: Claim) -> Result<Self, EngineError> {
         Format { stage: Stage::Creating, identity: identity.clone() }.write(&path)?;
         let db = rocks::open(&path, true)?;
         rocks::write_identity(&db, &identity).map_err(|error| EngineError::from_rocks(&path, &error))?;
