@@ -13,6 +13,7 @@ pub(crate) mod members;
 mod watch;
 
 pub use calls::{Reply, Status};
+pub use members::{ClusterStatus, MemberStatus};
 
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -28,6 +29,7 @@ use crate::peers::{Lane, Server};
 use crate::raft::Raft;
 use crate::read_gate::ReadGate;
 use crate::storage::format::Identity;
+use crate::sync::lock;
 use crate::view::{Published, View};
 
 use ingress::Ingress;
@@ -79,6 +81,15 @@ impl Engine {
     /// This member's id.
     pub fn identity(&self) -> &Identity {
         &self.0.identity
+    }
+
+    /// Discards what was set aside when this member joined; see
+    /// [`crate::storage::Directory::open_as`].
+    ///
+    /// # Errors
+    /// The store is closed, or what the file system says.
+    pub fn discard_aside(&self) -> Result<(), EngineError> {
+        lock(&self.0.parts).as_ref().ok_or(EngineError::Closed)?.discard_aside()
     }
 
     /// Takes a frame that the transport brought from `node`. Never blocks.

@@ -27,7 +27,6 @@ pub mod health;
 pub mod reclaim;
 pub mod runtime;
 
-
 mod read_gate;
 mod sync;
 

@@ -23,12 +23,13 @@ pub struct Options {
     pub formation: Formation,
 }
 
-/// What a new directory becomes. One that exists stays what it is.
+/// What a new directory becomes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Formation {
-    /// The first member of a new cluster.
+    /// The first member of a new cluster. A directory that exists stays what it is.
     NewCluster,
-    /// A member that an existing cluster takes in: it waits for that.
+    /// A member that an existing cluster takes in: it waits for that. What the directory holds is
+    /// set aside ([`crate::storage::Directory::open_as`]).
     Joining {
         /// The cluster's id.
         cluster_id: u64,

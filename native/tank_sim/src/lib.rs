@@ -17,3 +17,6 @@ pub use control::Control;
 pub use controlled::Controlled;
 pub use disk::SimDisk;
 pub use rng::Rng;
+
+/// Ties the compiled crate to its checkout; see `.cargo/config.toml`.
+const _: Option<&str> = option_env!("TANK_STORE_CHECKOUT");

@@ -60,7 +60,8 @@ impl Cluster {
         options.timing.snapshot_after = self.snapshot_after;
         options.timing.log_keep = self.snapshot_after / 10;
         options.timing.purge_batch = 10;
-        let engine = Engine::open(options, self.net.transport(&name), Box::new(|error| eprintln!("failed: {error}")));
+        let engine =
+            Engine::open_with(options, self.net.transport(&name), Box::new(|error| eprintln!("failed: {error}")));
         let engine = engine.unwrap();
         self.net.attach(&name, engine.clone());
         self.nodes[node] = Some(engine);
@@ -137,7 +138,7 @@ fn key(name: &str) -> Key {
 fn put_within(engine: &Engine, name: &str, payload: &[u8], timeout: Duration) -> Result<Outcome, EngineError> {
     let write = Write { key: key(name), payload: Bytes::copy_from_slice(payload), condition: Condition::Always };
     wait(|reply| {
-        if let Err((error, reply)) = engine.write(Command::Put(write), timeout, reply) {
+        if let Err((error, reply)) = engine.write_within(Command::Put(write), timeout, reply) {
             reply.send(Err(error));
         }
     })

@@ -12,6 +12,9 @@ use crate::storage::Directory;
 
 use super::Engine;
 
+/// How long a write asks for a leader unless it says so: what callers in Elixir wait by default.
+const WRITE_TIMEOUT: Duration = Duration::from_secs(5);
+
 /// Takes the answer to a call, exactly once: dropped without one, it says that the outcome is
 /// unknown.
 pub struct Reply<T>(Option<Answer<T>>);
@@ -74,13 +77,21 @@ pub struct Status {
 }
 
 impl Engine {
+    /// As [`Engine::write_within`], with the usual timeout.
+    ///
+    /// # Errors
+    /// As there.
+    pub fn write(&self, command: Command, reply: Reply<Outcome>) -> Result<(), (EngineError, Reply<Outcome>)> {
+        self.write_within(command, WRITE_TIMEOUT, reply)
+    }
+
     /// Checks a write, and hands it over. Never blocks. When another member leads, it is asked for
     /// as long as `timeout`.
     ///
     /// # Errors
     /// The store is closed, has failed or is overloaded, or the command is over a limit: then
     /// nothing was logged. `reply` is not used.
-    pub fn write(
+    pub fn write_within(
         &self,
         command: Command,
         timeout: Duration,

@@ -21,6 +21,10 @@ use super::members;
 /// hundreds of milliseconds; a change that is seen ends the wait at once.
 const RETRY: Duration = Duration::from_millis(20);
 
+/// How long one try waits for the leader's answer: frames may get lost. A request that is asked
+/// twice is applied once.
+const TRY: Duration = Duration::from_secs(2);
+
 /// Finds the leader and asks it.
 #[derive(Clone)]
 pub(super) struct LeaderClient {
@@ -77,10 +81,11 @@ impl LeaderClient {
 
     async fn try_change(&self, change: &Change, deadline: Instant) -> Option<Result<(), String>> {
         match self.leader() {
-            Leader::Here => timeout_at(deadline, members::change(&self.raft, change.clone())).await.ok()?,
+            Leader::Here => members::change_by(&self.raft, change.clone(), deadline).await,
             Leader::There(id, member) => {
-                let call = Call::Change(change.clone());
-                match self.rpc.call(id, &member, Lane::Control, &call, remaining(deadline)).await {
+                let within_ms = u64::try_from(remaining(deadline).as_millis()).unwrap_or(u64::MAX);
+                let call = Call::Change { change: change.clone(), within_ms };
+                match self.ask(id, &member, Lane::Control, &call, remaining(deadline)).await {
                     Ok(Answer::Change(done)) => done,
                     _ => None,
                 }
@@ -97,7 +102,7 @@ impl LeaderClient {
             }
             Leader::There(id, member) => {
                 let call = Call::Write(request.clone());
-                match self.rpc.call(id, &member, Lane::Log, &call, remaining(deadline)).await {
+                match self.ask(id, &member, Lane::Log, &call, remaining(deadline).min(TRY)).await {
                     Ok(Answer::Write(result)) => result,
                     Ok(_) | Err(CallError::NotSent) => Err(NotWritten::NotLeader),
                     Err(CallError::Timeout | CallError::Failed(_)) => Err(NotWritten::Unknown),
@@ -114,12 +119,39 @@ impl LeaderClient {
                 read.ok()?.ok().map(|read| read.read_log_id().index())
             }
             Leader::There(id, member) => {
-                match self.rpc.call(id, &member, Lane::Control, &Call::ReadIndex, remaining(deadline)).await {
+                match self.ask(id, &member, Lane::Control, &Call::ReadIndex, remaining(deadline).min(TRY)).await {
                     Ok(Answer::ReadIndex(index)) => index,
                     _ => None,
                 }
             }
             Leader::Unknown => None,
+        }
+    }
+
+    /// Asks the leader; gives up as soon as this member knows that another one leads, or none: a
+    /// leader that died does not answer any more.
+    async fn ask(
+        &self,
+        id: MemberId,
+        member: &Member,
+        lane: Lane,
+        call: &Call,
+        timeout: Duration,
+    ) -> Result<Answer, CallError> {
+        tokio::select! {
+            answer = self.rpc.call(id, member, lane, call, timeout) => answer,
+            () = self.replaced(id) => Err(CallError::Timeout),
+        }
+    }
+
+    /// Returns once this member does not follow the leader `id` any more.
+    async fn replaced(&self, id: MemberId) {
+        let mut metrics = self.raft.server_metrics();
+        while metrics.borrow_and_update().current_leader == Some(id) {
+            if metrics.changed().await.is_err() {
+                // The raft core has ended; the call's own timeout remains.
+                std::future::pending::<()>().await;
+            }
         }
     }
 

@@ -10,6 +10,9 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
+use openraft::ChangeMembers;
+use openraft::async_runtime::watch::WatchReceiver;
+use openraft::metrics::RaftMetrics;
 use openraft::raft::ReadPolicy;
 
 use crate::error::EngineError;
@@ -17,8 +20,8 @@ use crate::health::{Health, OnFailure};
 use crate::log::rocks::RocksLog;
 use crate::log::{LogCloser, LogStore};
 use crate::machine::{Machine, StateStore};
-use crate::peers::{Network, Rpc, Server, Transport};
 use crate::options::{Formation, Options};
+use crate::peers::{Network, NoPeers, Rpc, Server, Transport};
 use crate::raft::{self, Member, Raft, Types, Vote};
 use crate::read_gate::ReadGate;
 use crate::runtime;
@@ -44,18 +47,31 @@ pub(super) struct Parts {
 }
 
 impl Engine {
+    /// As [`Engine::open_with`], for a store that stays a single member.
+    ///
+    /// # Errors
+    /// As there.
+    pub fn open(options: Options, on_failure: OnFailure) -> Result<Self, EngineError> {
+        Self::open_with(options, Arc::new(NoPeers), on_failure)
+    }
+
     /// Opens the store that `options` describe; makes it when the directory is new. Returns when
-    /// it answers reads and writes. `on_failure` is called at most once, should it fail later.
+    /// it answers reads and writes, or, if it has other members, when it can be elected or led.
+    /// `on_failure` is called at most once, should it fail later.
     ///
     /// # Errors
     /// The directory is taken, foreign, damaged, full or unusable, or an option makes no sense.
     /// Nothing is left open then.
-    pub fn open(options: Options, transport: Arc<dyn Transport>, on_failure: OnFailure) -> Result<Self, EngineError> {
+    pub fn open_with(
+        options: Options,
+        transport: Arc<dyn Transport>,
+        on_failure: OnFailure,
+    ) -> Result<Self, EngineError> {
         let runtime = runtime::handle()?;
         let config = raft::config(&options.timing)
             .map_err(|error| EngineError::InvalidOption { option: "timing", why: error.to_string() })?;
         let health = Arc::new(Health::new(on_failure));
-        let directory = Directory::open(&options.dir, &options.store_id, options.formation)?;
+        let directory = Directory::open_as(&options.dir, &options.store_id, options.formation)?;
         let db = Arc::clone(&directory.db);
         let disk = RocksLog::new(Arc::clone(&db), Arc::clone(&directory.marker));
         let (log, closer) = LogStore::open(disk, &directory.path, &health)?;
@@ -144,6 +160,10 @@ impl Engine {
 }
 
 impl Parts {
+    pub(super) fn discard_aside(&self) -> Result<(), EngineError> {
+        self.directory.discard_aside()
+    }
+
     fn close(self) -> Result<(), EngineError> {
         self.log.join();
         // Tasks of the raft core let go of their handles a moment after it has ended.
@@ -180,6 +200,14 @@ async fn get_ready(raft: &Raft, me: u64, options: &Options, health: &Health) -> 
         .metrics(|metrics| metrics.current_leader == Some(me), "the only member leads")
         .await
         .map_err(|error| failed(&error.to_string()))?;
+    let known = |metrics: &RaftMetrics<Types>| metrics.membership_config.membership().get_node(&me).cloned();
+    let recorded = known(&raft.metrics().borrow_watched());
+    if recorded.is_some_and(|member| member.node != options.node) {
+        // A single member may move to a node of another name; with others, they could not find it.
+        let renamed = BTreeMap::from([(me, Member { node: options.node.clone() })]);
+        let changed = raft.change_membership(ChangeMembers::SetNodes(renamed), true).await;
+        changed.map_err(|error| failed(&error.to_string()))?;
+    }
     let current = raft.ensure_linearizable(ReadPolicy::ReadIndex).await;
     current.map(|_| Some(led.vote)).map_err(|error| failed(&error.to_string()))
 }

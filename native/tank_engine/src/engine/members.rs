@@ -1,16 +1,18 @@
 //! The members of the cluster: who they are, and changing that.
 
 use std::collections::BTreeSet;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use openraft::ChangeMembers;
 use openraft::async_runtime::watch::WatchReceiver;
-use openraft::errors::ClientWriteError;
+use openraft::errors::{ChangeMembershipError, ClientWriteError};
+use openraft::metrics::RaftMetrics;
 use tokio::time::Instant;
 
 use crate::error::EngineError;
 use crate::peers::Change;
-use crate::raft::{MemberId, Raft};
+use crate::raft::{MemberId, Raft, Types};
 use crate::runtime;
 
 use super::Engine;
@@ -42,6 +44,12 @@ pub struct ClusterStatus {
     pub last_log_index: Option<u64>,
     /// `leader`, `follower`, `candidate`, `learner`.
     pub role: &'static str,
+    /// Whether this member was in touch with a majority, by itself or by its leader, a moment ago.
+    pub quorum: bool,
+    /// Frames from other nodes that could not be decoded.
+    pub malformed_frames: u64,
+    /// Frames of other clusters, or for members that are gone.
+    pub foreign_frames: u64,
 }
 
 impl Engine {
@@ -51,6 +59,7 @@ impl Engine {
     /// The store is closed or has failed.
     pub fn cluster(&self) -> Result<ClusterStatus, EngineError> {
         self.check()?;
+        let stats = self.0.leader.rpc.stats();
         let metrics = self.0.raft.metrics();
         let metrics = metrics.borrow_watched();
         let membership = metrics.membership_config.membership();
@@ -68,7 +77,21 @@ impl Engine {
             term: metrics.current_term,
             last_log_index: metrics.last_log_index,
             role: role(metrics.state),
+            quorum: self.in_touch(&metrics),
+            malformed_frames: stats.malformed.load(Ordering::Relaxed),
+            foreign_frames: stats.foreign.load(Ordering::Relaxed),
         })
+    }
+
+    fn in_touch(&self, metrics: &RaftMetrics<Types>) -> bool {
+        let me = self.0.leader.me;
+        let within = self.0.options.timing.vote_embargo();
+        if metrics.state == openraft::ServerState::Leader {
+            let alone = metrics.membership_config.voter_ids().eq([me]);
+            let acked = metrics.last_quorum_acked.as_deref();
+            return alone || acked.is_some_and(|at| crate::engine::watch::age(*at) < within);
+        }
+        metrics.current_leader.is_some() && self.0.peers.heard_from_leader_within(within)
     }
 
     /// Has the leader change the members, and calls `reply` when that is done. Gives up after
@@ -93,10 +116,16 @@ impl Engine {
     }
 
     async fn ask_leader_to(&self, change: Change, deadline: Instant) -> Result<(), EngineError> {
-        if change == Change::Remove(self.0.leader.me) || change == Change::Demote(self.0.leader.me) {
+        let leaves = change == Change::Remove(self.0.leader.me) || change == Change::Demote(self.0.leader.me);
+        if leaves {
             self.0.gate.hold_shut();
         }
-        self.0.leader.change(&change, deadline).await
+        let changed = self.0.leader.change(&change, deadline).await;
+        if leaves && changed.is_err() {
+            // Should the change still come, the raft core stops leading first, and shuts the gate.
+            self.0.gate.release();
+        }
+        changed
     }
 
     async fn give_leadership(&self, to: MemberId, timeout: Duration) -> Result<(), EngineError> {
@@ -111,9 +140,17 @@ impl Engine {
     }
 }
 
+/// As [`change`], until `deadline`; `None` also when it took longer, and then it may still come.
+pub(crate) async fn change_by(raft: &Raft, change: Change, deadline: Instant) -> Option<Result<(), String>> {
+    tokio::time::timeout_at(deadline, self::change(raft, change)).await.ok()?
+}
+
 /// Changes the members through this member's raft core; `None` when it does not lead.
-pub(crate) async fn change(raft: &Raft, change: Change) -> Option<Result<(), String>> {
+async fn change(raft: &Raft, change: Change) -> Option<Result<(), String>> {
+    let gone = |id| raft.metrics().borrow_watched().membership_config.membership().get_node(&id).is_none();
     let changed = match change {
+        // It was removed by an earlier try.
+        Change::Remove(id) if gone(id) => return Some(Ok(())),
         Change::AddLearner(id, member) => raft.add_learner(id, member, true).await,
         Change::Promote(id) => raft.change_membership(ChangeMembers::AddVoterIds(BTreeSet::from([id])), true).await,
         Change::Demote(id) => raft.change_membership(ChangeMembers::RemoveVoters(BTreeSet::from([id])), true).await,
@@ -123,6 +160,8 @@ pub(crate) async fn change(raft: &Raft, change: Change) -> Option<Result<(), Str
         Ok(_) => Some(Ok(())),
         Err(error) => match error.api_error() {
             Some(ClientWriteError::ForwardToLeader(_)) => None,
+            // Another change is not committed yet: after it, this one may be.
+            Some(ClientWriteError::ChangeMembershipError(ChangeMembershipError::InProgress(_))) => None,
             _ => Some(Err(error.to_string())),
         },
     }

@@ -79,11 +79,15 @@ pub(super) async fn follow(
     }
 }
 
+/// How long ago the runtime's instant was.
+pub(super) fn age(instant: InstantOf<Types>) -> Duration {
+    <InstantOf<Types> as openraft::Instant>::now() - instant
+}
+
 /// The runtime's instant as one of the standard library; if anything, earlier.
 fn to_std(instant: InstantOf<Types>) -> Option<Instant> {
     let now = Instant::now();
-    let age = <InstantOf<Types> as openraft::Instant>::now() - instant;
-    now.checked_sub(age)
+    now.checked_sub(age(instant))
 }
 
 fn leadership(metrics: &RaftMetrics<Types>, me: MemberId) -> Leadership {

@@ -18,13 +18,23 @@ pub(crate) enum Call {
     PreVote(VoteRequest<Types>),
     TransferLeader(TransferLeaderRequest<Types>),
     /// A snapshot follows, under this number.
-    SnapshotBegin { transfer: u64, vote: Vote, meta: SnapshotMeta },
+    SnapshotBegin {
+        transfer: u64,
+        vote: Vote,
+        meta: SnapshotMeta,
+    },
     /// A piece of it ([`crate::snapshot::Frame`]).
-    SnapshotFrame { transfer: u64, frame: ByteBuf },
+    SnapshotFrame {
+        transfer: u64,
+        frame: ByteBuf,
+    },
     /// A write that came in at a member that does not lead.
     Write(Request),
-    /// A change of the members, for the leader.
-    Change(Change),
+    /// A change of the members, for the leader, which gives up after that time.
+    Change {
+        change: Change,
+        within_ms: u64,
+    },
     /// Which log index must be applied for a read to be current?
     ReadIndex,
 }

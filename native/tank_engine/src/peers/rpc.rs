@@ -59,6 +59,7 @@ impl Rpc {
         Self { identity, transport, waiting: Mutex::default(), next_id: AtomicU64::new(1), stats: PeerStats::default() }
     }
 
+    /// What came in and was not used.
     pub(crate) fn stats(&self) -> &PeerStats {
         &self.stats
     }

@@ -5,11 +5,11 @@ use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use openraft::errors::ClientWriteError;
-use openraft::raft::ReadPolicy;
+use openraft::raft::{AppendEntriesResponse, ReadPolicy};
 use tokio::sync::mpsc;
 
-use crate::error::EngineError;
 use crate::engine::members;
+use crate::error::EngineError;
 use crate::health::Health;
 use crate::raft::{Raft, SnapshotMeta, Types, Vote};
 use crate::runtime;
@@ -20,6 +20,9 @@ use super::Lane;
 use super::message::{Answer, Call, NotWritten, Written};
 use super::rpc::{Incoming, Rpc};
 
+/// The longest that a change of the members is waited for: catching up can mean a large snapshot.
+const CHANGE_TIMEOUT_MAX: Duration = Duration::from_secs(24 * 60 * 60);
+
 /// The answering side of one member.
 pub(crate) struct Server {
     rpc: Arc<Rpc>,
@@ -29,6 +32,8 @@ pub(crate) struct Server {
     /// Until then no vote is given: this member may have acknowledged a heartbeat just before it
     /// was restarted, and a leader may rest on that.
     no_vote_until: Instant,
+    /// When a leader's entries or heartbeat were last accepted.
+    heard: Mutex<Option<Instant>>,
     /// Calls that are answered one after the other.
     ordered: mpsc::UnboundedSender<(String, Incoming)>,
     /// The snapshot that is coming in. A new one ends the one before.
@@ -54,7 +59,8 @@ impl Server {
         let no_vote_until = Instant::now() + leader_lease;
         let (ordered, mut calls) = mpsc::unbounded_channel::<(String, Incoming)>();
         let receiving = Mutex::new(None);
-        let server = Arc::new(Self { rpc, raft, dir, health, no_vote_until, ordered, receiving });
+        let server =
+            Arc::new(Self { rpc, raft, dir, health, no_vote_until, heard: Mutex::new(None), ordered, receiving });
         // Weak: it ends with the server.
         let weak = Arc::downgrade(&server);
         runtime::spawn("peer-snapshot", Arc::clone(&server.health), async move {
@@ -64,6 +70,11 @@ impl Server {
             }
         });
         server
+    }
+
+    /// Whether a leader was heard from a moment ago.
+    pub(crate) fn heard_from_leader_within(&self, within: Duration) -> bool {
+        lock(&self.heard).is_some_and(|at| at.elapsed() < within)
     }
 
     /// Takes a frame that `node` sent. Never blocks.
@@ -86,7 +97,13 @@ impl Server {
 
     async fn answer(&self, call: Call) -> Answer {
         match call {
-            Call::Append(request) => or_failed(self.raft.append_entries(request).await, Answer::Append),
+            Call::Append(request) => {
+                let appended = self.raft.append_entries(request).await;
+                if matches!(&appended, Ok(response) if !matches!(response, AppendEntriesResponse::HigherVote(_))) {
+                    *lock(&self.heard) = Some(Instant::now());
+                }
+                or_failed(appended, Answer::Append)
+            }
             Call::Vote(_) | Call::PreVote(_) if Instant::now() < self.no_vote_until => {
                 Answer::Failed("this member was just started and does not vote yet".to_owned())
             }
@@ -98,7 +115,10 @@ impl Server {
             Call::SnapshotBegin { transfer, vote, meta } => self.begin_snapshot(transfer, vote, meta),
             Call::SnapshotFrame { transfer, frame } => self.take_frame(transfer, &frame).await,
             Call::Write(request) => Answer::Write(write(&self.raft, request).await),
-            Call::Change(change) => Answer::Change(members::change(&self.raft, change).await),
+            Call::Change { change, within_ms } => {
+                let deadline = tokio::time::Instant::now() + Duration::from_millis(within_ms).min(CHANGE_TIMEOUT_MAX);
+                Answer::Change(members::change_by(&self.raft, change, deadline).await)
+            }
             Call::ReadIndex => {
                 let read = self.raft.get_read_linearizer(ReadPolicy::ReadIndex).await;
                 Answer::ReadIndex(read.ok().map(|read| read.read_log_id().index()))

@@ -15,7 +15,8 @@ use crate::options::Formation;
 /// The layout of the directory and of all in it that this release writes. It reads this one only.
 pub const FORMAT_VERSION: u32 = 1;
 
-const FILE: &str = "FORMAT";
+/// The file's name.
+pub(super) const FILE: &str = "FORMAT";
 const FIRST_LINE: &str = "tank_store";
 
 /// Who a member is.

@@ -6,12 +6,14 @@
 //! <dir>/SYNCED   how far the log was synced: tells that a database lost its end    (marker.rs)
 //! <dir>/db/      RocksDB                                                           (rocks.rs)
 //! <dir>/incoming/  parts of a snapshot that is being received; emptied at open
+//! <dir>/.aside/  the member that was here before, while a new one joins a cluster  (aside.rs)
 //! ```
 
 pub mod format;
 pub mod marker;
 pub mod rocks;
 
+mod aside;
 mod claim;
 
 use std::fs;
@@ -42,18 +44,32 @@ pub struct Directory {
 }
 
 impl Directory {
+    /// As [`Directory::open_as`]; a new one is a new cluster's.
+    ///
+    /// # Errors
+    /// As there.
+    pub fn open(path: &Path, store_id: &str) -> Result<Self, EngineError> {
+        Self::open_as(path, store_id, Formation::NewCluster)
+    }
+
     /// Opens `path` for the store `store_id`; makes it, as `formation` says, when it is missing or
-    /// empty.
+    /// empty. A member that joins a cluster sets the one aside that is there; it comes back at the
+    /// next open, unless [`Directory::discard_aside`] was called.
     ///
     /// # Errors
     /// The directory is locked, is no store's or another's, is of a newer format, damaged, full,
     /// or cannot be used at all.
-    pub fn open(path: &Path, store_id: &str, formation: Formation) -> Result<Self, EngineError> {
+    pub fn open_as(path: &Path, store_id: &str, formation: Formation) -> Result<Self, EngineError> {
         check_store_id(store_id)?;
         let identity = || Identity::of_new(store_id, formation);
         make_dir(path)?;
         let path = path.canonicalize().map_err(|error| EngineError::from_io(path, &error))?;
         let claim = Claim::take(&path)?;
+        aside::settle(&path)?;
+        if let (Formation::Joining { .. }, Some(present)) = (formation, Format::read(&path)?) {
+            present.check_store(store_id)?;
+            aside::set_aside(&path)?;
+        }
         match Format::read(&path)? {
             None => {
                 check_unused(&path)?;
@@ -92,6 +108,27 @@ impl Directory {
             return Err(EngineError::Corrupt { what: "format", detail });
         }
         Ok(Self { path, identity, db: Arc::new(db), marker: Arc::new(marker), claim })
+    }
+
+    /// Discards the member that was set aside: the new one has taken its place.
+    ///
+    /// # Errors
+    /// What the file system says.
+    pub fn discard_aside(&self) -> Result<(), EngineError> {
+        aside::discard(&self.path)
+    }
+
+    /// Removes all that a store keeps in `path`, which must not be open. The directory stays.
+    ///
+    /// # Errors
+    /// It is in use, holds another store, or what the file system says.
+    pub fn erase(path: &Path, store_id: &str) -> Result<(), EngineError> {
+        let path = path.canonicalize().map_err(|error| EngineError::from_io(path, &error))?;
+        let _claim = Claim::take(&path)?;
+        if let Some(format) = Format::read(&path)? {
+            format.check_store(store_id)?;
+        }
+        aside::erase(&path)
     }
 
     /// Bytes on the disk of everything in the directory.
