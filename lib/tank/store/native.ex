@@ -98,6 +98,9 @@ defmodule Tank.Store.Native do
   @spec transfer_leader(store, reference, non_neg_integer, non_neg_integer) :: {:ok, call} | {:error, reason}
   def transfer_leader(_store, _ref, _to, _timeout_ms), do: nif()
 
+  @spec peer_lost(store, String.t()) :: :ok
+  def peer_lost(_store, _node), do: nif()
+
   @spec link :: link
   def link, do: nif()
 

@@ -9,8 +9,10 @@ defmodule Tank.Store.Options do
     {:in_flight_max, :positive, 50_000, "writes that may be in flight; more are refused with `:overloaded`"},
     {:in_flight_bytes_max, :positive, 256 * @megabyte, "bytes of values that they may hold"},
     {:value_bytes_max, :positive, 16 * @megabyte, "the largest value, in bytes of its external term format"},
-    {:heartbeat_ms, :positive, 60, "milliseconds between two heartbeats of a leader"},
-    {:election_ms, :positive, 300, "milliseconds without a heartbeat, up to twice as many, before an election"},
+    {:heartbeat_ms, :positive, 50, "milliseconds between two heartbeats of a leader"},
+    {:election_ms, :positive, 150,
+     "milliseconds; a member stands for election when it hears nothing from a leader for three to four times as long, " <>
+       "or for twice as long once the connection is lost"},
     {:snapshot_after, :positive, 20_000, "log entries after which older ones may be dropped"},
     {:log_keep, :positive, 10_000, "dropped log entries that are kept for members that lag"},
     {:purge_batch, :positive, 5_000, "log entries dropped at a time"}

@@ -11,7 +11,7 @@ defmodule Tank.Store.Peers do
 
   use GenServer
 
-  alias Tank.Store.{Names, Native, Relay}
+  alias Tank.Store.{Names, Native, Relay, Running}
 
   # A node that refuses is asked again at once; one that does not answer holds up only the process that connects.
   @connect_again_ms 500
@@ -46,7 +46,11 @@ defmodule Tank.Store.Peers do
     if Map.has_key?(state.connecting, node), do: {:noreply, connected(node, state)}, else: {:noreply, state}
   end
 
-  def handle_info({:nodedown, node, _info}, state), do: {:noreply, disconnected(node, state)}
+  def handle_info({:nodedown, node, _info}, state) do
+    with {:ok, store} <- Running.fetch(state.store_id), do: Native.peer_lost(store, Atom.to_string(node))
+    {:noreply, disconnected(node, state)}
+  end
+
   # A relay noticed it, and its message may have overtaken the node's return.
   def handle_info({:disconnected, node}, state) do
     if node in Node.list(:connected), do: {:noreply, state}, else: {:noreply, disconnected(node, state)}

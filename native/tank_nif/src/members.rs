@@ -50,6 +50,13 @@ fn transfer_leader<'a>(
     Ok((atoms::ok(), call).encode(env))
 }
 
+/// Tells the engine that the connection to a node was lost.
+#[rustler::nif]
+fn peer_lost(store: &Store, node: &str) -> Atom {
+    store.engine.peer_lost(node);
+    atoms::ok()
+}
+
 fn change(term: Term<'_>) -> NifResult<Change> {
     if let Ok((kind, id, node)) = term.decode::<(Atom, u64, String)>() {
         return if kind == atoms::add_learner() {

@@ -1,6 +1,7 @@
 //! The members of the cluster: who they are, and changing that.
 
 use std::collections::BTreeSet;
+use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
@@ -14,9 +15,13 @@ use crate::error::EngineError;
 use crate::peers::Change;
 use crate::raft::{MemberId, Raft, Types};
 use crate::runtime;
+use crate::storage::format::random_id;
 
 use super::Engine;
 use super::calls::Reply;
+
+/// A round of votes takes a few milliseconds between nodes of one network.
+const HEAD_START_MS: u64 = 40;
 
 /// A member, as this one knows it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -91,7 +96,31 @@ impl Engine {
             let acked = metrics.last_quorum_acked.as_deref();
             return alone || acked.is_some_and(|at| crate::engine::watch::age(*at) < within);
         }
-        metrics.current_leader.is_some() && self.0.peers.heard_from_leader_within(within)
+        metrics.current_leader.is_some() && self.0.peers.heard_from_leader().is_some_and(|at| at.elapsed() < within)
+    }
+
+    /// The connection to `node` was lost. If the leader runs there, this member stands for election
+    /// as soon as nobody can rest on that leader's lease any more, without the time that it would
+    /// otherwise give a late heartbeat.
+    pub fn peer_lost(&self, node: &str) {
+        let Ok(cluster) = self.cluster() else { return };
+        let lost = cluster.members.iter().find(|member| Some(member.id) == cluster.leader && member.node == node);
+        let Some(leader) = lost.map(|member| member.id).filter(|id| *id != self.0.leader.me) else { return };
+        let engine = self.clone();
+        runtime::spawn("peer-lost", Arc::clone(&self.0.health), async move { engine.succeed(leader).await });
+    }
+
+    async fn succeed(&self, leader: MemberId) {
+        let follows = || self.0.raft.server_metrics().borrow_watched().current_leader == Some(leader);
+        let Some(heard) = self.0.peers.heard_from_leader() else { return };
+        // Somebody asks first, and mostly wins: who asks at the same moment splits the votes.
+        let jitter = random_id().unwrap_or_default() % HEAD_START_MS;
+        let until = heard + self.0.options.timing.vote_embargo() + Duration::from_millis(5 + jitter);
+        tokio::time::sleep_until(until.into()).await;
+        if follows() && self.0.peers.heard_from_leader() == Some(heard) && self.check().is_ok() {
+            // With a pre-vote: others may well hear the leader.
+            let _ = self.0.raft.trigger().elect(true).await;
+        }
     }
 
     /// Has the leader change the members, and calls `reply` when that is done. Gives up after

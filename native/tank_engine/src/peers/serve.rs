@@ -72,9 +72,9 @@ impl Server {
         server
     }
 
-    /// Whether a leader was heard from a moment ago.
-    pub(crate) fn heard_from_leader_within(&self, within: Duration) -> bool {
-        lock(&self.heard).is_some_and(|at| at.elapsed() < within)
+    /// When a leader was last heard from, since this member was started.
+    pub(crate) fn heard_from_leader(&self) -> Option<Instant> {
+        *lock(&self.heard)
     }
 
     /// Takes a frame that `node` sent. Never blocks.
