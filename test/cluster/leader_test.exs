@@ -85,4 +85,45 @@ defmodule Tank.Store.Cluster.LeaderTest do
     assert cluster(third, :wait_for_leader, [{store(), :"nobody@127.0.0.1"}, 500]) == {:error, :nodedown}
     assert get(next, "k") == {:ok, 2}
   end
+
+  test "a survivor of a lost quorum goes on alone, when it is told to, and grows again", %{tmp_dir: dir} do
+    [a, b, c] = start_cluster(dir, 3)
+    for n <- 1..20, do: {:ok, _} = put(a, "k#{n}", n)
+    assert {:error, {:tank, :quorum_is_there, %{}}} = cluster(a, :force_new_cluster, [store()])
+    for peer <- [b, c], do: kill_node(peer)
+    assert cluster(a, :force_new_cluster, [store(), [timeout: 4_000]]) == :ok
+    assert {:ok, _} = put(a, "k1", :alone)
+    assert cluster(a, :nodes, [store()]) == {:ok, [a.node]}
+    for n <- 2..20, do: assert(get(a, "k#{n}") == {:ok, n})
+
+    # One of the lost comes back as what it was, and joins.
+    b = restart_node(b)
+    assert cluster(b, :join, [store(), a.node, 1_000]) == {:error, :timeout}
+    assert cluster(b, :force_new_cluster, [store(), [timeout: 4_000]]) == :ok
+    assert cluster(b, :join, [store(), a.node, 30_000]) == :ok
+    assert get(b, "k1") == {:ok, :alone}
+    await_agreement([a, b])
+  end
+
+  test "subscribers hear of leaders, members and the quorum", %{tmp_dir: dir} do
+    peers = start_cluster(dir, 3)
+    leader = await_leader(peers)
+    [other, third] = peers -- [leader]
+    :ok = call(other, Tank.Store.ClusterCase, :start_subscriber, [])
+    kill_node(leader)
+    heard = fn -> call(other, Tank.Store.ClusterCase, :heard, []) end
+    all = Enum.sort(for peer <- peers, do: {store(), peer.node})
+    assert eventually("the first state", fn -> {:members, all} in heard.() and {:quorum, :ok} in heard.() end)
+
+    new =
+      eventually("another leader", fn ->
+        Enum.find_value(heard.(), fn event ->
+          match?({:leader, node, _term} when node not in [nil, leader.node], event) and elem(event, 1)
+        end)
+      end)
+
+    assert new in [other.node, third.node]
+    kill_node(third)
+    assert eventually("the quorum to be lost", fn -> {:quorum, :lost} in heard.() end)
+  end
 end

@@ -131,6 +131,39 @@ defmodule Tank.Store.ClusterCase do
   end
 
   @doc false
+  # Collects the events of the store.
+  def start_subscriber do
+    test = self()
+
+    spawn(fn ->
+      Process.register(self(), :subscriber)
+      :ok = Cluster.subscribe(@store)
+      send(test, :subscribed)
+      collect([])
+    end)
+
+    receive do: (:subscribed -> :ok)
+  end
+
+  @doc false
+  def heard do
+    ref = make_ref()
+    send(:subscriber, {:heard, self(), ref})
+    receive do: ({^ref, events} -> events)
+  end
+
+  defp collect(events) do
+    receive do
+      {:store_cluster, @store, event} ->
+        collect([event | events])
+
+      {:heard, pid, ref} ->
+        send(pid, {ref, events})
+        collect(events)
+    end
+  end
+
+  @doc false
   # Writes "<prefix>-<n>" one after the other until `stop_writer/1`.
   def start_writer(prefix) do
     spawn(fn ->

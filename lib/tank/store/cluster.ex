@@ -37,7 +37,7 @@ defmodule Tank.Store.Cluster do
   require Logger
 
   alias Tank.Store.{Call, Deadline, Error, Events, Instance, Join, Leave, Membership, Native, Options}
-  alias Tank.Store.{Remote, Running, Server}
+  alias Tank.Store.{Recovery, Remote, Running, Server}
 
   @timeout 5_000
 
@@ -226,6 +226,25 @@ defmodule Tank.Store.Cluster do
 
   @spec reset(store_id, timeout) :: :ok | {:error, term}
   def reset(store_id, timeout) when is_atom(store_id), do: Leave.reset(store_id, Deadline.in_ms(timeout))
+
+  @doc """
+  Makes this node's member, with all it holds, the only member of a new cluster: the way out when a majority is lost
+  **for good**.
+
+  What only the lost members held is lost, acknowledged or not. The other members of the old cluster, should any come
+  back, are no part of the new one; a majority of them would go on as the old cluster, apart from this one. To take one
+  in, erase its directory, or call this there too, and let it `join/2`.
+
+  Refuses while a majority answers: `{:tank, :quorum_is_there, %{store_id: _}}`. Options: `force: true` does it all the
+  same; `:timeout`, which is also how long the majority is asked for.
+
+      iex> Tank.Store.Cluster.force_new_cluster(:never_started)
+      {:error, {:tank, :not_a_tank_store, %{store_id: :never_started}}}
+  """
+  @spec force_new_cluster(store_id, force: boolean, timeout: timeout) :: :ok | {:error, term}
+  def force_new_cluster(store_id, options \\ []) when is_atom(store_id) do
+    Recovery.force_new_cluster(store_id, options[:force] || false, Deadline.in_ms(options[:timeout] || @timeout))
+  end
 
   @doc """
   The members of the cluster, sorted: `{:ok, [{store_id, node}]}`. One that is down stays listed.

@@ -5,6 +5,7 @@ defmodule Tank.Store.Server do
   #     opening --ok--> open --engine fails--> stops, is started again by its supervisor
   #        |             | |---owner dies------> the whole instance is stopped
   #        |             | +---join--> opens a new member, or the old one again (Tank.Store.Join)
+  #        |             +---go_alone--> opens the same member as a cluster of its own
   #        +--error--> does not start, with the reason
 
   use GenServer, shutdown: 30_000
@@ -52,6 +53,15 @@ defmodule Tank.Store.Server do
     :exit, _gone -> {:error, :noproc}
   end
 
+  @doc "Makes the store, with all it holds, the only member of a cluster of its own."
+  @spec go_alone(atom, timeout) :: :ok | {:error, term}
+  def go_alone(store_id, timeout) do
+    GenServer.call(name(store_id), :go_alone, timeout)
+  catch
+    :exit, {:timeout, _call} -> {:error, :timeout}
+    :exit, _gone -> {:error, :noproc}
+  end
+
   @doc "The ids of the running stores."
   @spec store_ids :: [atom]
   def store_ids, do: Registry.select(Names, [{{{:dir, :"$1"}, :_, :_}, [], [:"$1"]}])
@@ -88,6 +98,19 @@ defmodule Tank.Store.Server do
       {:error, reason} ->
         publish(state.config.store_id, state.store)
         {:reply, {:error, reason}, state}
+    end
+  end
+
+  def handle_call(:go_alone, _from, %{config: config} = state) do
+    close(config, state.store)
+
+    case Native.open(config |> Options.to_native() |> Map.put(:alone, true), state.link) do
+      {:ok, store} ->
+        publish(config.store_id, store)
+        {:reply, :ok, %{state | store: store}}
+
+      {:error, reason} ->
+        open_again(Error.public(reason), state)
     end
   end
 
@@ -161,7 +184,7 @@ defmodule Tank.Store.Server do
         {:reply, {:error, reason}, %{state | store: store}}
 
       {:error, error} ->
-        warn("opening the store after a failed join", config, error)
+        warn("opening the store as it was", config, error)
         {:stop, {:shutdown, Error.from_native(error)}, {:error, reason}, state}
     end
   end

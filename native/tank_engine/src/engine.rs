@@ -5,6 +5,7 @@
 //! read  --> view, while the read gate is open; otherwise after a round through the raft core
 //! ```
 
+mod alone;
 mod calls;
 mod ingress;
 mod leader;

@@ -36,6 +36,12 @@ pub enum Formation {
         /// The id that it will be taken in with; never used before.
         member_id: u64,
     },
+    /// The only member of a cluster of its own, whatever it was a member of: for when the quorum
+    /// of that is lost for good.
+    Alone {
+        /// The new cluster's id.
+        cluster_id: u64,
+    },
 }
 
 /// Raft's times and log retention.

@@ -99,6 +99,7 @@ rustler::atoms! {
 
     // The cluster.
     joining,
+    alone,
     id,
     members,
     voter,

@@ -224,6 +224,37 @@ fn a_dead_member_is_removed_and_a_new_one_takes_its_node() {
     cluster.agree();
 }
 
+#[test]
+fn a_survivor_of_a_lost_quorum_goes_on_alone_with_all_it_has() {
+    let mut cluster = Cluster::of(3);
+    let survivor = (cluster.leader() + 1) % 3;
+    for i in 0..50u8 {
+        put(cluster.engine(survivor), &format!("k{i}"), &[i]).unwrap();
+    }
+    let before = cluster.engine(survivor).identity().clone();
+    for node in 0..3 {
+        cluster.stop(node);
+    }
+    let cluster_id = random_id().unwrap();
+    cluster.start(survivor, Formation::Alone { cluster_id });
+    let alone = cluster.engine(survivor);
+    assert_eq!((alone.identity().cluster_id, alone.identity().member_id), (cluster_id, before.member_id));
+    assert_eq!(alone.cluster().unwrap().members.len(), 1);
+    for i in 0..50u8 {
+        assert_eq!(get(alone, &format!("k{i}")).unwrap().unwrap()[..], [i]);
+    }
+    put(alone, "k0", b"later").unwrap();
+    // The others, should they come back, cannot reach it; nor take its place.
+    for node in (0..3).filter(|node| *node != survivor) {
+        cluster.start(node, Formation::NewCluster);
+    }
+    put(cluster.engine(survivor), "k1", b"later").unwrap();
+    cluster.stop(survivor);
+    cluster.start(survivor, Formation::NewCluster);
+    assert_eq!(get(cluster.engine(survivor), "k1").unwrap().unwrap(), "later");
+    assert_eq!(cluster.engine(survivor).cluster().unwrap().members.len(), 1);
+}
+
 impl Cluster {
     fn leader_among_running(&self) -> usize {
         eventually("a leader among the running", || {

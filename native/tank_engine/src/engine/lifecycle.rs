@@ -32,7 +32,7 @@ use crate::view::Published;
 
 use super::ingress::Ingress;
 use super::leader::LeaderClient;
-use super::{Engine, Inner, watch};
+use super::{Engine, Inner, alone, watch};
 
 /// How long the only member may take to elect itself and to replay its log.
 const READY_TIMEOUT: Duration = Duration::from_secs(120);
@@ -74,6 +74,9 @@ impl Engine {
         let directory = Directory::open_as(&options.dir, &options.store_id, options.formation)?;
         let db = Arc::clone(&directory.db);
         let disk = RocksLog::new(Arc::clone(&db), Arc::clone(&directory.marker));
+        if let Formation::Alone { .. } = options.formation {
+            alone::end_log(&disk, directory.identity.member_id, &options.node)?;
+        }
         let (log, closer) = LogStore::open(disk, &directory.path, &health)?;
         let log_stats = log.stats();
         let rpc = Arc::new(Rpc::new(directory.identity.clone(), transport));
@@ -189,7 +192,7 @@ async fn get_ready(raft: &Raft, me: u64, options: &Options, health: &Health) -> 
         }
         // Nobody else can lead: waiting for the election timeout would be for nothing.
         raft.trigger().elect(false).await.map_err(fatal)?;
-    } else if options.formation == Formation::NewCluster {
+    } else if !matches!(options.formation, Formation::Joining { .. }) {
         let members = BTreeMap::from([(me, Member { node: options.node.clone() })]);
         raft.initialize(members).await.map_err(|error| failed(&error.to_string()))?;
     } else {

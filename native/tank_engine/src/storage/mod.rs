@@ -84,7 +84,11 @@ impl Directory {
             }
             Some(format) => {
                 format.check_store(store_id)?;
-                Self::open_existing(path, format.identity, claim)
+                let mut identity = format.identity;
+                if let Formation::Alone { cluster_id } = formation {
+                    identity = rename_cluster(&path, identity, cluster_id)?;
+                }
+                Self::open_existing(path, identity, claim)
             }
         }
     }
@@ -154,6 +158,21 @@ impl Directory {
         drop(claim);
         synced.and(marked)
     }
+}
+
+/// Gives a member's cluster a new id. Interrupted, it has to be done again: the directory is
+/// refused until then.
+fn rename_cluster(path: &Path, identity: Identity, cluster_id: u64) -> Result<Identity, EngineError> {
+    let renamed = Identity { cluster_id, ..identity };
+    let db = rocks::open(path, false)?;
+    let found = rocks::read_identity(&db)?;
+    if (&found.store_id, found.member_id) != (&renamed.store_id, renamed.member_id) {
+        let detail = format!("FORMAT says member {}, the database says {found:?}", renamed.member_id);
+        return Err(EngineError::Corrupt { what: "format", detail });
+    }
+    rocks::write_identity(&db, &renamed).map_err(|error| EngineError::from_rocks(path, &error))?;
+    Format { stage: Stage::Ready, identity: renamed.clone() }.write(path)?;
+    Ok(renamed)
 }
 
 /// The folder for the parts of a snapshot that is being received.
