@@ -5,7 +5,7 @@ defmodule Tank.Store.Call do
   # A write is handed over to the engine, which answers with a message `{ref, answer}`. A caller that stops waiting
   # takes the call back, so that no message can come later.
 
-  alias Tank.Store.{Error, Native, Room, Running}
+  alias Tank.Store.{Deadline, Error, Native, Room, Running}
 
   # Copying this much into the engine takes 50 microseconds; more is left to a dirty scheduler.
   @large_bytes 256 * 1024
@@ -55,27 +55,25 @@ defmodule Tank.Store.Call do
   @doc "Waits until the store answers linearizable reads."
   @spec await_readable(Native.store(), timeout) :: :ok | {:error, Error.reason()}
   def await_readable(store, timeout) do
+    request(&Native.await_readable(store, &1, &2), timeout)
+  end
+
+  @doc "Makes a call that is answered by message: `start` gets the reference, and how long the engine may try."
+  @spec request((reference, non_neg_integer -> {:ok, Native.call()} | {:error, Error.reason()}), timeout) :: term
+  def request(start, timeout) do
     ref = make_ref()
 
-    case Native.await_readable(store, ref, engine_timeout(timeout)) do
+    case start.(ref, engine_timeout(timeout)) do
       {:ok, call} -> await(ref, call, timeout)
       {:error, reason} -> {:error, Error.public(reason)}
     end
   end
 
-  defp submit(store, kind, key, payload, condition, timeout) do
-    ref = make_ref()
+  defp submit(store, kind, key, payload, condition, timeout) when byte_size(payload) > @large_bytes,
+    do: request(&Native.write_large(store, &1, kind, key, payload, condition, &2), timeout)
 
-    submitted =
-      if byte_size(payload) > @large_bytes,
-        do: Native.write_large(store, ref, kind, key, payload, condition),
-        else: Native.write(store, ref, kind, key, payload, condition)
-
-    case submitted do
-      {:ok, call} -> await(ref, call, timeout)
-      {:error, reason} -> {:error, Error.public(reason)}
-    end
-  end
+  defp submit(store, kind, key, payload, condition, timeout),
+    do: request(&Native.write(store, &1, kind, key, payload, condition, &2), timeout)
 
   defp await(ref, call, timeout) do
     receive do
@@ -126,7 +124,8 @@ defmodule Tank.Store.Call do
     end
   end
 
-  # The engine gives up a moment later than the caller, who then knows that it was the time.
+  # The engine gives up a moment before the caller: it knows whether something was written or surely not, the caller
+  # would only know that the time is over.
   defp engine_timeout(:infinity), do: 24 * 60 * 60 * 1000
-  defp engine_timeout(timeout), do: timeout + 100
+  defp engine_timeout(timeout), do: timeout - Deadline.margin(timeout)
 end

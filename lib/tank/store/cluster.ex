@@ -1,6 +1,6 @@
 defmodule Tank.Store.Cluster do
   @moduledoc """
-  Starts and stops stores, and says how they are.
+  Starts and stops stores, joins them to clusters, and says how they are.
 
   A store is known by its id, an atom, and lives in a directory of its own. It runs under this library's supervisor:
   it outlives the process that started it, until `stop/1`.
@@ -14,6 +14,16 @@ defmodule Tank.Store.Cluster do
       iex> File.rm_rf!(dir) |> is_list()
       true
 
+  ## Clusters
+
+  Stores of the same id on several nodes can form a cluster: `join/2` makes a store a member of another node's cluster.
+  Then every member takes writes and linearizable reads, a write that was acknowledged is on the disks of a majority,
+  and the store goes on while a majority of the voting members is alive and connected. A member is written
+  `{store_id, node}`; members talk over Erlang distribution.
+
+  With three or more nodes, start Erlang with `-kernel prevent_overlapping_partitions false`: otherwise a single broken
+  connection makes `:global` cut nodes off that could still talk, and a cluster lose a quorum that it need not lose.
+
   Functions without a store id are about the default store (`get_default_store_id/0`). Timeouts are in milliseconds,
   5,000 unless given, and may be `:infinity`.
 
@@ -26,7 +36,8 @@ defmodule Tank.Store.Cluster do
 
   require Logger
 
-  alias Tank.Store.{Call, Error, Instance, Native, Options, Running, Server}
+  alias Tank.Store.{Call, Deadline, Error, Events, Instance, Join, Leave, Membership, Native, Options}
+  alias Tank.Store.{Recovery, Remote, Running, Server}
 
   @timeout 5_000
 
@@ -35,6 +46,8 @@ defmodule Tank.Store.Cluster do
 
   @type store_id :: atom
   @type data_dir_or_system :: String.t() | charlist | atom
+  @type member :: {store_id, node}
+  @type query_options :: timeout | %{optional(:timeout | :favor) => term} | keyword
   @type config :: store_id | %{required(:cluster_name) => store_id, optional(atom) => term}
 
   @doc """
@@ -102,18 +115,24 @@ defmodule Tank.Store.Cluster do
   @doc """
   Waits until a store has a leader and this node answers reads. May be called before the store is started.
 
-  Takes a store id or `{store_id, node}` with this node. Errors: `:noproc` when the store does not run by then,
-  `:timeout` when it runs and has no leader.
+  Takes a store id, or `{store_id, node}` to ask another node. Errors: `:noproc` when the store does not run by then,
+  `:timeout` when it runs and has no leader, `:nodedown` when the node cannot be asked.
 
       iex> Tank.Store.Cluster.wait_for_leader(:never_started, 50)
       {:error, :noproc}
   """
-  @spec wait_for_leader(store_id | {store_id, node}, timeout) :: :ok | {:error, term}
+  @spec wait_for_leader(store_id | {store_id, node}, timeout) :: :ok | {:error, :noproc | :timeout | :nodedown}
   def wait_for_leader(store_id_or_member \\ get_default_store_id(), timeout \\ @timeout)
   def wait_for_leader({store_id, node}, timeout) when node == node(), do: wait_for_leader(store_id, timeout)
 
+  def wait_for_leader({store_id, node}, timeout) when is_atom(store_id) and is_atom(node) do
+    deadline = Deadline.in_ms(timeout)
+    args = [store_id, Deadline.remaining(Deadline.before(deadline))]
+    Remote.call(node, __MODULE__, :wait_for_leader, args, deadline)
+  end
+
   def wait_for_leader(store_id, timeout) when is_atom(store_id) do
-    wait_until_leader(store_id, deadline(timeout))
+    wait_until_leader(store_id, Deadline.in_ms(timeout))
   end
 
   @doc """
@@ -131,19 +150,233 @@ defmodule Tank.Store.Cluster do
   | `applied_index` | index of the last applied log entry |
   | `digest` | a hash of all entries: equal on members with equal entries |
   | `readable` | whether linearizable reads are answered from memory |
+  | `role` | `:leader`, `:follower`, `:candidate` or `:learner` |
+  | `term`, `leader` | the raft term, and the node of the leader that this member follows, or nil |
+  | `last_log_index` | index of the last log entry here |
+  | `quorum` | whether this member was in touch with a majority a moment ago |
+  | `members` | a map for each: `node`, `role` (`:leader`, `:voter`, `:learner`), `member_id`, and, as only a leader knows, `lag`: log entries that it does not have yet |
+  | `malformed_frames`, `foreign_frames` | messages of other nodes that were dropped: not decodable, or not for this member |
 
       iex> Tank.Store.Cluster.status(:never_started)
       {:error, :noproc}
   """
   @spec status(store_id) :: {:ok, map} | {:error, Error.reason()}
   def status(store_id \\ get_default_store_id()) when is_atom(store_id) do
-    with {:ok, store} <- Running.fetch(store_id), {:ok, dir} <- Server.data_dir(store_id) do
+    with {:ok, store} <- Running.fetch(store_id),
+         {:ok, dir} <- Server.data_dir(store_id),
+         {:ok, cluster} <- Membership.status(store_id) do
       case Native.status(store) do
-        {:ok, status} -> {:ok, Map.merge(status, %{store_id: store_id, data_dir: dir})}
+        {:ok, status} -> {:ok, status |> Map.merge(cluster) |> Map.merge(%{store_id: store_id, data_dir: dir})}
         {:error, reason} -> {:error, Error.public(reason)}
       end
     end
   end
+
+  @doc """
+  Makes a store of this node a member of the cluster that `node` is in.
+
+  The local store, which must be running, **loses its data**, and gets the cluster's: as a learner first, then, when it
+  has caught up, as a voter; then this returns. The data goes only when the cluster has taken the member in: after any
+  error, the store runs on with what it had. While it joins, calls on the store give `:noproc`.
+
+  A store that is a member of a cluster already leaves that one first, also when it is the same one. Should the rest
+  fail then, its data stays and it is a member of none; join again. Joining one's own node does nothing.
+
+  The arguments are a node, or `{store_id, node}`, or a store id and a node, each with an optional timeout. The fourth
+  argument takes `role: :learner` for a member that gets everything and never votes (`promote/3`).
+
+  Errors: `{:tank, :not_a_tank_store, %{store_id: _}}` when the local store does not run,
+  `{:tank, :failed_to_join_remote_node, %{store_id: _, node: _}}` when the node cannot be reached, `:noproc` when the
+  store does not run there, `:timeout`; `{:tank, :cluster_has_other_members, _}` when another node joined this one
+  meanwhile.
+
+      iex> Tank.Store.Cluster.join(:never_started, :"tank@nowhere")
+      {:error, {:tank, :not_a_tank_store, %{store_id: :never_started}}}
+  """
+  @spec join(node | member) :: :ok | {:error, term}
+  def join(node_or_member), do: join(node_or_member, @timeout)
+
+  @spec join(store_id, node) :: :ok | {:error, term}
+  @spec join(node | member, timeout) :: :ok | {:error, term}
+  def join({store_id, node}, timeout), do: join(store_id, node, timeout)
+
+  def join(node, timeout) when is_integer(timeout) or timeout == :infinity,
+    do: join(get_default_store_id(), node, timeout)
+
+  def join(store_id, node), do: join(store_id, node, @timeout)
+
+  @spec join(store_id, node, timeout, role: :voter | :learner) :: :ok | {:error, term}
+  def join(store_id, node, timeout, options \\ []) when is_atom(store_id) and is_atom(node) do
+    Join.join(store_id, node, role!(options), Deadline.in_ms(timeout))
+  end
+
+  @doc """
+  Leaves the cluster, and erases the store: it ends stopped, and its directory empty. The others go on without it.
+
+  Takes a store id, a timeout, or both. Without a majority of the members that answers it gives `{:error, :timeout}`,
+  and the store runs on as it was.
+
+      iex> Tank.Store.Cluster.reset(:never_started)
+      {:error, {:tank, :not_a_tank_store, %{store_id: :never_started}}}
+  """
+  @spec reset(store_id | timeout) :: :ok | {:error, term}
+  def reset(store_id_or_timeout \\ get_default_store_id())
+  def reset(timeout) when is_integer(timeout) or timeout == :infinity, do: reset(get_default_store_id(), timeout)
+  def reset(store_id), do: reset(store_id, @timeout)
+
+  @spec reset(store_id, timeout) :: :ok | {:error, term}
+  def reset(store_id, timeout) when is_atom(store_id), do: Leave.reset(store_id, Deadline.in_ms(timeout))
+
+  @doc """
+  Makes this node's member, with all it holds, the only member of a new cluster: the way out when a majority is lost
+  **for good**.
+
+  What only the lost members held is lost, acknowledged or not. The other members of the old cluster, should any come
+  back, are no part of the new one; a majority of them would go on as the old cluster, apart from this one. To take one
+  in, erase its directory, or call this there too, and let it `join/2`.
+
+  Refuses while a majority answers: `{:tank, :quorum_is_there, %{store_id: _}}`. Options: `force: true` does it all the
+  same; `:timeout`, which is also how long the majority is asked for.
+
+      iex> Tank.Store.Cluster.force_new_cluster(:never_started)
+      {:error, {:tank, :not_a_tank_store, %{store_id: :never_started}}}
+  """
+  @spec force_new_cluster(store_id, force: boolean, timeout: timeout) :: :ok | {:error, term}
+  def force_new_cluster(store_id, options \\ []) when is_atom(store_id) do
+    Recovery.force_new_cluster(store_id, options[:force] || false, Deadline.in_ms(options[:timeout] || @timeout))
+  end
+
+  @doc """
+  The members of the cluster, sorted: `{:ok, [{store_id, node}]}`. One that is down stays listed.
+
+  Takes a store id, options, or both. Options are a timeout, or a map or keyword list with `:timeout` and `:favor`:
+  `:consistency` (the default) confirms with a majority that nothing changed meanwhile, `:low_latency` gives what this
+  member knows, at once, and also without a majority.
+
+      iex> Tank.Store.Cluster.members(:never_started)
+      {:error, :noproc}
+  """
+  @spec members(store_id | query_options) :: {:ok, [member, ...]} | {:error, term}
+  def members(store_id_or_options \\ get_default_store_id())
+  def members(store_id) when is_atom(store_id) and store_id != :infinity, do: members(store_id, @timeout)
+  def members(options), do: members(get_default_store_id(), options)
+
+  @spec members(store_id, query_options) :: {:ok, [member, ...]} | {:error, term}
+  def members(store_id, options) when is_atom(store_id) do
+    {favor, timeout} = query_options!(options)
+    Membership.members(store_id, favor, Deadline.in_ms(timeout))
+  end
+
+  @doc """
+  As `members/1`, with the nodes alone.
+
+      iex> Tank.Store.Cluster.nodes(:never_started)
+      {:error, :noproc}
+  """
+  @spec nodes(store_id | query_options) :: {:ok, [node, ...]} | {:error, term}
+  def nodes(store_id_or_options \\ get_default_store_id()), do: only_nodes(members(store_id_or_options))
+
+  @spec nodes(store_id, query_options) :: {:ok, [node, ...]} | {:error, term}
+  def nodes(store_id, options), do: only_nodes(members(store_id, options))
+
+  @doc """
+  The members as this one knows them, at once: `members/2` with `favor: :low_latency`.
+
+      iex> Tank.Store.Cluster.locally_known_members(:never_started)
+      {:error, :noproc}
+  """
+  @spec locally_known_members(store_id | query_options, query_options) :: {:ok, [member, ...]} | {:error, term}
+  def locally_known_members(store_id_or_options \\ get_default_store_id(), options \\ @timeout)
+
+  def locally_known_members(store_id, options) when is_atom(store_id) and store_id != :infinity do
+    {_favor, timeout} = query_options!(options)
+    members(store_id, favor: :low_latency, timeout: timeout)
+  end
+
+  def locally_known_members(options, _default), do: locally_known_members(get_default_store_id(), options)
+
+  @doc """
+  The nodes as this member knows them, at once.
+
+      iex> Tank.Store.Cluster.locally_known_nodes(:never_started)
+      {:error, :noproc}
+  """
+  @spec locally_known_nodes(store_id | query_options, query_options) :: {:ok, [node, ...]} | {:error, term}
+  def locally_known_nodes(store_id_or_options \\ get_default_store_id(), options \\ @timeout),
+    do: only_nodes(locally_known_members(store_id_or_options, options))
+
+  @doc """
+  The node of the leader that this member follows, or nil when it knows of none. It may be out of date.
+
+      iex> Tank.Store.Cluster.leader(:never_started)
+      {:error, :noproc}
+  """
+  @spec leader(store_id) :: {:ok, node | nil} | {:error, Error.reason()}
+  def leader(store_id \\ get_default_store_id()) when is_atom(store_id), do: Membership.leader(store_id)
+
+  @doc """
+  Makes the member on `node` the leader, without an election timeout. It must be a voter, and be up.
+
+  Errors: `{:tank, :not_a_member, %{store_id: _, node: _}}`, `:timeout`.
+  """
+  @spec transfer_leader(store_id, node, timeout) :: :ok | {:error, term}
+  def transfer_leader(store_id, node, timeout \\ @timeout) when is_atom(store_id) and is_atom(node),
+    do: Membership.transfer_leader(store_id, node, Deadline.in_ms(timeout))
+
+  @doc """
+  Has the cluster part with the member on `node`, which may be dead: its votes and its acknowledgements count no more.
+  A store that was started anew on a node of that name can join then, or at once: `join/2` removes what its node was
+  before.
+
+  The data of the removed member stays where it is. If it still runs, it serves nobody, and should be stopped or
+  `reset/1`; to leave in good order, call `reset/1` there instead.
+
+  Errors: `{:tank, :not_a_member, %{store_id: _, node: _}}`, `:timeout` also when there is no majority.
+  """
+  @spec remove_member(store_id, node, timeout) :: :ok | {:error, term}
+  def remove_member(store_id, node, timeout \\ @timeout) when is_atom(store_id) and is_atom(node),
+    do: Membership.remove(store_id, node, Deadline.in_ms(timeout))
+
+  @doc """
+  Has the running store of `node` join this cluster as a learner: it gets everything, and never votes. As with
+  `join/4`, which this calls there, its data is lost.
+  """
+  @spec add_learner(store_id, node, timeout) :: :ok | {:error, term}
+  def add_learner(store_id, node, timeout \\ @timeout) when is_atom(store_id) and is_atom(node) do
+    deadline = Deadline.in_ms(timeout)
+    args = [store_id, node(), Deadline.remaining(Deadline.before(deadline)), [role: :learner]]
+    Remote.call(node, __MODULE__, :join, args, deadline)
+  end
+
+  @doc "Lets the learner on `node` vote. Errors as with `remove_member/3`."
+  @spec promote(store_id, node, timeout) :: :ok | {:error, term}
+  def promote(store_id, node, timeout \\ @timeout) when is_atom(store_id) and is_atom(node),
+    do: Membership.change(store_id, :promote, node, Deadline.in_ms(timeout))
+
+  @doc "Lets the voter on `node` go on as a learner. Errors as with `remove_member/3`."
+  @spec demote(store_id, node, timeout) :: :ok | {:error, term}
+  def demote(store_id, node, timeout \\ @timeout) when is_atom(store_id) and is_atom(node),
+    do: Membership.change(store_id, :demote, node, Deadline.in_ms(timeout))
+
+  @doc """
+  Sends the calling process what changes in the cluster, as this member sees it, until `unsubscribe/1` or its end; what
+  is at this moment comes first. Messages are `{:store_cluster, store_id, event}` with the events
+
+    * `{:leader, node | nil, term}`
+    * `{:members, [{store_id, node}]}`
+    * `{:quorum, :ok | :lost}`
+
+  They come a moment late, and what lasts only for a moment may not be told at all.
+
+      iex> Tank.Store.Cluster.subscribe(:never_started)
+      {:error, :noproc}
+  """
+  @spec subscribe(store_id) :: :ok | {:error, :noproc}
+  def subscribe(store_id \\ get_default_store_id()) when is_atom(store_id), do: Events.subscribe(store_id, self())
+
+  @doc "Ends a `subscribe/1` of the calling process."
+  @spec unsubscribe(store_id) :: :ok | {:error, :noproc}
+  def unsubscribe(store_id \\ get_default_store_id()) when is_atom(store_id), do: Events.unsubscribe(store_id, self())
 
   @doc """
   The id of the default store: the application environment's `:default_store_id`, else `:tank`.
@@ -190,6 +423,30 @@ defmodule Tank.Store.Cluster do
   def start_owned(dir, store_id, options, owner) do
     with {:ok, dir} <- dir(dir),
          do: Instance.start(%{store_id: store_id, data_dir: dir, owner: owner, options: options})
+  end
+
+  defp only_nodes({:ok, members}), do: {:ok, for({_store_id, node} <- members, do: node)}
+  defp only_nodes({:error, reason}), do: {:error, reason}
+
+  defp query_options!(timeout) when is_integer(timeout) or timeout == :infinity, do: {:consistency, timeout}
+
+  defp query_options!(options) do
+    options = Map.new(options)
+
+    case {Map.get(options, :favor, :consistency), Map.get(options, :timeout, @timeout)} do
+      {favor, timeout} when favor in [:consistency, :low_latency] and (is_integer(timeout) or timeout == :infinity) ->
+        {favor, timeout}
+
+      _other ->
+        raise ArgumentError, "expected :timeout and favor: :consistency | :low_latency, got: #{inspect(options)}"
+    end
+  end
+
+  defp role!(options) do
+    case Keyword.get(options, :role, :voter) do
+      role when role in [:voter, :learner] -> role
+      other -> raise ArgumentError, "option :role must be :voter or :learner, got: #{inspect(other)}"
+    end
   end
 
   defp config!(store_id) when is_atom(store_id) and store_id != nil, do: {store_id, %{}}
@@ -255,20 +512,14 @@ defmodule Tank.Store.Cluster do
   defp wait_until_leader(store_id, deadline) do
     case Running.fetch(store_id) do
       {:ok, store} ->
-        Call.await_readable(store, remaining(deadline))
+        with {:error, :no_quorum} <- Call.await_readable(store, Deadline.remaining(deadline)), do: {:error, :timeout}
 
       {:error, :noproc} ->
-        if remaining(deadline) == 0 do
+        if Deadline.remaining(deadline) == 0 do
           {:error, :noproc}
         else
           receive after: (@look_again_ms -> wait_until_leader(store_id, deadline))
         end
     end
   end
-
-  defp deadline(:infinity), do: :infinity
-  defp deadline(timeout), do: System.monotonic_time(:millisecond) + timeout
-
-  defp remaining(:infinity), do: :infinity
-  defp remaining(deadline), do: max(deadline - System.monotonic_time(:millisecond), 0)
 end

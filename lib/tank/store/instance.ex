@@ -6,11 +6,14 @@ defmodule Tank.Store.Instance do
   #     Tank.Store.Supervisor
   #     └── Tank.Store.Instances        (dynamic, one for each running store)
   #         └── Tank.Store.Instance     (temporary: whoever started the store decides what comes after)
+  #             ├── Tank.Store.Events   (tells subscribers about the cluster)
+  #             ├── Tank.Store.Peers    (the way to other nodes: relays)
+  #             ├── Tank.Store.Inbox    (the way from other nodes)
   #             └── Tank.Store.Server   (owns the open directory)
 
   use Supervisor, restart: :temporary
 
-  alias Tank.Store.{Names, Server}
+  alias Tank.Store.{Events, Inbox, Names, Peers, Server}
 
   @doc "Starts a store and waits until it answers. `owner` is the process whose end closes it, or nil."
   @spec start(Server.config()) :: {:ok, pid} | {:error, term}
@@ -51,7 +54,11 @@ defmodule Tank.Store.Instance do
   def start_link(config), do: Supervisor.start_link(__MODULE__, config, name: name(config.store_id))
 
   @impl true
-  def init(config), do: Supervisor.init([{Server, config}], strategy: :one_for_one, max_restarts: 3, max_seconds: 10)
+  def init(config) do
+    # In this order: an engine sends over the link that it was opened with, and an inbox forgets where to deliver.
+    children = [{Events, config}, {Peers, config}, {Inbox, config}, {Server, config}]
+    Supervisor.init(children, strategy: :rest_for_one, max_restarts: 3, max_seconds: 10)
+  end
 
   # A server whose supervisor was killed is closing its store.
   defp await_end(nil), do: :ok

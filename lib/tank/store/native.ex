@@ -10,6 +10,8 @@ defmodule Tank.Store.Native do
 
   @type store :: reference
   @type call :: reference
+  @type link :: reference
+  @type lane :: :control | :log | :snapshot
   @type reason :: atom | tuple
   @type room :: {:room, heap_words :: non_neg_integer, binary_words :: non_neg_integer}
 
@@ -21,22 +23,42 @@ defmodule Tank.Store.Native do
   @spec version :: String.t()
   def version, do: nif()
 
-  @spec open(map) :: {:ok, store} | {:error, reason}
-  def open(_options), do: nif()
+  @spec open(map, link) :: {:ok, store} | {:error, reason}
+  def open(_options, _link), do: nif()
 
   @spec close(store) :: :ok | {:error, reason}
   def close(_store), do: nif()
 
+  @spec discard_aside(store) :: :ok | {:error, reason}
+  def discard_aside(_store), do: nif()
+
+  @spec erase(String.t(), String.t()) :: :ok | {:error, reason}
+  def erase(_dir, _store_id), do: nif()
+
   @spec status(store) :: {:ok, map} | {:error, reason}
   def status(_store), do: nif()
 
-  @spec write(store, reference, :put | :create | :update | :delete, binary, binary, non_neg_integer | nil) ::
-          {:ok, call} | {:error, reason}
-  def write(_store, _ref, _kind, _key, _payload, _condition), do: nif()
+  @spec write(
+          store,
+          reference,
+          :put | :create | :update | :delete,
+          binary,
+          binary,
+          non_neg_integer | nil,
+          non_neg_integer
+        ) :: {:ok, call} | {:error, reason}
+  def write(_store, _ref, _kind, _key, _payload, _condition, _timeout_ms), do: nif()
 
-  @spec write_large(store, reference, :put | :create | :update | :delete, binary, binary, non_neg_integer | nil) ::
-          {:ok, call} | {:error, reason}
-  def write_large(_store, _ref, _kind, _key, _payload, _condition), do: nif()
+  @spec write_large(
+          store,
+          reference,
+          :put | :create | :update | :delete,
+          binary,
+          binary,
+          non_neg_integer | nil,
+          non_neg_integer
+        ) :: {:ok, call} | {:error, reason}
+  def write_large(_store, _ref, _kind, _key, _payload, _condition, _timeout_ms), do: nif()
 
   @spec cancel(call) :: boolean
   def cancel(_call), do: nif()
@@ -67,6 +89,36 @@ defmodule Tank.Store.Native do
 
   @spec children_large(store, binary, boolean) :: [{:atom | :string, binary, term}] | room | {:error, reason}
   def children_large(_store, _prefix, _roomy), do: nif()
+
+  @spec cluster(store) :: {:ok, map} | {:error, reason}
+  def cluster(_store), do: nif()
+
+  @spec change_members(store, reference, tuple, non_neg_integer) :: {:ok, call} | {:error, reason}
+  def change_members(_store, _ref, _change, _timeout_ms), do: nif()
+
+  @spec transfer_leader(store, reference, non_neg_integer, non_neg_integer) :: {:ok, call} | {:error, reason}
+  def transfer_leader(_store, _ref, _to, _timeout_ms), do: nif()
+
+  @spec peer_lost(store, String.t()) :: :ok
+  def peer_lost(_store, _node), do: nif()
+
+  @spec link :: link
+  def link, do: nif()
+
+  @spec set_relay(link, String.t(), lane, pid) :: :ok
+  def set_relay(_link, _node, _lane, _pid), do: nif()
+
+  @spec unset_relays(link, String.t()) :: :ok
+  def unset_relays(_link, _node), do: nif()
+
+  @spec relayed(link, String.t(), lane, non_neg_integer) :: :ok
+  def relayed(_link, _node, _lane, _bytes), do: nif()
+
+  @spec deliver(store, String.t(), lane, binary) :: :ok
+  def deliver(_store, _node, _lane, _frame), do: nif()
+
+  @spec deliver_large(store, String.t(), lane, binary) :: :ok
+  def deliver_large(_store, _node, _lane, _frame), do: nif()
 
   @spec arm_fault(String.t(), String.t()) :: :ok | {:error, String.t()}
   def arm_fault(_name, _action), do: nif()

@@ -13,8 +13,10 @@ defmodule Tank.Store.Options do
     {:in_flight_max, @count, 50_000, "writes that may be in flight; more are refused with `:overloaded`"},
     {:in_flight_bytes_max, @count, 256 * @megabyte, "bytes of values that they may hold"},
     {:value_bytes_max, @count, 16 * @megabyte, "the largest value, in bytes of its external term format"},
-    {:heartbeat_ms, @milliseconds, 60, "milliseconds between two heartbeats of a leader"},
-    {:election_ms, @milliseconds, 300, "milliseconds without a heartbeat, up to twice as many, before an election"},
+    {:heartbeat_ms, @milliseconds, 50, "milliseconds between two heartbeats of a leader"},
+    {:election_ms, @milliseconds, 150,
+     "milliseconds; a member stands for election when it hears nothing from a leader for three to four times as long, " <>
+       "or for twice as long once the connection is lost"},
     {:snapshot_after, @count, 20_000, "log entries after which older ones may be dropped"},
     {:log_keep, @count, 10_000, "dropped log entries that are kept for members that lag"},
     {:purge_batch, @count, 5_000, "log entries dropped at a time"}

@@ -3,14 +3,19 @@ defmodule Tank.Store.Server do
   # Owns one open store: opens it, makes it known to callers, and closes it. No call goes through this process.
   #
   #     opening --ok--> open --engine fails--> stops, is started again by its supervisor
-  #        |             |---owner dies------> the whole instance is stopped
+  #        |             | |---owner dies------> the whole instance is stopped
+  #        |             | +---join--> opens a new member, or the old one again (Tank.Store.Join)
+  #        |             +---go_alone--> opens the same member as a cluster of its own
   #        +--error--> does not start, with the reason
 
   use GenServer, shutdown: 30_000
 
   require Logger
 
-  alias Tank.Store.{Error, Instance, Names, Native, Options, Running}
+  alias Tank.Store.{Deadline, Error, Inbox, Instance, Join, Members, Names, Native, Options, Peers, Running}
+
+  # Handing leadership over takes milliseconds; a store that stops does not wait long for it.
+  @hand_over_timeout 1_000
 
   @type config :: %{
           required(:store_id) => atom,
@@ -43,6 +48,24 @@ defmodule Tank.Store.Server do
     end
   end
 
+  @doc "Makes the store a new member of another cluster; what it holds goes when that has taken it in."
+  @spec join(atom, map, Deadline.t()) :: :ok | {:error, term}
+  def join(store_id, request, deadline) do
+    GenServer.call(name(store_id), {:join, request, deadline}, Deadline.remaining(deadline))
+  catch
+    :exit, {:timeout, _call} -> {:error, :timeout}
+    :exit, _gone -> {:error, :noproc}
+  end
+
+  @doc "Makes the store, with all it holds, the only member of a cluster of its own."
+  @spec go_alone(atom, timeout) :: :ok | {:error, term}
+  def go_alone(store_id, timeout) do
+    GenServer.call(name(store_id), :go_alone, timeout)
+  catch
+    :exit, {:timeout, _call} -> {:error, :timeout}
+    :exit, _gone -> {:error, :noproc}
+  end
+
   @doc "The ids of the running stores."
   @spec store_ids :: [atom]
   def store_ids, do: Registry.select(Names, [{{{:dir, :"$1"}, :_, :_}, [], [:"$1"]}])
@@ -54,14 +77,44 @@ defmodule Tank.Store.Server do
 
     if config.owner, do: Process.monitor(config.owner)
 
-    case Native.open(Options.to_native(config)) do
+    link = Peers.link(config.store_id)
+
+    case Native.open(Options.to_native(config), link) do
       {:ok, store} ->
-        Running.put(config.store_id, store)
+        publish(config.store_id, store)
         {:ok, _pid} = Registry.register(Names, {:dir, config.store_id}, {config.data_dir, config.owner})
-        {:ok, %{config: config, store: store}}
+        {:ok, %{config: config, link: link, store: store}}
 
       {:error, reason} ->
         {:stop, Error.from_native(reason)}
+    end
+  end
+
+  @impl true
+  def handle_call({:join, request, deadline}, _from, state) do
+    # Whatever comes in from now on belongs to a member that is about to end.
+    :ok = Inbox.attach(state.config.store_id, nil)
+
+    case may_join(state, request) do
+      :ok ->
+        join_anew(request, deadline, state)
+
+      {:error, reason} ->
+        publish(state.config.store_id, state.store)
+        {:reply, {:error, reason}, state}
+    end
+  end
+
+  def handle_call(:go_alone, _from, %{config: config} = state) do
+    close(config, state.store)
+
+    case Native.open(config |> Options.to_native() |> Map.put(:alone, true), state.link) do
+      {:ok, store} ->
+        publish(config.store_id, store)
+        {:reply, :ok, %{state | store: store}}
+
+      {:error, reason} ->
+        open_again(Error.public(reason), state)
     end
   end
 
@@ -83,15 +136,83 @@ defmodule Tank.Store.Server do
 
   @impl true
   def terminate(_reason, %{config: config, store: store}) do
+    # While it still answers: the others go on without an election.
+    Members.give_up_leadership(store, Deadline.in_ms(@hand_over_timeout))
+    close(config, store)
+  end
+
+  # Another member may have come in since the caller looked: joining would leave it behind without a word.
+  defp may_join(_state, %{left?: true}), do: :ok
+
+  defp may_join(state, _request) do
+    with {:ok, cluster} <- Members.of(state.store) do
+      if Members.others(cluster) == [],
+        do: :ok,
+        else: {:error, {:tank, :cluster_has_other_members, %{store_id: state.config.store_id}}}
+    end
+  end
+
+  defp join_anew(request, deadline, %{config: config} = state) do
+    close(config, state.store)
+    options = config |> Options.to_native() |> Map.put(:joining, request.cluster_id)
+
+    with {:ok, store} <- Native.open(options, state.link),
+         :ok <- admitted(store, request, deadline, config) do
+      publish(config.store_id, store)
+      {:reply, :ok, %{state | store: store}}
+    else
+      {:error, reason} -> open_again(Error.public(reason), state)
+    end
+  end
+
+  defp admitted(store, request, deadline, config) do
+    :ok = Inbox.attach(config.store_id, store)
+
+    with {:ok, %{member_id: member_id}} <- Members.of(store),
+         :ok <- Join.admit(config.store_id, member_id, request, deadline) do
+      # From here on it is a member, whatever the rest of this says.
+      with {:error, reason} <- Native.discard_aside(store), do: warn("discarding the old data", config, reason)
+      Join.settle(store, deadline)
+    else
+      {:error, reason} ->
+        close(config, store)
+        {:error, reason}
+    end
+  end
+
+  # What was set aside comes back with this.
+  defp open_again(reason, %{config: config} = state) do
+    case Native.open(Options.to_native(config), state.link) do
+      {:ok, store} ->
+        publish(config.store_id, store)
+        {:reply, {:error, reason}, %{state | store: store}}
+
+      {:error, error} ->
+        warn("opening the store as it was", config, error)
+        {:stop, {:shutdown, Error.from_native(error)}, {:error, reason}, state}
+    end
+  end
+
+  defp publish(store_id, store) do
+    :ok = Inbox.attach(store_id, store)
+    Running.put(store_id, store)
+  end
+
+  defp close(config, store) do
     Running.delete(config.store_id)
+    :ok = Inbox.attach(config.store_id, nil)
 
     case Native.close(store) do
       :ok ->
         :ok
 
       {:error, reason} ->
-        Logger.error("closing store #{inspect(config.store_id)}: #{Exception.message(Error.from_native(reason))}")
+        warn("closing", config, reason)
     end
+  end
+
+  defp warn(doing, config, reason) do
+    Logger.error("#{doing}, store #{inspect(config.store_id)}: #{Exception.message(Error.from_native(reason))}")
   end
 
   defp name(store_id), do: {:via, Registry, {Names, {:server, store_id}}}

@@ -5,12 +5,16 @@
 //! read  --> view, while the read gate is open; otherwise after a round through the raft core
 //! ```
 
+mod alone;
 mod calls;
 mod ingress;
+mod leader;
 mod lifecycle;
+pub(crate) mod members;
 mod watch;
 
 pub use calls::{Reply, Status};
+pub use members::{ClusterStatus, MemberStatus};
 
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -22,12 +26,15 @@ use crate::error::EngineError;
 use crate::health::Health;
 use crate::log::WriterStats;
 use crate::options::Options;
+use crate::peers::{Lane, Server};
 use crate::raft::Raft;
 use crate::read_gate::ReadGate;
 use crate::storage::format::Identity;
+use crate::sync::lock;
 use crate::view::{Published, View};
 
 use ingress::Ingress;
+use leader::LeaderClient;
 use lifecycle::Parts;
 
 /// An open store. Clones are handles on the same one; [`Engine::close`] ends it for all.
@@ -44,6 +51,8 @@ struct Inner {
     health: Arc<Health>,
     log_stats: Arc<WriterStats>,
     ingress: Ingress,
+    leader: LeaderClient,
+    peers: Arc<Server>,
     closed: AtomicBool,
     /// What closing takes apart; gone afterwards.
     parts: Mutex<Option<Parts>>,
@@ -73,6 +82,22 @@ impl Engine {
     /// This member's id.
     pub fn identity(&self) -> &Identity {
         &self.0.identity
+    }
+
+    /// Discards what was set aside when this member joined; see
+    /// [`crate::storage::Directory::open_as`].
+    ///
+    /// # Errors
+    /// The store is closed, or what the file system says.
+    pub fn discard_aside(&self) -> Result<(), EngineError> {
+        lock(&self.0.parts).as_ref().ok_or(EngineError::Closed)?.discard_aside()
+    }
+
+    /// Takes a frame that the transport brought from `node`. Never blocks.
+    pub fn deliver(&self, node: &str, lane: Lane, frame: &[u8]) {
+        if self.check().is_ok() {
+            self.0.peers.deliver(node, lane, frame);
+        }
     }
 
     fn check(&self) -> Result<(), EngineError> {

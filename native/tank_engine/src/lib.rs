@@ -18,6 +18,7 @@ pub mod view;
 
 pub mod log;
 pub mod machine;
+pub mod peers;
 pub mod raft;
 pub mod snapshot;
 pub mod state;
@@ -28,7 +29,6 @@ pub mod health;
 pub mod reclaim;
 pub mod runtime;
 
-mod network;
 mod read_gate;
 mod sync;
 

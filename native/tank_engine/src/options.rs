@@ -19,6 +19,29 @@ pub struct Options {
     pub value_bytes_max: usize,
     /// Raft's times and log retention.
     pub timing: Timing,
+    /// What a new directory becomes.
+    pub formation: Formation,
+}
+
+/// What a new directory becomes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Formation {
+    /// The first member of a new cluster. A directory that exists stays what it is.
+    NewCluster,
+    /// A member that an existing cluster takes in: it waits for that. What the directory holds is
+    /// set aside ([`crate::storage::Directory::open_as`]).
+    Joining {
+        /// The cluster's id.
+        cluster_id: u64,
+        /// The id that it will be taken in with; never used before.
+        member_id: u64,
+    },
+    /// The only member of a cluster of its own, whatever it was a member of: for when the quorum
+    /// of that is lost for good.
+    Alone {
+        /// The new cluster's id.
+        cluster_id: u64,
+    },
 }
 
 /// Raft's times and log retention.
@@ -26,7 +49,9 @@ pub struct Options {
 pub struct Timing {
     /// Between two heartbeats of a leader.
     pub heartbeat_ms: u64,
-    /// A follower that hears nothing this long, up to twice as long, stands for election.
+    /// The unit of raft's waiting. A leader rests on an acknowledged heartbeat for once this time;
+    /// followers vote for nobody else for twice; one that hears nothing stands for election after
+    /// three to four times, or after twice if it knows that the connection was lost.
     pub election_ms: u64,
     /// Log entries after which the state counts as a new snapshot, so that the log before it can
     /// be purged.
@@ -48,12 +73,26 @@ impl Options {
             in_flight_bytes_max: 256 << 20,
             value_bytes_max: 16 << 20,
             timing: Timing::default(),
+            formation: Formation::NewCluster,
         }
+    }
+}
+
+impl Timing {
+    /// How long a leader may rest on an acknowledged heartbeat, from when it was sent. Followers
+    /// keep from voting for others twice as long, from when they received it.
+    pub fn leader_lease(&self) -> std::time::Duration {
+        std::time::Duration::from_millis(self.election_ms)
+    }
+
+    /// How long followers keep from voting for others.
+    pub fn vote_embargo(&self) -> std::time::Duration {
+        self.leader_lease() * 2
     }
 }
 
 impl Default for Timing {
     fn default() -> Self {
-        Self { heartbeat_ms: 60, election_ms: 300, snapshot_after: 20_000, log_keep: 10_000, purge_batch: 5_000 }
+        Self { heartbeat_ms: 50, election_ms: 150, snapshot_after: 20_000, log_keep: 10_000, purge_batch: 5_000 }
     }
 }

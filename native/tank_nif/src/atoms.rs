@@ -60,6 +60,18 @@ rustler::atoms! {
 
     // Messages.
     tank_store_failed,
+    tank_frame,
+    tank_peer_wanted,
+
+    // Lanes to other nodes.
+    control,
+    // log, snapshot: see above
+
+    // Changes of the members.
+    add_learner,
+    promote,
+    demote,
+    remove,
 
     // Options and status.
     dir,
@@ -86,4 +98,23 @@ rustler::atoms! {
     log_bytes,
     applied_index,
     readable,
+
+    // The cluster.
+    joining,
+    alone,
+    id,
+    members,
+    voter,
+    matched,
+    role,
+    term,
+    leader,
+    follower,
+    candidate,
+    learner,
+    shutdown,
+    quorum,
+    last_log_index,
+    malformed_frames,
+    foreign_frames,
 }

@@ -10,6 +10,9 @@ mod atoms;
 mod options;
 mod store;
 
+mod members;
+mod transport;
+
 mod reply;
 mod writes;
 

@@ -1,12 +1,15 @@
 //! Decodes the options of a store. Elixir has checked them; a wrong one here is a bug there.
 
 use rustler::{Atom, Decoder, Error, NifResult, Term};
-use tank_engine::options::Options;
+use tank_engine::options::{Formation, Options};
+use tank_engine::storage::format::random_id;
 
 use crate::atoms;
 
 /// The options in `map`: `dir`, `store_id` and `node` as binaries; the others are positive
-/// integers, and those that are missing keep the engine's defaults.
+/// integers, and those that are missing keep the engine's defaults. `joining` is the id of the
+/// cluster that a new member is to join, `alone` is there when the member shall become a cluster of
+/// its own; without either, a new directory is a new cluster's.
 pub(crate) fn decode(map: Term<'_>) -> NifResult<Options> {
     let dir: String = required(map, atoms::dir())?;
     let mut options = Options::new(dir, required::<String>(map, atoms::store_id())?);
@@ -20,6 +23,14 @@ pub(crate) fn decode(map: Term<'_>) -> NifResult<Options> {
     set(&mut timing.snapshot_after, map, atoms::snapshot_after())?;
     set(&mut timing.log_keep, map, atoms::log_keep())?;
     set(&mut timing.purge_batch, map, atoms::purge_batch())?;
+    if let Ok(cluster_id) = map.map_get(atoms::joining()) {
+        let member_id = random_id().map_err(|error| Error::Term(Box::new(error.to_string())))?;
+        options.formation = Formation::Joining { cluster_id: cluster_id.decode()?, member_id };
+    }
+    if map.map_get(atoms::alone()).is_ok() {
+        let cluster_id = random_id().map_err(|error| Error::Term(Box::new(error.to_string())))?;
+        options.formation = Formation::Alone { cluster_id };
+    }
     Ok(options)
 }
 

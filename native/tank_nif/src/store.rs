@@ -1,8 +1,8 @@
 //! The resource that stands for an open store, and the calls that open, close and describe it.
 
 use std::path::{Path, PathBuf};
-use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use once_cell::sync::Lazy;
@@ -10,7 +10,9 @@ use rustler::{Encoder, Env, LocalPid, Monitor, NifResult, OwnedEnv, Resource, Re
 use tank_engine::engine::{Engine, Status};
 use tank_engine::error::{EngineError, LockHolder};
 use tank_engine::options::Options;
+use tank_engine::storage::Directory;
 
+use crate::transport::{Link, Relays};
 use crate::{atoms, errors, options};
 
 /// How long opening waits for a store whose owner is dead to be closed.
@@ -52,14 +54,14 @@ impl Resource for Store {
 }
 
 /// Opens a store: `{:ok, store}` or `{:error, reason}`. The calling process owns it, and is sent
-/// `{:tank_store_failed, reason}` should the store fail.
+/// `{:tank_store_failed, reason}` should the store fail. `link` is its way to other nodes.
 #[rustler::nif(schedule = "DirtyIo")]
-fn open<'a>(env: Env<'a>, options: Term<'a>) -> NifResult<Term<'a>> {
+fn open<'a>(env: Env<'a>, options: Term<'a>, link: ResourceArc<Link>) -> NifResult<Term<'a>> {
     let options = options::decode(options)?;
     let owner = env.pid();
     let deadline = Instant::now() + CLOSING_TIMEOUT;
     let opened = loop {
-        let opened = open_on_own_thread(options.clone(), owner);
+        let opened = open_on_own_thread(options.clone(), Arc::clone(&link.relays), owner);
         match &opened {
             Err(EngineError::Locked { path, by: LockHolder::ThisVm })
                 if Instant::now() < deadline && !owner_lives(env, path) =>
@@ -90,6 +92,26 @@ fn close<'a>(env: Env<'a>, store: ResourceArc<Store>) -> Term<'a> {
     }
 }
 
+/// Discards the member that was set aside when this one joined: `:ok` or `{:error, reason}`.
+#[rustler::nif(schedule = "DirtyIo")]
+fn discard_aside<'a>(env: Env<'a>, store: ResourceArc<Store>) -> Term<'a> {
+    done(env, store.engine.discard_aside())
+}
+
+/// Removes all that the store `store_id` keeps in `dir`, which must not be open: `:ok` or
+/// `{:error, reason}`.
+#[rustler::nif(schedule = "DirtyIo")]
+fn erase<'a>(env: Env<'a>, dir: String, store_id: String) -> Term<'a> {
+    done(env, on_own_thread("tank-erase", move || Directory::erase(Path::new(&dir), &store_id)))
+}
+
+fn done(env: Env<'_>, result: Result<(), EngineError>) -> Term<'_> {
+    match result {
+        Ok(()) => atoms::ok().encode(env),
+        Err(error) => errors::error(env, &error),
+    }
+}
+
 /// Figures about a store: `{:ok, map}` or `{:error, reason}`.
 #[rustler::nif(schedule = "DirtyIo")]
 fn status<'a>(env: Env<'a>, store: ResourceArc<Store>) -> NifResult<Term<'a>> {
@@ -99,10 +121,10 @@ fn status<'a>(env: Env<'a>, store: ResourceArc<Store>) -> NifResult<Term<'a>> {
     }
 }
 
-fn open_on_own_thread(options: Options, owner: LocalPid) -> Result<Store, EngineError> {
+fn open_on_own_thread(options: Options, relays: Arc<Relays>, owner: LocalPid) -> Result<Store, EngineError> {
     on_own_thread("tank-open", move || {
         let dir = options.dir.clone();
-        let engine = Engine::open(options, Box::new(move |error| tell_owner(owner, error)))?;
+        let engine = Engine::open_with(options, relays, Box::new(move |error| tell_owner(owner, error)))?;
         let dir = dir.canonicalize().unwrap_or(dir);
         let opening = OPENINGS.fetch_add(1, Ordering::Relaxed);
         opened().push(Opened { opening, dir, owner });

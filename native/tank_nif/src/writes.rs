@@ -1,5 +1,7 @@
 //! Writes: handed over to the engine, answered by message.
 
+use std::time::Duration;
+
 use bytes::Bytes;
 use rustler::{Atom, Binary, Encoder, Env, Error, NifResult, Term};
 use tank_engine::command::{Command, Condition, Delete, Outcome, Write};
@@ -11,7 +13,9 @@ use crate::{atoms, errors, reply};
 
 /// Writes: `{:ok, call}`, and the answer comes as `{reference, {:ok, revision} | {:error, reason}}`;
 /// or `{:error, reason}`, and nothing was written. `kind` is `:put | :create | :update | :delete`
-/// (which ignores the payload); `condition` is nil or the revision that the entry must have.
+/// (which ignores the payload); `condition` is nil or the revision that the entry must have. When
+/// another member leads, it is asked for as long as `timeout_ms`.
+#[allow(clippy::too_many_arguments, reason = "a NIF takes its arguments one by one")]
 #[rustler::nif]
 fn write<'a>(
     env: Env<'a>,
@@ -21,11 +25,13 @@ fn write<'a>(
     key: Binary<'a>,
     payload: Binary<'a>,
     condition: Option<u64>,
+    timeout_ms: u64,
 ) -> NifResult<Term<'a>> {
-    submit(env, store, reference, kind, key, payload, condition)
+    submit(env, store, reference, kind, key, payload, condition, timeout_ms)
 }
 
 /// The same, on a dirty CPU scheduler: copying a payload of megabytes takes milliseconds.
+#[allow(clippy::too_many_arguments, reason = "a NIF takes its arguments one by one")]
 #[rustler::nif(schedule = "DirtyCpu")]
 fn write_large<'a>(
     env: Env<'a>,
@@ -35,10 +41,12 @@ fn write_large<'a>(
     key: Binary<'a>,
     payload: Binary<'a>,
     condition: Option<u64>,
+    timeout_ms: u64,
 ) -> NifResult<Term<'a>> {
-    submit(env, store, reference, kind, key, payload, condition)
+    submit(env, store, reference, kind, key, payload, condition, timeout_ms)
 }
 
+#[allow(clippy::too_many_arguments, reason = "a NIF takes its arguments one by one")]
 fn submit<'a>(
     env: Env<'a>,
     store: &Store,
@@ -47,10 +55,11 @@ fn submit<'a>(
     key: Binary<'a>,
     payload: Binary<'a>,
     condition: Option<u64>,
+    timeout_ms: u64,
 ) -> NifResult<Term<'a>> {
     let command = command(kind, key, payload, condition)?;
     let (call, reply) = reply::expect(env, reply::reference(reference)?, encode);
-    Ok(match store.engine.write(command, reply) {
+    Ok(match store.engine.write_within(command, Duration::from_millis(timeout_ms), reply) {
         Ok(()) => (atoms::ok(), call).encode(env),
         Err((error, reply)) => refused(env, &call, reply, &error),
     })

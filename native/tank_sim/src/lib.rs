@@ -4,6 +4,7 @@
 //!
 //! Nothing here looks at a clock. A test that waits says what it last saw: [`wait`].
 
+pub mod net;
 pub mod rng;
 pub mod wait;
 

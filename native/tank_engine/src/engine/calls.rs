@@ -4,8 +4,6 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use openraft::raft::ReadPolicy;
-
 use crate::command::{Command, Outcome};
 use crate::error::EngineError;
 use crate::key::Key;
@@ -13,6 +11,9 @@ use crate::runtime;
 use crate::storage::Directory;
 
 use super::Engine;
+
+/// How long a write asks for a leader unless it says so: what callers in Elixir wait by default.
+const WRITE_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// Takes the answer to a call, exactly once: dropped without one, it says that the outcome is
 /// unknown.
@@ -76,17 +77,31 @@ pub struct Status {
 }
 
 impl Engine {
-    /// Checks a write, and hands it over. Never blocks.
+    /// As [`Engine::write_within`], with the usual timeout.
+    ///
+    /// # Errors
+    /// As there.
+    pub fn write(&self, command: Command, reply: Reply<Outcome>) -> Result<(), (EngineError, Reply<Outcome>)> {
+        self.write_within(command, WRITE_TIMEOUT, reply)
+    }
+
+    /// Checks a write, and hands it over. Never blocks. When another member leads, it is asked for
+    /// as long as `timeout`.
     ///
     /// # Errors
     /// The store is closed, has failed or is overloaded, or the command is over a limit: then
     /// nothing was logged. `reply` is not used.
-    pub fn write(&self, command: Command, reply: Reply<Outcome>) -> Result<(), (EngineError, Reply<Outcome>)> {
+    pub fn write_within(
+        &self,
+        command: Command,
+        timeout: Duration,
+        reply: Reply<Outcome>,
+    ) -> Result<(), (EngineError, Reply<Outcome>)> {
         let checked = self.check().and_then(|()| self.check_limits(&command));
         if let Err(error) = checked {
             return Err((error, reply));
         }
-        self.0.ingress.submit(command, reply)
+        self.0.ingress.submit(command, timeout, reply)
     }
 
     /// Calls `reply` once the view holds every write that was acknowledged before this call. Gives
@@ -95,13 +110,8 @@ impl Engine {
         let engine = self.clone();
         let Ok(runtime) = runtime::handle() else { return reply.send(Err(EngineError::Closed)) };
         runtime.spawn(async move {
-            let reading = engine.0.raft.ensure_linearizable(ReadPolicy::ReadIndex);
-            let result = match tokio::time::timeout(timeout, reading).await {
-                Ok(Ok(_)) => engine.check(),
-                Ok(Err(_)) => engine.check().and(Err(EngineError::NoQuorum)),
-                Err(_) => engine.check().and(Err(EngineError::Unknown)),
-            };
-            reply.send(result);
+            let read = engine.0.leader.read_index(tokio::time::Instant::now() + timeout).await;
+            reply.send(engine.check().and(read));
         });
     }
 

@@ -2,21 +2,23 @@
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use openraft::errors::ClientWriteError;
 use tokio::sync::mpsc;
+use tokio::time::Instant;
 
 use crate::command::{Command, Outcome, Request, RequestId};
 use crate::error::EngineError;
 use crate::faults;
 use crate::health::Health;
 use crate::options::Options;
-use crate::raft::{Raft, Responder, WriteResult};
+use crate::raft::{Responder, WriteResult};
 use crate::runtime;
 use crate::sync::lock;
 
 use super::calls::Reply;
+use super::leader::LeaderClient;
 
 /// How many writes the ingress task takes at a time.
 const TAKE_MAX: usize = 256;
@@ -53,11 +55,14 @@ struct Pending {
     id: RequestId,
     reply: Option<Reply<Outcome>>,
     bytes: usize,
+    /// Until then the leader is asked.
+    deadline: Instant,
     bounds: Arc<Bounds>,
 }
 
 impl Ingress {
-    pub(super) fn start(raft: Raft, client: u64, options: &Options, health: &Arc<Health>) -> Self {
+    pub(super) fn start(leader: LeaderClient, options: &Options, health: &Arc<Health>) -> Self {
+        let client = leader.client;
         let (queue, pending) = mpsc::unbounded_channel();
         let bounds = Arc::new(Bounds {
             writes: AtomicUsize::new(0),
@@ -67,7 +72,7 @@ impl Ingress {
             sequences: Mutex::default(),
             health: Arc::clone(health),
         });
-        runtime::spawn("ingress", Arc::clone(health), feed(pending, raft));
+        runtime::spawn("ingress", Arc::clone(health), feed(pending, leader));
         Self { queue, bounds, client }
     }
 
@@ -75,14 +80,20 @@ impl Ingress {
         self.bounds.writes.load(Ordering::Relaxed) as u64
     }
 
-    pub(super) fn submit(&self, command: Command, reply: Reply<Outcome>) -> Result<(), (EngineError, Reply<Outcome>)> {
+    pub(super) fn submit(
+        &self,
+        command: Command,
+        timeout: Duration,
+        reply: Reply<Outcome>,
+    ) -> Result<(), (EngineError, Reply<Outcome>)> {
         let bytes = command.size();
         if let Err(error) = self.bounds.take(bytes) {
             return Err((error, reply));
         }
         let id = self.bounds.number(self.client);
         let bounds = Arc::clone(&self.bounds);
-        let pending = Pending { command: Some(command), id, reply: Some(reply), bytes, bounds };
+        let deadline = Instant::now() + timeout;
+        let pending = Pending { command: Some(command), id, reply: Some(reply), bytes, deadline, bounds };
         let Err(unsent) = self.queue.send(pending) else { return Ok(()) };
         // Nobody listens any more. The caller is told by what is returned: a reply must not be
         // sent from within the call.
@@ -93,7 +104,7 @@ impl Ingress {
 }
 
 /// Feeds the raft core. Ends when the store is closed or the core is gone.
-async fn feed(mut queue: mpsc::UnboundedReceiver<Pending>, raft: Raft) {
+async fn feed(mut queue: mpsc::UnboundedReceiver<Pending>, leader: LeaderClient) {
     let mut taken = Vec::with_capacity(TAKE_MAX);
     while queue.recv_many(&mut taken, TAKE_MAX).await > 0 {
         faults::point("ingress");
@@ -101,8 +112,9 @@ async fn feed(mut queue: mpsc::UnboundedReceiver<Pending>, raft: Raft) {
         for mut pending in taken.drain(..) {
             let Some(command) = pending.command.take() else { continue };
             let request = Request { id: pending.id, time_ms, command };
-            let responder = Responder::new(move |result| pending.answer(result));
-            if raft.client_write_ff(request, Some(responder)).await.is_err() {
+            let again = (leader.clone(), request.clone());
+            let responder = Responder::new(move |result| pending.answer(result, again));
+            if leader.raft.client_write_ff(request, Some(responder)).await.is_err() {
                 return;
             }
         }
@@ -149,15 +161,26 @@ impl Bounds {
 }
 
 impl Pending {
-    fn answer(mut self, result: WriteResult) {
+    /// Answers, or asks the leader if that is another member.
+    fn answer(self, result: WriteResult, (leader, request): (LeaderClient, Request)) {
+        match result {
+            Ok(response) => self.reply(Ok(response.data)),
+            Err(ClientWriteError::ForwardToLeader(_) | ClientWriteError::LogEntryDiscarded(_)) => {
+                let health = Arc::clone(&self.bounds.health);
+                runtime::spawn("forward", health, async move {
+                    let outcome = leader.write(request, self.deadline).await;
+                    self.reply(outcome);
+                });
+            }
+            Err(_) => self.reply(Err(EngineError::Unknown)),
+        }
+    }
+
+    fn reply(mut self, result: Result<Outcome, EngineError>) {
         let Some(reply) = self.reply.take() else { return };
         // Its place is free before its caller can know: whoever writes one after the other needs one.
         drop(self);
-        reply.send(match result {
-            Ok(response) => Ok(response.data),
-            Err(ClientWriteError::ForwardToLeader(_)) => Err(EngineError::NoQuorum),
-            Err(_) => Err(EngineError::Unknown),
-        });
+        reply.send(result);
     }
 }
 

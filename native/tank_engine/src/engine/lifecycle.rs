@@ -10,6 +10,9 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
+use openraft::ChangeMembers;
+use openraft::async_runtime::watch::WatchReceiver;
+use openraft::metrics::RaftMetrics;
 use openraft::raft::ReadPolicy;
 
 use crate::error::EngineError;
@@ -17,9 +20,9 @@ use crate::health::{Health, OnFailure};
 use crate::log::rocks::RocksLog;
 use crate::log::{LogCloser, LogStore};
 use crate::machine::{Machine, StateStore};
-use crate::network::NoPeers;
-use crate::options::Options;
-use crate::raft::{self, LogId, Member, Raft};
+use crate::options::{Formation, Options};
+use crate::peers::{Network, NoPeers, Rpc, Server, Transport};
+use crate::raft::{self, LogId, Member, Raft, Types, Vote};
 use crate::read_gate::ReadGate;
 use crate::runtime;
 use crate::storage::Directory;
@@ -28,7 +31,8 @@ use crate::sync::lock;
 use crate::view::Published;
 
 use super::ingress::Ingress;
-use super::{Engine, Inner, watch};
+use super::leader::LeaderClient;
+use super::{Engine, Inner, alone, watch};
 
 /// How long the only member may take to elect itself and to replay its log.
 const READY_TIMEOUT: Duration = Duration::from_secs(120);
@@ -43,29 +47,46 @@ pub(super) struct Parts {
 }
 
 impl Engine {
+    /// As [`Engine::open_with`], for a store that stays a single member.
+    ///
+    /// # Errors
+    /// As there.
+    pub fn open(options: Options, on_failure: OnFailure) -> Result<Self, EngineError> {
+        Self::open_with(options, Arc::new(NoPeers), on_failure)
+    }
+
     /// Opens the store that `options` describe; makes it when the directory is new. Returns when
-    /// it answers reads and writes. `on_failure` is called at most once, should it fail later.
+    /// it answers reads and writes, or, if it has other members, when it can be elected or led.
+    /// `on_failure` is called at most once, should it fail later.
     ///
     /// # Errors
     /// The directory is taken, foreign, damaged, full or unusable, or an option makes no sense.
     /// Nothing is left open then.
-    pub fn open(options: Options, on_failure: OnFailure) -> Result<Self, EngineError> {
+    pub fn open_with(
+        options: Options,
+        transport: Arc<dyn Transport>,
+        on_failure: OnFailure,
+    ) -> Result<Self, EngineError> {
         let runtime = runtime::handle()?;
         let config = raft::config(&options.timing)
             .map_err(|error| EngineError::InvalidOption { option: "timing", why: error.to_string() })?;
         let health = Arc::new(Health::new(on_failure));
-        let directory = Directory::open(&options.dir, &options.store_id)?;
+        let directory = Directory::open_as(&options.dir, &options.store_id, options.formation)?;
         let db = Arc::clone(&directory.db);
         let disk = RocksLog::new(Arc::clone(&db), Arc::clone(&directory.marker));
+        if let Formation::Alone { .. } = options.formation {
+            alone::end_log(&disk, directory.identity.member_id, &options.node)?;
+        }
         let (log, closer) = LogStore::open(disk, &directory.path, &health)?;
         let (log_stats, purged) = (log.stats(), log.purged());
+        let rpc = Arc::new(Rpc::new(directory.identity.clone(), transport));
         let published = Arc::new(Published::default());
         let machine = StateStore::open(db, &directory.path)
             .and_then(|store| Machine::open(store, Arc::clone(&published), Arc::clone(&health)))
             .and_then(|machine| check_reach(purged, published.load().applied).map(|()| machine));
         let started = machine.and_then(|machine| {
             let member_id = directory.identity.member_id;
-            let raft = runtime.block_on(Raft::new(member_id, config, NoPeers, log, machine));
+            let raft = runtime.block_on(Raft::new(member_id, config, Network(Arc::clone(&rpc)), log, machine));
             raft.map_err(|fatal| health.check().err().unwrap_or(EngineError::Failed(fatal.to_string())))
         });
         let parts = Parts { directory, log: closer };
@@ -77,9 +98,9 @@ impl Engine {
             }
         };
         let ready = runtime.block_on(get_ready(&raft, parts.directory.identity.member_id, &options, &health));
-        let client = ready.and_then(|()| random_id());
-        let client = match client {
-            Ok(client) => client,
+        let ready = ready.and_then(|vote| Ok((vote, random_id()?)));
+        let (vote, client) = match ready {
+            Ok(ready) => ready,
             Err(error) => {
                 let _ = runtime.block_on(raft.shutdown());
                 drop(raft);
@@ -87,25 +108,32 @@ impl Engine {
                 return Err(error);
             }
         };
-        Ok(Self::assemble(options, parts, raft, published, health, log_stats, client))
+        let me = parts.directory.identity.member_id;
+        let leader = LeaderClient { raft, rpc, me, client };
+        Ok(Self::assemble(options, parts, leader, published, health, log_stats, vote))
     }
 
     fn assemble(
         options: Options,
         parts: Parts,
-        raft: Raft,
+        leader: LeaderClient,
         published: Arc<Published>,
         health: Arc<Health>,
         log_stats: Arc<crate::log::WriterStats>,
-        client: u64,
+        vote: Option<Vote>,
     ) -> Self {
+        let (raft, lease) = (leader.raft.clone(), options.timing.leader_lease());
         let gate = Arc::new(ReadGate::default());
-        gate.set(true);
-        let watch =
-            watch::follow(raft.clone(), parts.directory.identity.member_id, Arc::clone(&gate), Arc::clone(&health));
+        if vote.is_some() {
+            gate.open_for_good();
+        }
+        let watch = watch::follow(raft.clone(), leader.me, vote, lease, Arc::clone(&gate), Arc::clone(&health));
         runtime::spawn("raft-watch", Arc::clone(&health), watch);
+        let (rpc, dir) = (Arc::clone(&leader.rpc), parts.directory.path.clone());
         Self(Arc::new(Inner {
-            ingress: Ingress::start(raft.clone(), client, &options, &health),
+            ingress: Ingress::start(leader.clone(), &options, &health),
+            peers: Server::start(rpc, raft.clone(), dir, Arc::clone(&health), options.timing.vote_embargo()),
+            leader,
             dir: parts.directory.path.clone(),
             identity: parts.directory.identity.clone(),
             options,
@@ -127,7 +155,7 @@ impl Engine {
     pub fn close(&self) -> Result<(), EngineError> {
         self.0.closed.store(true, Ordering::Release);
         let Some(parts) = lock(&self.0.parts).take() else { return Ok(()) };
-        self.0.gate.set(false);
+        self.0.gate.shut();
         let runtime = runtime::handle()?;
         let _ = runtime.block_on(self.0.raft.shutdown());
         parts.close()
@@ -135,6 +163,10 @@ impl Engine {
 }
 
 impl Parts {
+    pub(super) fn discard_aside(&self) -> Result<(), EngineError> {
+        self.directory.discard_aside()
+    }
+
     fn close(self) -> Result<(), EngineError> {
         self.log.join();
         // Tasks of the raft core let go of their handles a moment after it has ended.
@@ -159,21 +191,36 @@ fn check_reach(purged: Option<LogId>, applied: Option<LogId>) -> Result<(), Engi
     Ok(())
 }
 
-/// Makes the member the leader of its cluster of one, and waits until its state is current.
-async fn get_ready(raft: &Raft, me: u64, options: &Options, health: &Health) -> Result<(), EngineError> {
+/// Makes the only member of a cluster its leader, and waits until its state is current: returns
+/// the vote that it leads with. A member that has others, or joins them, has to wait for those.
+async fn get_ready(raft: &Raft, me: u64, options: &Options, health: &Health) -> Result<Option<Vote>, EngineError> {
     let failed = |what: &str| health.check().err().unwrap_or_else(|| EngineError::Failed(what.to_owned()));
-    let initialized = raft.is_initialized().await.map_err(|fatal| failed(&fatal.to_string()))?;
-    if initialized {
+    let fatal = |error: openraft::errors::Fatal<Types>| failed(&error.to_string());
+    if raft.is_initialized().await.map_err(fatal)? {
+        if !raft.voter_ids().eq([me]) {
+            return Ok(None);
+        }
         // Nobody else can lead: waiting for the election timeout would be for nothing.
-        raft.trigger().elect(false).await.map_err(|fatal| failed(&fatal.to_string()))?;
-    } else {
+        raft.trigger().elect(false).await.map_err(fatal)?;
+    } else if !matches!(options.formation, Formation::Joining { .. }) {
         let members = BTreeMap::from([(me, Member { node: options.node.clone() })]);
         raft.initialize(members).await.map_err(|error| failed(&error.to_string()))?;
+    } else {
+        return Ok(None);
     }
-    raft.wait(Some(READY_TIMEOUT))
+    let led = raft
+        .wait(Some(READY_TIMEOUT))
         .metrics(|metrics| metrics.current_leader == Some(me), "the only member leads")
         .await
         .map_err(|error| failed(&error.to_string()))?;
+    let known = |metrics: &RaftMetrics<Types>| metrics.membership_config.membership().get_node(&me).cloned();
+    let recorded = known(&raft.metrics().borrow_watched());
+    if recorded.is_some_and(|member| member.node != options.node) {
+        // A single member may move to a node of another name; with others, they could not find it.
+        let renamed = BTreeMap::from([(me, Member { node: options.node.clone() })]);
+        let changed = raft.change_membership(ChangeMembers::SetNodes(renamed), true).await;
+        changed.map_err(|error| failed(&error.to_string()))?;
+    }
     let current = raft.ensure_linearizable(ReadPolicy::ReadIndex).await;
-    current.map(drop).map_err(|error| failed(&error.to_string()))
+    current.map(|_| Some(led.vote)).map_err(|error| failed(&error.to_string()))
 }

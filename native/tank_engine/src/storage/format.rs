@@ -10,11 +10,13 @@ use std::path::Path;
 use serde::{Deserialize, Serialize};
 
 use crate::error::EngineError;
+use crate::options::Formation;
 
 /// The layout of the directory and of all in it that this release writes. It reads this one only.
 pub const FORMAT_VERSION: u32 = 1;
 
-const FILE: &str = "FORMAT";
+/// The file's name.
+pub(super) const FILE: &str = "FORMAT";
 const FIRST_LINE: &str = "tank_store";
 
 /// Who a member is.
@@ -43,12 +45,17 @@ pub(super) struct Format {
 }
 
 impl Identity {
-    /// A new member of a new cluster.
+    /// The identity of a new directory.
     ///
     /// # Errors
     /// The operating system gives no randomness.
-    pub fn random(store_id: &str) -> Result<Self, EngineError> {
-        Ok(Self { store_id: store_id.to_owned(), cluster_id: random_id()?, member_id: random_id()? })
+    pub fn of_new(store_id: &str, formation: Formation) -> Result<Self, EngineError> {
+        let (cluster_id, member_id) = match formation {
+            Formation::NewCluster => (random_id()?, random_id()?),
+            Formation::Joining { cluster_id, member_id } => (cluster_id, member_id),
+            Formation::Alone { cluster_id } => (cluster_id, random_id()?),
+        };
+        Ok(Self { store_id: store_id.to_owned(), cluster_id, member_id })
     }
 }
 
@@ -130,7 +137,7 @@ mod tests {
     use super::*;
 
     fn format() -> Format {
-        Format { stage: Stage::Ready, identity: Identity::random("tank").unwrap() }
+        Format { stage: Stage::Ready, identity: Identity::of_new("tank", Formation::NewCluster).unwrap() }
     }
 
     #[test]

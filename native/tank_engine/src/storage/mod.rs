@@ -6,12 +6,14 @@
 //! <dir>/SYNCED   how far the log was synced: tells that a database lost its end    (marker.rs)
 //! <dir>/db/      RocksDB                                                           (rocks.rs)
 //! <dir>/incoming/  parts of a snapshot that is being received; emptied at open
+//! <dir>/.aside/  the member that was here before, while a new one joins a cluster  (aside.rs)
 //! ```
 
 pub mod format;
 pub mod marker;
 pub mod rocks;
 
+mod aside;
 mod claim;
 mod framing;
 mod torn;
@@ -23,6 +25,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use crate::error::{DirectoryTrouble, EngineError};
+use crate::options::Formation;
 
 use claim::Claim;
 use format::{Format, Identity, Stage};
@@ -43,37 +46,56 @@ pub struct Directory {
 }
 
 impl Directory {
-    /// Opens `path` for the store `store_id`; makes it when it is missing or empty.
+    /// As [`Directory::open_as`]; a new one is a new cluster's.
+    ///
+    /// # Errors
+    /// As there.
+    pub fn open(path: &Path, store_id: &str) -> Result<Self, EngineError> {
+        Self::open_as(path, store_id, Formation::NewCluster)
+    }
+
+    /// Opens `path` for the store `store_id`; makes it, as `formation` says, when it is missing or
+    /// empty. A member that joins a cluster sets the one aside that is there; it comes back at the
+    /// next open, unless [`Directory::discard_aside`] was called.
     ///
     /// # Errors
     /// The directory is locked, is no store's or another's, is of a newer format, damaged, full,
     /// or cannot be used at all.
-    pub fn open(path: &Path, store_id: &str) -> Result<Self, EngineError> {
+    pub fn open_as(path: &Path, store_id: &str, formation: Formation) -> Result<Self, EngineError> {
         check_store_id(store_id)?;
+        let identity = || Identity::of_new(store_id, formation);
         make_dir(path)?;
         let path = path.canonicalize().map_err(|error| EngineError::from_io(path, &error))?;
         let claim = Claim::take(&path)?;
+        aside::settle(&path)?;
+        if let (Formation::Joining { .. }, Some(present)) = (formation, Format::read(&path)?) {
+            present.check_store(store_id)?;
+            aside::set_aside(&path)?;
+        }
         match Format::read(&path)? {
             None => {
                 check_unused(&path)?;
-                Self::create(path, store_id, claim)
+                Self::create(path, identity()?, claim)
             }
             // The last start ended before the store was ready: nothing in it was ever promised.
             Some(format) if format.stage == Stage::Creating => {
                 format.check_store(store_id)?;
                 check_never_used(&path)?;
                 remove_parts(&path)?;
-                Self::create(path, store_id, claim)
+                Self::create(path, identity()?, claim)
             }
             Some(format) => {
                 format.check_store(store_id)?;
-                Self::open_existing(path, format.identity, claim)
+                let mut identity = format.identity;
+                if let Formation::Alone { cluster_id } = formation {
+                    identity = rename_cluster(&path, identity, cluster_id)?;
+                }
+                Self::open_existing(path, identity, claim)
             }
         }
     }
 
-    fn create(path: PathBuf, store_id: &str, claim: Claim) -> Result<Self, EngineError> {
-        let identity = Identity::random(store_id)?;
+    fn create(path: PathBuf, identity: Identity, claim: Claim) -> Result<Self, EngineError> {
         Format { stage: Stage::Creating, identity: identity.clone() }.write(&path)?;
         let db = rocks::open(&path, true)?;
         rocks::write_identity(&db, &identity).map_err(|error| EngineError::from_rocks(&path, &error))?;
@@ -92,6 +114,27 @@ impl Directory {
             return Err(EngineError::Corrupt { what: "format", detail });
         }
         Ok(Self { path, identity, db: Arc::new(db), marker: Arc::new(marker), claim })
+    }
+
+    /// Discards the member that was set aside: the new one has taken its place.
+    ///
+    /// # Errors
+    /// What the file system says.
+    pub fn discard_aside(&self) -> Result<(), EngineError> {
+        aside::discard(&self.path)
+    }
+
+    /// Removes all that a store keeps in `path`, which must not be open. The directory stays.
+    ///
+    /// # Errors
+    /// It is in use, holds another store, or what the file system says.
+    pub fn erase(path: &Path, store_id: &str) -> Result<(), EngineError> {
+        let path = path.canonicalize().map_err(|error| EngineError::from_io(path, &error))?;
+        let _claim = Claim::take(&path)?;
+        if let Some(format) = Format::read(&path)? {
+            format.check_store(store_id)?;
+        }
+        aside::erase(&path)
     }
 
     /// Bytes on the disk of everything in the directory.
@@ -117,6 +160,21 @@ impl Directory {
         drop(claim);
         synced.and(marked)
     }
+}
+
+/// Gives a member's cluster a new id. Interrupted, it has to be done again: the directory is
+/// refused until then.
+fn rename_cluster(path: &Path, identity: Identity, cluster_id: u64) -> Result<Identity, EngineError> {
+    let renamed = Identity { cluster_id, ..identity };
+    let db = rocks::open(path, false)?;
+    let found = rocks::read_identity(&db)?;
+    if (&found.store_id, found.member_id) != (&renamed.store_id, renamed.member_id) {
+        let detail = format!("FORMAT says member {}, the database says {found:?}", renamed.member_id);
+        return Err(EngineError::Corrupt { what: "format", detail });
+    }
+    rocks::write_identity(&db, &renamed).map_err(|error| EngineError::from_rocks(path, &error))?;
+    Format { stage: Stage::Ready, identity: renamed.clone() }.write(path)?;
+    Ok(renamed)
 }
 
 /// The folder for the parts of a snapshot that is being received.

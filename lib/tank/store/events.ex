@@ -1,0 +1,86 @@
+defmodule Tank.Store.Events do
+  @moduledoc false
+  # Tells subscribers when the leader, the members or the quorum of a store's cluster change, as this member sees it.
+  #
+  # It looks at the engine's figures, which costs a microsecond, and only while somebody is subscribed. So a subscriber
+  # hears of a state that lasts, a moment later; of one that was over before the next look, it does not.
+
+  use GenServer
+
+  alias Tank.Store.{Members, Names}
+
+  @look_every_ms 50
+
+  @type event :: {:leader, node | nil, non_neg_integer} | {:members, [{atom, node}]} | {:quorum, :ok | :lost}
+
+  def start_link(config), do: GenServer.start_link(__MODULE__, config.store_id, name: name(config.store_id))
+
+  @doc "Tells `pid` what is, and then what changes, until it dies."
+  @spec subscribe(atom, pid) :: :ok | {:error, :noproc}
+  def subscribe(store_id, pid), do: call(store_id, {:subscribe, pid})
+
+  @doc "Ends that."
+  @spec unsubscribe(atom, pid) :: :ok | {:error, :noproc}
+  def unsubscribe(store_id, pid), do: call(store_id, {:unsubscribe, pid})
+
+  @impl true
+  def init(store_id), do: {:ok, %{store_id: store_id, subscribers: %{}, seen: [], timer: nil}}
+
+  @impl true
+  def handle_call({:subscribe, pid}, _from, %{subscribers: subscribers} = state) do
+    state = look(state)
+    Enum.each(events(state, []), &send(pid, &1))
+    {:reply, :ok, %{state | subscribers: Map.put_new_lazy(subscribers, pid, fn -> Process.monitor(pid) end)}}
+  end
+
+  def handle_call({:unsubscribe, pid}, _from, state), do: {:reply, :ok, remove(pid, state)}
+
+  @impl true
+  def handle_info(:look, %{subscribers: subscribers} = state) when subscribers == %{}, do: {:noreply, state}
+
+  def handle_info(:look, state), do: {:noreply, look(state)}
+
+  def handle_info({:DOWN, _monitor, :process, pid, _reason}, state), do: {:noreply, remove(pid, state)}
+  def handle_info(_other, state), do: {:noreply, state}
+
+  defp look(state) do
+    if state.timer, do: Process.cancel_timer(state.timer)
+    # While the store is opened or stopped nothing new is known.
+    new = %{state | seen: see(state.store_id) || state.seen, timer: Process.send_after(self(), :look, @look_every_ms)}
+    for event <- events(new, state.seen), {pid, _monitor} <- state.subscribers, do: send(pid, event)
+    new
+  end
+
+  defp see(store_id) do
+    case Members.local(store_id) do
+      {:ok, cluster} ->
+        leader = Members.leader(cluster)
+        members = cluster.members |> Enum.map(&{store_id, &1.node}) |> Enum.uniq() |> Enum.sort()
+
+        [
+          {:leader, leader && leader.node, cluster.term},
+          {:members, members},
+          {:quorum, if(cluster.quorum, do: :ok, else: :lost)}
+        ]
+
+      {:error, _reason} ->
+        nil
+    end
+  end
+
+  defp events(state, before), do: for(event <- state.seen -- before, do: {:store_cluster, state.store_id, event})
+
+  defp remove(pid, state) do
+    {monitor, subscribers} = Map.pop(state.subscribers, pid)
+    if monitor, do: Process.demonitor(monitor, [:flush])
+    %{state | subscribers: subscribers}
+  end
+
+  defp call(store_id, request) do
+    GenServer.call(name(store_id), request)
+  catch
+    :exit, {:noproc, _call} -> {:error, :noproc}
+  end
+
+  defp name(store_id), do: {:via, Registry, {Names, {:events, store_id}}}
+end

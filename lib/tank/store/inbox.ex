@@ -1,0 +1,56 @@
+defmodule Tank.Store.Inbox do
+  @moduledoc false
+  # Takes the frames that other nodes send to one store, and gives them to the engine.
+  #
+  # While no engine is attached, as when the store is just being opened, frames are dropped: a network may do that.
+
+  use GenServer
+
+  alias Tank.Store.Native
+
+  # Decoding this much takes a good part of a millisecond; more is left to a dirty scheduler.
+  @large_bytes 256 * 1024
+
+  def start_link(config), do: GenServer.start_link(__MODULE__, config.store_id, name: name(config.store_id))
+
+  @doc "The name under which other nodes reach the inbox of a store."
+  @spec name(atom) :: atom
+  def name(store_id) do
+    # One atom for each store of this VM. A store id may be as long as an atom can be.
+    id = Atom.to_string(store_id)
+    suffix = if byte_size(id) <= 200, do: id, else: Integer.to_string(:erlang.phash2(id, 4_294_967_296))
+    :"tank_store_inbox_#{suffix}"
+  end
+
+  @doc "Gives frames to `store` from now on; to nobody, for nil. When this returns, no frame is on its way to another."
+  @spec attach(atom, Native.store() | nil) :: :ok
+  def attach(store_id, store) do
+    GenServer.call(name(store_id), {:attach, store}, :infinity)
+  catch
+    # It is gone, and delivers to nobody; the supervisor starts it and the store anew.
+    :exit, _reason -> :ok
+  end
+
+  @impl true
+  def init(_store_id) do
+    # Many frames at a time come in, and none of them should wait behind a scheduler's other work.
+    Process.flag(:priority, :high)
+    {:ok, nil}
+  end
+
+  @impl true
+  def handle_call({:attach, store}, _from, _before), do: {:reply, :ok, store}
+
+  @impl true
+  def handle_info({:tank_frame, node, lane, frame}, store)
+      when store != nil and is_atom(node) and lane in [:control, :log, :snapshot] and is_binary(frame) do
+    # What it says does not matter here: a frame that fits nobody is counted by the engine, and dropped.
+    if byte_size(frame) > @large_bytes,
+      do: Native.deliver_large(store, Atom.to_string(node), lane, frame),
+      else: Native.deliver(store, Atom.to_string(node), lane, frame)
+
+    {:noreply, store}
+  end
+
+  def handle_info(_dropped, store), do: {:noreply, store}
+end

@@ -1,0 +1,222 @@
+//! The members of the cluster: who they are, and changing that.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use openraft::ChangeMembers;
+use openraft::async_runtime::watch::WatchReceiver;
+use openraft::errors::{ChangeMembershipError, ClientWriteError};
+use openraft::metrics::RaftMetrics;
+use tokio::time::Instant;
+
+use crate::error::EngineError;
+use crate::peers::Change;
+use crate::raft::{MemberId, Raft, Types};
+use crate::runtime;
+use crate::storage::format::random_id;
+
+use super::Engine;
+use super::calls::Reply;
+
+/// A round of votes takes a few milliseconds between nodes of one network.
+const HEAD_START_MS: u64 = 40;
+
+/// A member, as this one knows it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct MemberStatus {
+    /// Its id.
+    pub id: MemberId,
+    /// The node it runs on.
+    pub node: String,
+    /// Whether it counts for a quorum.
+    pub voter: bool,
+    /// The last log index it is known to have; only a leader knows.
+    pub matched: Option<u64>,
+}
+
+/// This member's place in the cluster.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ClusterStatus {
+    /// All members, in the order of their ids.
+    pub members: Vec<MemberStatus>,
+    /// The leader this member follows, or itself.
+    pub leader: Option<MemberId>,
+    /// The raft term.
+    pub term: u64,
+    /// Index of the last log entry here.
+    pub last_log_index: Option<u64>,
+    /// `leader`, `follower`, `candidate`, `learner`.
+    pub role: &'static str,
+    /// Whether this member was in touch with a majority, by itself or by its leader, a moment ago.
+    pub quorum: bool,
+    /// Frames from other nodes that could not be decoded.
+    pub malformed_frames: u64,
+    /// Frames of other clusters, or for members that are gone.
+    pub foreign_frames: u64,
+}
+
+impl Engine {
+    /// The cluster as this member knows it, at once.
+    ///
+    /// # Errors
+    /// The store is closed or has failed.
+    pub fn cluster(&self) -> Result<ClusterStatus, EngineError> {
+        self.check()?;
+        let stats = self.0.leader.rpc.stats();
+        let metrics = self.0.raft.metrics();
+        let metrics = metrics.borrow_watched();
+        let membership = metrics.membership_config.membership();
+        let voters: BTreeSet<MemberId> = membership.voter_ids().collect();
+        let matched = |id: &MemberId| metrics.replication.as_ref()?.get(id)?.as_ref().map(|log_id| log_id.index());
+        let members = membership.nodes().map(|(id, member)| MemberStatus {
+            id: *id,
+            node: member.node.clone(),
+            voter: voters.contains(id),
+            matched: matched(id),
+        });
+        Ok(ClusterStatus {
+            members: members.collect(),
+            leader: metrics.current_leader,
+            term: metrics.current_term,
+            last_log_index: metrics.last_log_index,
+            role: role(metrics.state),
+            quorum: self.in_touch(&metrics),
+            malformed_frames: stats.malformed.load(Ordering::Relaxed),
+            foreign_frames: stats.foreign.load(Ordering::Relaxed),
+        })
+    }
+
+    fn in_touch(&self, metrics: &RaftMetrics<Types>) -> bool {
+        let me = self.0.leader.me;
+        let within = self.0.options.timing.vote_embargo();
+        if metrics.state == openraft::ServerState::Leader {
+            let alone = metrics.membership_config.voter_ids().eq([me]);
+            let acked = metrics.last_quorum_acked.as_deref();
+            return alone || acked.is_some_and(|at| crate::engine::watch::age(*at) < within);
+        }
+        metrics.current_leader.is_some() && self.0.peers.heard_from_leader().is_some_and(|at| at.elapsed() < within)
+    }
+
+    /// The connection to `node` was lost. If the leader runs there, this member stands for election
+    /// as soon as nobody can rest on that leader's lease any more, without the time that it would
+    /// otherwise give a late heartbeat.
+    pub fn peer_lost(&self, node: &str) {
+        let Ok(cluster) = self.cluster() else { return };
+        let lost = cluster.members.iter().find(|member| Some(member.id) == cluster.leader && member.node == node);
+        let Some(leader) = lost.map(|member| member.id).filter(|id| *id != self.0.leader.me) else { return };
+        let engine = self.clone();
+        runtime::spawn("peer-lost", Arc::clone(&self.0.health), async move { engine.succeed(leader).await });
+    }
+
+    async fn succeed(&self, leader: MemberId) {
+        let follows = || self.0.raft.server_metrics().borrow_watched().current_leader == Some(leader);
+        let Some(heard) = self.0.peers.heard_from_leader() else { return };
+        // Somebody asks first, and mostly wins: who asks at the same moment splits the votes.
+        let jitter = random_id().unwrap_or_default() % HEAD_START_MS;
+        let until = heard + self.0.options.timing.vote_embargo() + Duration::from_millis(5 + jitter);
+        tokio::time::sleep_until(until.into()).await;
+        if follows() && self.0.peers.heard_from_leader() == Some(heard) && self.check().is_ok() {
+            // With a pre-vote: others may well hear the leader.
+            let _ = self.0.raft.trigger().elect(true).await;
+        }
+    }
+
+    /// Has the leader change the members, and calls `reply` when that is done. Gives up after
+    /// `timeout`; then the change may still come.
+    pub fn change_members(&self, change: Change, timeout: Duration, reply: Reply<()>) {
+        let engine = self.clone();
+        let Ok(runtime) = runtime::handle() else { return reply.send(Err(EngineError::Closed)) };
+        runtime.spawn(async move {
+            let result = engine.ask_leader_to(change, Instant::now() + timeout).await;
+            reply.send(engine.check().and(result));
+        });
+    }
+
+    /// Has this member, if it leads, make `to` the leader.
+    pub fn transfer_leader(&self, to: MemberId, timeout: Duration, reply: Reply<()>) {
+        let engine = self.clone();
+        let Ok(runtime) = runtime::handle() else { return reply.send(Err(EngineError::Closed)) };
+        runtime.spawn(async move {
+            let result = engine.give_leadership(to, timeout).await;
+            reply.send(engine.check().and(result));
+        });
+    }
+
+    async fn ask_leader_to(&self, change: Change, deadline: Instant) -> Result<(), EngineError> {
+        let leaves = change == Change::Remove(self.0.leader.me) || change == Change::Demote(self.0.leader.me);
+        if leaves {
+            self.0.gate.hold_shut();
+        }
+        let changed = self.0.leader.change(&change, deadline).await;
+        if leaves && changed.is_err() {
+            // Should the change still come, the raft core stops leading first, and shuts the gate.
+            self.0.gate.release();
+        }
+        changed
+    }
+
+    async fn give_leadership(&self, to: MemberId, timeout: Duration) -> Result<(), EngineError> {
+        // The others vote at once then, whatever was promised by the lease.
+        self.0.gate.hold_shut();
+        let failed = |error: openraft::errors::Fatal<_>| EngineError::Failed(error.to_string());
+        self.0.raft.trigger().transfer_leader(to).await.map_err(failed)?;
+        let wait = self.0.raft.wait(Some(timeout));
+        let led = wait.metrics(|metrics| metrics.current_leader == Some(to), "the other member leads").await;
+        self.0.gate.release();
+        led.map(drop).map_err(|_| EngineError::Unknown)
+    }
+}
+
+/// As [`change`], until `deadline`; `None` also when it took longer, and then it may still come.
+pub(crate) async fn change_by(raft: &Raft, change: Change, deadline: Instant) -> Option<Result<(), String>> {
+    tokio::time::timeout_at(deadline, self::change(raft, change)).await.ok()?
+}
+
+/// Changes the members through this member's raft core; `None` when it does not lead.
+async fn change(raft: &Raft, change: Change) -> Option<Result<(), String>> {
+    let gone = |id| raft.metrics().borrow_watched().membership_config.membership().get_node(&id).is_none();
+    let changed = match change {
+        // It was removed by an earlier try.
+        Change::Remove(id) if gone(id) => return Some(Ok(())),
+        Change::AddLearner(id, member) => raft.add_learner(id, member, true).await,
+        Change::Promote(id) => raft.change_membership(ChangeMembers::AddVoterIds(BTreeSet::from([id])), true).await,
+        Change::Demote(id) => raft.change_membership(ChangeMembers::RemoveVoters(BTreeSet::from([id])), true).await,
+        Change::Remove(id) => remove(raft, id).await,
+    };
+    match changed {
+        Ok(_) => Some(Ok(())),
+        Err(error) => match error.api_error() {
+            Some(ClientWriteError::ForwardToLeader(_)) => None,
+            // Another change is not committed yet: after it, this one may be.
+            Some(ClientWriteError::ChangeMembershipError(ChangeMembershipError::InProgress(_))) => None,
+            _ => Some(Err(error.to_string())),
+        },
+    }
+}
+
+type Changed = Result<
+    openraft::raft::ClientWriteResponse<crate::raft::Types>,
+    openraft::errors::RaftError<crate::raft::Types, ClientWriteError<crate::raft::Types>>,
+>;
+
+async fn remove(raft: &Raft, id: MemberId) -> Changed {
+    let voter = raft.voter_ids().any(|voter| voter == id);
+    let change = if voter {
+        ChangeMembers::RemoveVoters(BTreeSet::from([id]))
+    } else {
+        ChangeMembers::RemoveNodes(BTreeSet::from([id]))
+    };
+    raft.change_membership(change, false).await
+}
+
+fn role(state: openraft::ServerState) -> &'static str {
+    match state {
+        openraft::ServerState::Leader => "leader",
+        openraft::ServerState::Follower => "follower",
+        openraft::ServerState::Candidate => "candidate",
+        openraft::ServerState::Learner => "learner",
+        openraft::ServerState::Shutdown => "shutdown",
+    }
+}

@@ -1,0 +1,182 @@
+//! Answers the calls of other members.
+
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
+
+use openraft::errors::ClientWriteError;
+use openraft::raft::{AppendEntriesResponse, ReadPolicy};
+use tokio::sync::mpsc;
+
+use crate::engine::members;
+use crate::error::EngineError;
+use crate::health::Health;
+use crate::raft::{Raft, SnapshotMeta, Types, Vote};
+use crate::runtime;
+use crate::snapshot::{Frame, SnapshotData, SnapshotReceiver};
+use crate::sync::lock;
+
+use super::Lane;
+use super::message::{Answer, Call, NotWritten, Written};
+use super::rpc::{Incoming, Rpc};
+
+/// The longest that a change of the members is waited for: catching up can mean a large snapshot.
+const CHANGE_TIMEOUT_MAX: Duration = Duration::from_secs(24 * 60 * 60);
+
+/// The answering side of one member.
+pub(crate) struct Server {
+    rpc: Arc<Rpc>,
+    raft: Raft,
+    dir: PathBuf,
+    health: Arc<Health>,
+    /// Until then no vote is given: this member may have acknowledged a heartbeat just before it
+    /// was restarted, and a leader may rest on that.
+    no_vote_until: Instant,
+    /// When a leader's entries or heartbeat were last accepted.
+    heard: Mutex<Option<Instant>>,
+    /// Calls that are answered one after the other.
+    ordered: mpsc::UnboundedSender<(String, Incoming)>,
+    /// The snapshot that is coming in. A new one ends the one before.
+    receiving: Mutex<Option<Receiving>>,
+}
+
+struct Receiving {
+    transfer: u64,
+    vote: Vote,
+    meta: SnapshotMeta,
+    receiver: SnapshotReceiver,
+}
+
+impl Server {
+    /// `leader_lease` is how long a leader may rest on an acknowledged heartbeat.
+    pub(crate) fn start(
+        rpc: Arc<Rpc>,
+        raft: Raft,
+        dir: PathBuf,
+        health: Arc<Health>,
+        leader_lease: Duration,
+    ) -> Arc<Self> {
+        let no_vote_until = Instant::now() + leader_lease;
+        let (ordered, mut calls) = mpsc::unbounded_channel::<(String, Incoming)>();
+        let receiving = Mutex::new(None);
+        let server =
+            Arc::new(Self { rpc, raft, dir, health, no_vote_until, heard: Mutex::new(None), ordered, receiving });
+        // Weak: it ends with the server.
+        let weak = Arc::downgrade(&server);
+        runtime::spawn("peer-snapshot", Arc::clone(&server.health), async move {
+            while let Some((node, incoming)) = calls.recv().await {
+                let Some(server) = weak.upgrade() else { return };
+                server.serve(&node, incoming).await;
+            }
+        });
+        server
+    }
+
+    /// When a leader was last heard from, since this member was started.
+    pub(crate) fn heard_from_leader(&self) -> Option<Instant> {
+        *lock(&self.heard)
+    }
+
+    /// Takes a frame that `node` sent. Never blocks.
+    pub(crate) fn deliver(self: &Arc<Self>, node: &str, lane: Lane, frame: &[u8]) {
+        let Some(incoming) = self.rpc.receive(frame, lane) else { return };
+        let (server, node) = (Arc::clone(self), node.to_owned());
+        if lane == Lane::Snapshot {
+            // In the order they came: a snapshot is one stream. Few are on their way at a time.
+            let _ = self.ordered.send((node, incoming));
+        } else {
+            runtime::spawn("peer-call", Arc::clone(&self.health), async move { server.serve(&node, incoming).await });
+        }
+    }
+
+    async fn serve(&self, node: &str, incoming: Incoming) {
+        let (call, head, lane) = incoming.split();
+        let answer = self.answer(call).await;
+        self.rpc.answer(node, &head, lane, &answer);
+    }
+
+    async fn answer(&self, call: Call) -> Answer {
+        match call {
+            Call::Append(request) => {
+                let appended = self.raft.append_entries(request).await;
+                if matches!(&appended, Ok(response) if !matches!(response, AppendEntriesResponse::HigherVote(_))) {
+                    *lock(&self.heard) = Some(Instant::now());
+                }
+                or_failed(appended, Answer::Append)
+            }
+            Call::Vote(_) | Call::PreVote(_) if Instant::now() < self.no_vote_until => {
+                Answer::Failed("this member was just started and does not vote yet".to_owned())
+            }
+            Call::Vote(request) => or_failed(self.raft.vote(request).await, Answer::Vote),
+            Call::PreVote(request) => or_failed(self.raft.pre_vote(request).await, Answer::Vote),
+            Call::TransferLeader(request) => {
+                or_failed(self.raft.handle_transfer_leader(request).await, Answer::TransferLeader)
+            }
+            Call::SnapshotBegin { transfer, vote, meta } => self.begin_snapshot(transfer, vote, meta),
+            Call::SnapshotFrame { transfer, frame } => self.take_frame(transfer, &frame).await,
+            Call::Write(request) => Answer::Write(write(&self.raft, request).await),
+            Call::Change { change, within_ms } => {
+                let deadline = tokio::time::Instant::now() + Duration::from_millis(within_ms).min(CHANGE_TIMEOUT_MAX);
+                Answer::Change(members::change_by(&self.raft, change, deadline).await)
+            }
+            Call::ReadIndex => {
+                let read = self.raft.get_read_linearizer(ReadPolicy::ReadIndex).await;
+                Answer::ReadIndex(read.ok().map(|read| read.read_log_id().index()))
+            }
+        }
+    }
+
+    fn begin_snapshot(&self, transfer: u64, vote: Vote, meta: SnapshotMeta) -> Answer {
+        let mut receiving = lock(&self.receiving);
+        // The files of the one before are removed by the next receiver.
+        *receiving = None;
+        match SnapshotReceiver::new(&self.dir) {
+            Ok(receiver) => {
+                *receiving = Some(Receiving { transfer, vote, meta, receiver });
+                Answer::SnapshotTaken
+            }
+            Err(error) => Answer::Failed(error.to_string()),
+        }
+    }
+
+    async fn take_frame(&self, transfer: u64, frame: &[u8]) -> Answer {
+        let finished = {
+            let mut receiving = lock(&self.receiving);
+            match take(&mut receiving, transfer, frame) {
+                Ok(None) => return Answer::SnapshotTaken,
+                Ok(Some(finished)) => finished,
+                Err(error) => {
+                    *receiving = None;
+                    return Answer::Failed(error.to_string());
+                }
+            }
+        };
+        let (vote, snapshot) = finished;
+        or_failed(self.raft.install_full_snapshot(vote, snapshot).await, Answer::SnapshotDone)
+    }
+}
+
+type Finished = (Vote, openraft::alias::SnapshotOf<Types, SnapshotData>);
+
+fn take(receiving: &mut Option<Receiving>, transfer: u64, frame: &[u8]) -> Result<Option<Finished>, EngineError> {
+    let unknown = || EngineError::Storage("a frame of a snapshot that is not being received".to_owned());
+    let current = receiving.as_mut().filter(|current| current.transfer == transfer).ok_or_else(unknown)?;
+    let Some(received) = current.receiver.accept(&Frame::decode(frame)?)? else { return Ok(None) };
+    let Some(Receiving { vote, meta, .. }) = receiving.take() else { return Err(unknown()) };
+    Ok(Some((vote, openraft::alias::SnapshotOf::<Types, _> { meta, snapshot: SnapshotData::Received(received) })))
+}
+
+/// Writes through this member's raft core, if it leads.
+pub(crate) async fn write(raft: &Raft, request: crate::command::Request) -> Result<Written, NotWritten> {
+    match raft.client_write(request).await {
+        Ok(response) => Ok(Written { outcome: response.data, index: response.log_id.index() }),
+        Err(error) => Err(match error.api_error() {
+            Some(ClientWriteError::ForwardToLeader(_)) => NotWritten::NotLeader,
+            _ => NotWritten::Unknown,
+        }),
+    }
+}
+
+fn or_failed<T, E: std::fmt::Display>(result: Result<T, E>, answer: impl FnOnce(T) -> Answer) -> Answer {
+    result.map_or_else(|error| Answer::Failed(error.to_string()), answer)
+}

@@ -1,0 +1,116 @@
+//! The members of a store's cluster: who they are, and changing that.
+
+use std::time::Duration;
+
+use rustler::{Atom, Encoder, Env, Error, NifResult, Term};
+use tank_engine::engine::{ClusterStatus, MemberStatus};
+use tank_engine::peers::Change;
+use tank_engine::raft::Member;
+
+use crate::store::Store;
+use crate::{atoms, errors, reply};
+
+/// The cluster as this member knows it, at once: `{:ok, map}` or `{:error, reason}`.
+#[rustler::nif]
+fn cluster<'a>(env: Env<'a>, store: &'a Store) -> NifResult<Term<'a>> {
+    match store.engine.cluster() {
+        Ok(cluster) => Ok((atoms::ok(), cluster_map(env, store, &cluster)?).encode(env)),
+        Err(error) => Ok(errors::error(env, &error)),
+    }
+}
+
+/// Has the leader change the members: `{:ok, call}`, and `{reference, :ok | {:error, reason}}`
+/// comes within `timeout_ms`. `change` is `{:add_learner, id, node} | {:promote, id} |
+/// {:demote, id} | {:remove, id}`.
+#[rustler::nif]
+fn change_members<'a>(
+    env: Env<'a>,
+    store: &'a Store,
+    reference: Term<'a>,
+    change: Term<'a>,
+    timeout_ms: u64,
+) -> NifResult<Term<'a>> {
+    let change = self::change(change)?;
+    let (call, reply) = reply::expect(env, reply::reference(reference)?, |env, ()| atoms::ok().encode(env));
+    store.engine.change_members(change, Duration::from_millis(timeout_ms), reply);
+    Ok((atoms::ok(), call).encode(env))
+}
+
+/// Has this member, which must lead, make another one the leader: answers as `change_members`.
+#[rustler::nif]
+fn transfer_leader<'a>(
+    env: Env<'a>,
+    store: &'a Store,
+    reference: Term<'a>,
+    to: u64,
+    timeout_ms: u64,
+) -> NifResult<Term<'a>> {
+    let (call, reply) = reply::expect(env, reply::reference(reference)?, |env, ()| atoms::ok().encode(env));
+    store.engine.transfer_leader(to, Duration::from_millis(timeout_ms), reply);
+    Ok((atoms::ok(), call).encode(env))
+}
+
+/// Tells the engine that the connection to a node was lost.
+#[rustler::nif]
+fn peer_lost(store: &Store, node: &str) -> Atom {
+    store.engine.peer_lost(node);
+    atoms::ok()
+}
+
+fn change(term: Term<'_>) -> NifResult<Change> {
+    if let Ok((kind, id, node)) = term.decode::<(Atom, u64, String)>() {
+        return if kind == atoms::add_learner() {
+            Ok(Change::AddLearner(id, Member { node }))
+        } else {
+            Err(Error::BadArg)
+        };
+    }
+    let (kind, id): (Atom, u64) = term.decode()?;
+    if kind == atoms::promote() {
+        Ok(Change::Promote(id))
+    } else if kind == atoms::demote() {
+        Ok(Change::Demote(id))
+    } else if kind == atoms::remove() {
+        Ok(Change::Remove(id))
+    } else {
+        Err(Error::BadArg)
+    }
+}
+
+fn cluster_map<'a>(env: Env<'a>, store: &Store, cluster: &ClusterStatus) -> NifResult<Term<'a>> {
+    let identity = store.engine.identity();
+    let members = cluster.members.iter().map(|member| member_map(env, member)).collect::<NifResult<Vec<_>>>()?;
+    let pairs: [(Atom, Term<'a>); 10] = [
+        (atoms::member_id(), identity.member_id.encode(env)),
+        (atoms::cluster_id(), identity.cluster_id.encode(env)),
+        (atoms::members(), members.encode(env)),
+        (atoms::leader(), cluster.leader.encode(env)),
+        (atoms::term(), cluster.term.encode(env)),
+        (atoms::last_log_index(), cluster.last_log_index.encode(env)),
+        (atoms::role(), role(cluster.role).encode(env)),
+        (atoms::quorum(), cluster.quorum.encode(env)),
+        (atoms::malformed_frames(), cluster.malformed_frames.encode(env)),
+        (atoms::foreign_frames(), cluster.foreign_frames.encode(env)),
+    ];
+    Term::map_from_pairs(env, &pairs)
+}
+
+fn member_map<'a>(env: Env<'a>, member: &MemberStatus) -> NifResult<Term<'a>> {
+    let pairs: [(Atom, Term<'a>); 4] = [
+        (atoms::id(), member.id.encode(env)),
+        (atoms::node(), member.node.encode(env)),
+        (atoms::voter(), member.voter.encode(env)),
+        (atoms::matched(), member.matched.encode(env)),
+    ];
+    Term::map_from_pairs(env, &pairs)
+}
+
+fn role(role: &str) -> Atom {
+    match role {
+        "leader" => atoms::leader(),
+        "candidate" => atoms::candidate(),
+        "learner" => atoms::learner(),
+        "shutdown" => atoms::shutdown(),
+        _ => atoms::follower(),
+    }
+}

@@ -1,0 +1,175 @@
+//! The transport over Erlang distribution: frames go to relay processes, one for each peer node
+//! and lane, which send them on; frames that came from other nodes are delivered by an inbox
+//! process.
+//!
+//! ```text
+//! engine --send--> relay process ~~distribution~~> inbox process --deliver--> engine
+//!            ^          |
+//!            +--relayed-+   what a relay has sent on no longer counts against its bound
+//! ```
+//!
+//! There are relays only for nodes that are connected: the others refuse a frame at once, and the
+//! peers process is told that somebody wants to talk to them.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use rustler::{
+    Atom, Binary, Encoder, Env, Error, LocalPid, NewBinary, NifResult, OwnedEnv, Resource, ResourceArc, Term,
+};
+use tank_engine::peers::{Lane, NotSent, Transport};
+
+use crate::atoms;
+use crate::store::Store;
+
+/// How often the peers process is told of a node that has no relays.
+const WANTED_EVERY: Duration = Duration::from_secs(1);
+
+/// Bytes on their way to a relay or waiting in it: what a slow peer may hold up. The log's bound
+/// takes a few of the largest batches; the snapshot's, two windows of frames.
+fn queued_max(lane: Lane) -> usize {
+    match lane {
+        Lane::Control => 1 << 20,
+        Lane::Log => 8 << 20,
+        Lane::Snapshot => 512 << 10,
+    }
+}
+
+/// The resource that stands for a store's way to other nodes. It outlives the open engine: a
+/// store that joins a cluster opens another one.
+pub(crate) struct Link {
+    pub(crate) relays: Arc<Relays>,
+}
+
+#[rustler::resource_impl]
+impl Resource for Link {}
+
+/// The relay processes of one store.
+pub(crate) struct Relays {
+    /// Starts relays, and connects nodes.
+    peers: LocalPid,
+    nodes: Mutex<Nodes>,
+}
+
+#[derive(Default)]
+struct Nodes {
+    relays: HashMap<String, HashMap<Lane, Relay>>,
+    wanted: HashMap<String, Instant>,
+}
+
+struct Relay {
+    pid: LocalPid,
+    queued: usize,
+}
+
+/// Makes a link. The calling process is its peers process: it is sent `{:tank_peer_wanted, node}`
+/// for nodes without relays, at most once a second for each.
+#[rustler::nif]
+fn link(env: Env<'_>) -> ResourceArc<Link> {
+    ResourceArc::new(Link { relays: Arc::new(Relays { peers: env.pid(), nodes: Mutex::default() }) })
+}
+
+/// Has frames for a node sent to the process `pid`, as `{:tank_frame, frame}`.
+#[rustler::nif]
+fn set_relay(link: ResourceArc<Link>, node: String, lane: Atom, pid: LocalPid) -> NifResult<Atom> {
+    let relay = Relay { pid, queued: 0 };
+    let mut nodes = link.relays.lock();
+    nodes.wanted.remove(&node);
+    nodes.relays.entry(node).or_default().insert(self::lane(lane)?, relay);
+    Ok(atoms::ok())
+}
+
+/// Forgets a node's relays: it cannot be reached.
+#[rustler::nif]
+fn unset_relays(link: ResourceArc<Link>, node: String) -> Atom {
+    link.relays.lock().relays.remove(&node);
+    atoms::ok()
+}
+
+/// Called by a relay: it has sent `bytes` on, or dropped them.
+#[rustler::nif]
+fn relayed(env: Env<'_>, link: ResourceArc<Link>, node: &str, lane: Atom, bytes: usize) -> NifResult<Atom> {
+    let lane = self::lane(lane)?;
+    let mut nodes = link.relays.lock();
+    let relay = nodes.relays.get_mut(node).and_then(|lanes| lanes.get_mut(&lane));
+    // The relay's successor may have taken its place already.
+    if let Some(relay) = relay.filter(|relay| relay.pid == env.pid()) {
+        relay.queued = relay.queued.saturating_sub(bytes);
+    }
+    Ok(atoms::ok())
+}
+
+/// Gives the engine a frame that `node` sent.
+#[rustler::nif]
+fn deliver<'a>(store: &'a Store, node: &str, lane: Atom, frame: Binary<'a>) -> NifResult<Atom> {
+    store.engine.deliver(node, self::lane(lane)?, &frame);
+    Ok(atoms::ok())
+}
+
+/// The same, on a dirty CPU scheduler: decoding megabytes takes milliseconds.
+#[rustler::nif(schedule = "DirtyCpu")]
+fn deliver_large<'a>(store: &'a Store, node: &str, lane: Atom, frame: Binary<'a>) -> NifResult<Atom> {
+    store.engine.deliver(node, self::lane(lane)?, &frame);
+    Ok(atoms::ok())
+}
+
+impl Relays {
+    fn lock(&self) -> MutexGuard<'_, Nodes> {
+        self.nodes.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The relay that takes `bytes` more, which count from now on.
+    fn reserve(&self, node: &str, lane: Lane, bytes: usize) -> Result<LocalPid, NotSent> {
+        let mut nodes = self.lock();
+        let relay = nodes.relays.get_mut(node).and_then(|lanes| lanes.get_mut(&lane));
+        if let Some(relay) = relay {
+            // An idle relay takes any frame: how large one may be is limited elsewhere.
+            if relay.queued > 0 && relay.queued.saturating_add(bytes) > queued_max(lane) {
+                return Err(NotSent);
+            }
+            relay.queued += bytes;
+            return Ok(relay.pid);
+        }
+        let now = Instant::now();
+        let told = nodes.wanted.get(node).is_some_and(|at| now.duration_since(*at) < WANTED_EVERY);
+        if !told {
+            nodes.wanted.insert(node.to_owned(), now);
+            drop(nodes);
+            let _ = OwnedEnv::new()
+                .send_and_clear(&self.peers, |env| (atoms::tank_peer_wanted(), binary(env, node.as_bytes())));
+        }
+        Err(NotSent)
+    }
+}
+
+impl Transport for Relays {
+    // Called on the engine's own threads only: a scheduler's may not send like this.
+    fn send(&self, node: &str, lane: Lane, frame: Vec<u8>) -> Result<(), NotSent> {
+        let pid = self.reserve(node, lane, frame.len())?;
+        let sent = OwnedEnv::new().send_and_clear(&pid, |env| (atoms::tank_frame(), binary(env, &frame)));
+        sent.map_err(|_| {
+            // The relay is gone; its node's others will follow.
+            self.lock().relays.remove(node);
+            NotSent
+        })
+    }
+}
+
+fn binary<'a>(env: Env<'a>, bytes: &[u8]) -> Term<'a> {
+    let mut binary = NewBinary::new(env, bytes.len());
+    binary.as_mut_slice().copy_from_slice(bytes);
+    Binary::from(binary).encode(env)
+}
+
+fn lane(name: Atom) -> NifResult<Lane> {
+    if name == atoms::control() {
+        Ok(Lane::Control)
+    } else if name == atoms::log() {
+        Ok(Lane::Log)
+    } else if name == atoms::snapshot() {
+        Ok(Lane::Snapshot)
+    } else {
+        Err(Error::BadArg)
+    }
+}

@@ -1,0 +1,86 @@
+//! A network between engines of one process, which can be cut link by link.
+
+use std::collections::{HashMap, HashSet};
+use std::sync::{Arc, Mutex, PoisonError, Weak};
+
+use tank_engine::engine::Engine;
+use tank_engine::peers::{Lane, NotSent, Transport};
+
+/// The network. Nodes are known by name; each has one engine at a time.
+#[derive(Default)]
+pub struct SimNet {
+    state: Mutex<State>,
+}
+
+#[derive(Default)]
+struct State {
+    engines: HashMap<String, Engine>,
+    /// Directed links that lose every frame.
+    cut: HashSet<(String, String)>,
+}
+
+/// One node's way into the network.
+pub struct SimTransport {
+    net: Weak<SimNet>,
+    node: String,
+}
+
+impl SimNet {
+    /// A network without nodes.
+    pub fn new() -> Arc<Self> {
+        Arc::new(Self::default())
+    }
+
+    /// The transport of the engine that will be attached as `node`.
+    pub fn transport(self: &Arc<Self>, node: &str) -> Arc<SimTransport> {
+        Arc::new(SimTransport { net: Arc::downgrade(self), node: node.to_owned() })
+    }
+
+    /// Lets frames for `node` reach `engine`.
+    pub fn attach(&self, node: &str, engine: Engine) {
+        self.lock().engines.insert(node.to_owned(), engine);
+    }
+
+    /// Takes a node away: frames to it are known not to arrive.
+    pub fn detach(&self, node: &str) {
+        self.lock().engines.remove(node);
+    }
+
+    /// Loses every frame from `from` to `to`, without a word.
+    pub fn cut(&self, from: &str, to: &str) {
+        self.lock().cut.insert((from.to_owned(), to.to_owned()));
+    }
+
+    /// Cuts `node` off from all others, both ways.
+    pub fn isolate(&self, node: &str) {
+        let others: Vec<String> = self.lock().engines.keys().filter(|other| *other != node).cloned().collect();
+        for other in others {
+            self.cut(node, &other);
+            self.cut(&other, node);
+        }
+    }
+
+    /// Mends every link.
+    pub fn heal(&self) {
+        self.lock().cut.clear();
+    }
+
+    fn lock(&self) -> std::sync::MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Transport for SimTransport {
+    fn send(&self, node: &str, lane: Lane, frame: Vec<u8>) -> Result<(), NotSent> {
+        let net = self.net.upgrade().ok_or(NotSent)?;
+        let engine = {
+            let state = net.lock();
+            if state.cut.contains(&(self.node.clone(), node.to_owned())) {
+                return Ok(());
+            }
+            state.engines.get(node).cloned().ok_or(NotSent)?
+        };
+        engine.deliver(&self.node, lane, &frame);
+        Ok(())
+    }
+}

@@ -1,0 +1,277 @@
+//! Three engines in one process: writes through any of them, a leader cut off, a member that comes
+//! back by snapshot.
+
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
+
+use std::collections::BTreeSet;
+use std::path::PathBuf;
+use std::sync::{Arc, mpsc};
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use tank_engine::command::{Command, Condition, Outcome, Write};
+use tank_engine::engine::{Engine, Reply};
+use tank_engine::error::EngineError;
+use tank_engine::key::{Component, Key};
+use tank_engine::options::{Formation, Options};
+use tank_engine::peers::Change;
+use tank_engine::raft::Member;
+use tank_engine::storage::format::random_id;
+use tank_sim::net::SimNet;
+
+const TIMEOUT: Duration = Duration::from_secs(5);
+
+/// A cluster whose members' directories outlive them.
+struct Cluster {
+    net: Arc<SimNet>,
+    dir: tempfile::TempDir,
+    nodes: Vec<Option<Engine>>,
+    snapshot_after: u64,
+}
+
+impl Cluster {
+    fn of(count: usize) -> Self {
+        Self::with_snapshots_after(count, 20_000)
+    }
+
+    fn with_snapshots_after(count: usize, snapshot_after: u64) -> Self {
+        let mut cluster =
+            Self { net: SimNet::new(), dir: tempfile::tempdir().unwrap(), nodes: vec![None; count], snapshot_after };
+        cluster.start(0, Formation::NewCluster);
+        for node in 1..count {
+            cluster.join(node);
+        }
+        cluster
+    }
+
+    fn name(node: usize) -> String {
+        format!("n{node}")
+    }
+
+    fn path(&self, node: usize) -> PathBuf {
+        self.dir.path().join(Self::name(node))
+    }
+
+    fn start(&mut self, node: usize, formation: Formation) {
+        let name = Self::name(node);
+        let mut options = Options::new(self.path(node), "tank");
+        options.node = name.clone();
+        options.formation = formation;
+        options.timing.snapshot_after = self.snapshot_after;
+        options.timing.log_keep = self.snapshot_after / 10;
+        options.timing.purge_batch = 10;
+        let engine =
+            Engine::open_with(options, self.net.transport(&name), Box::new(|error| eprintln!("failed: {error}")));
+        let engine = engine.unwrap();
+        self.net.attach(&name, engine.clone());
+        self.nodes[node] = Some(engine);
+    }
+
+    fn stop(&mut self, node: usize) {
+        self.net.detach(&Self::name(node));
+        self.nodes[node].take().unwrap().close().unwrap();
+    }
+
+    fn join(&mut self, node: usize) {
+        let cluster_id = self.engine(0).identity().cluster_id;
+        let member_id = random_id().unwrap();
+        self.start(node, Formation::Joining { cluster_id, member_id });
+        let member = Member { node: Self::name(node) };
+        change(self.engine(0), Change::AddLearner(member_id, member)).unwrap();
+        change(self.engine(0), Change::Promote(member_id)).unwrap();
+    }
+
+    fn engine(&self, node: usize) -> &Engine {
+        self.nodes[node].as_ref().unwrap()
+    }
+
+    fn running(&self) -> impl Iterator<Item = &Engine> {
+        self.nodes.iter().flatten()
+    }
+
+    fn leader(&self) -> usize {
+        eventually("a leader that all running members know", || {
+            let leaders: BTreeSet<_> = self.running().map(|engine| engine.cluster().unwrap().leader).collect();
+            let leader = (*leaders.first()?)?;
+            let at = |node: &Option<Engine>| node.as_ref().is_some_and(|engine| engine.identity().member_id == leader);
+            (leaders.len() == 1).then(|| self.nodes.iter().position(at)).flatten()
+        })
+    }
+
+    fn agree(&self) {
+        eventually("all members to have the same state", || {
+            let states: BTreeSet<_> = self
+                .running()
+                .map(|engine| engine.status().unwrap())
+                .map(|status| (status.revision, status.digest, status.entries))
+                .collect();
+            (states.len() == 1).then_some(())
+        });
+    }
+}
+
+fn eventually<T>(what: &str, mut look: impl FnMut() -> Option<T>) -> T {
+    let deadline = Instant::now() + Duration::from_secs(20);
+    loop {
+        if let Some(seen) = look() {
+            return seen;
+        }
+        assert!(Instant::now() < deadline, "waited for {what}");
+        std::thread::sleep(Duration::from_millis(5));
+    }
+}
+
+fn wait<T: Send + 'static>(hand_over: impl FnOnce(Reply<T>)) -> Result<T, EngineError> {
+    let (sender, receiver) = mpsc::channel();
+    hand_over(Reply::new(move |result| drop(sender.send(result))));
+    receiver.recv_timeout(TIMEOUT + Duration::from_secs(5)).expect("an answer within the timeout")
+}
+
+fn change(engine: &Engine, change: Change) -> Result<(), EngineError> {
+    wait(|reply| engine.change_members(change, TIMEOUT, reply))
+}
+
+fn key(name: &str) -> Key {
+    Key::of(&[Component::String(name.as_bytes().to_vec())])
+}
+
+fn put_within(engine: &Engine, name: &str, payload: &[u8], timeout: Duration) -> Result<Outcome, EngineError> {
+    let write = Write { key: key(name), payload: Bytes::copy_from_slice(payload), condition: Condition::Always };
+    wait(|reply| {
+        if let Err((error, reply)) = engine.write_within(Command::Put(write), timeout, reply) {
+            reply.send(Err(error));
+        }
+    })
+}
+
+fn put(engine: &Engine, name: &str, payload: &[u8]) -> Result<Outcome, EngineError> {
+    put_within(engine, name, payload, TIMEOUT)
+}
+
+fn get(engine: &Engine, name: &str) -> Result<Option<Bytes>, EngineError> {
+    if engine.authoritative_view()?.is_none() {
+        wait(|reply| engine.await_readable(TIMEOUT, reply))?;
+    }
+    Ok(engine.view()?.get(&key(name)).map(|entry| entry.payload.clone()))
+}
+
+#[test]
+fn every_member_writes_and_reads_what_was_written_anywhere() {
+    let cluster = Cluster::of(3);
+    for (i, engine) in cluster.running().enumerate() {
+        assert!(matches!(put(engine, "a", &[i as u8]), Ok(Outcome::Done { .. })));
+        assert_eq!(engine.view().unwrap().get(&key("a")).unwrap().payload[..], [i as u8], "its own write, at once");
+        for reader in cluster.running() {
+            assert_eq!(get(reader, "a").unwrap().unwrap()[..], [i as u8]);
+        }
+    }
+    cluster.agree();
+}
+
+#[test]
+fn a_leader_that_is_cut_off_neither_writes_nor_answers_stale() {
+    let cluster = Cluster::of(3);
+    put(cluster.engine(0), "a", b"old").unwrap();
+    let old = cluster.leader();
+    cluster.net.isolate(&Cluster::name(old));
+    let other = (old + 1) % 3;
+    eventually("the others to take a write", || put(cluster.engine(other), "a", b"new").ok());
+    let stale = cluster.engine(old).authoritative_view().unwrap().map(|view| view.get(&key("a")).cloned());
+    assert!(stale.is_none(), "the old leader's lease must be over: {stale:?}");
+    let started = Instant::now();
+    let refused = put_within(cluster.engine(old), "a", b"lost", Duration::from_secs(1));
+    assert!(matches!(refused, Err(EngineError::NoQuorum | EngineError::Unknown)), "{refused:?}");
+    assert!(started.elapsed() < Duration::from_secs(3), "{:?}", started.elapsed());
+    cluster.net.heal();
+    assert_eq!(get(cluster.engine(old), "a").unwrap().unwrap(), "new");
+    cluster.agree();
+}
+
+#[test]
+fn a_member_that_was_away_comes_back_by_snapshot_while_writes_go_on() {
+    let mut cluster = Cluster::with_snapshots_after(3, 200);
+    let away = (cluster.leader() + 1) % 3;
+    cluster.stop(away);
+    let writer = cluster.leader_among_running();
+    for i in 0..2_000u32 {
+        put(cluster.engine(writer), &format!("k{}", i % 500), &[7; 500]).unwrap();
+    }
+    cluster.start(away, Formation::NewCluster);
+    for i in 0..100u32 {
+        put(cluster.engine(writer), &format!("k{i}"), b"later").unwrap();
+    }
+    cluster.agree();
+    assert_eq!(get(cluster.engine(away), "k99").unwrap().unwrap(), "later");
+}
+
+#[test]
+fn a_dead_member_is_removed_and_a_new_one_takes_its_node() {
+    let mut cluster = Cluster::of(3);
+    let dead = (cluster.leader() + 1) % 3;
+    let id = cluster.engine(dead).identity().member_id;
+    cluster.stop(dead);
+    std::fs::remove_dir_all(cluster.path(dead)).unwrap();
+    let alive = (dead + 1) % 3;
+    change(cluster.engine(alive), Change::Remove(id)).unwrap();
+    put(cluster.engine(alive), "a", b"1").unwrap();
+    let cluster_id = cluster.engine(alive).identity().cluster_id;
+    let member_id = random_id().unwrap();
+    cluster.start(dead, Formation::Joining { cluster_id, member_id });
+    change(cluster.engine(alive), Change::AddLearner(member_id, Member { node: Cluster::name(dead) })).unwrap();
+    change(cluster.engine(alive), Change::Promote(member_id)).unwrap();
+    assert_eq!(get(cluster.engine(dead), "a").unwrap().unwrap(), "1");
+    assert_eq!(cluster.engine(dead).cluster().unwrap().members.len(), 3);
+    cluster.agree();
+}
+
+#[test]
+fn a_survivor_of_a_lost_quorum_goes_on_alone_with_all_it_has() {
+    let mut cluster = Cluster::of(3);
+    let survivor = (cluster.leader() + 1) % 3;
+    for i in 0..50u8 {
+        put(cluster.engine(survivor), &format!("k{i}"), &[i]).unwrap();
+    }
+    let before = cluster.engine(survivor).identity().clone();
+    for node in 0..3 {
+        cluster.stop(node);
+    }
+    let cluster_id = random_id().unwrap();
+    cluster.start(survivor, Formation::Alone { cluster_id });
+    let alone = cluster.engine(survivor);
+    assert_eq!((alone.identity().cluster_id, alone.identity().member_id), (cluster_id, before.member_id));
+    assert_eq!(alone.cluster().unwrap().members.len(), 1);
+    for i in 0..50u8 {
+        assert_eq!(get(alone, &format!("k{i}")).unwrap().unwrap()[..], [i]);
+    }
+    put(alone, "k0", b"later").unwrap();
+    // The others, should they come back, cannot reach it; nor take its place.
+    for node in (0..3).filter(|node| *node != survivor) {
+        cluster.start(node, Formation::NewCluster);
+    }
+    put(cluster.engine(survivor), "k1", b"later").unwrap();
+    cluster.stop(survivor);
+    cluster.start(survivor, Formation::NewCluster);
+    assert_eq!(get(cluster.engine(survivor), "k1").unwrap().unwrap(), "later");
+    assert_eq!(cluster.engine(survivor).cluster().unwrap().members.len(), 1);
+}
+
+impl Cluster {
+    fn leader_among_running(&self) -> usize {
+        eventually("a leader among the running", || {
+            let known = self.running().next()?.cluster().ok()?.leader?;
+            let at = |node: &Option<Engine>| node.as_ref().is_some_and(|engine| engine.identity().member_id == known);
+            self.nodes.iter().position(at)
+        })
+    }
+}
+
+impl Drop for Cluster {
+    fn drop(&mut self) {
+        for node in 0..self.nodes.len() {
+            self.net.detach(&Self::name(node));
+            if let Some(engine) = self.nodes[node].take() {
+                let _ = engine.close();
+            }
+        }
+    }
+}

@@ -1,0 +1,238 @@
+defmodule Tank.Store.ClusterCase do
+  @moduledoc """
+  For tests with several nodes: each is an operating system process, with a store in a directory of its own.
+
+  The tests' own node stays undistributed, and controls the others through their standard input: it sees a node also
+  when that one is cut off from all others, and is no member of anything.
+  """
+
+  use ExUnit.CaseTemplate
+
+  alias Tank.Store.{Call, Cluster, Path}
+
+  @store :cluster_test
+  # Starting a VM takes a second, and much longer while others compile.
+  @boot_ms 60_000
+  @call_ms 60_000
+
+  using do
+    quote do
+      import Tank.Store.{ClusterCase, TankCase}
+      # Several VMs at a time are slower than one.
+      @moduletag timeout: 300_000
+    end
+  end
+
+  defmodule Peer do
+    @moduledoc "A node of a test."
+    defstruct [:control, :node, :dir, :os_pid, :name, :host, :exec]
+  end
+
+  @doc "The store id of all nodes."
+  def store, do: @store
+
+  @doc "Starts nodes with a running store each, in directories below `dir`; they are no cluster yet."
+  def start_nodes(dir, count, options \\ []) do
+    1..count
+    |> Task.async_stream(&start_node(dir, &1, options), timeout: @boot_ms * 2, max_concurrency: count)
+    |> Enum.map(fn {:ok, peer} -> peer end)
+    |> tap(fn peers -> ExUnit.Callbacks.on_exit(fn -> Enum.each(peers, &stop_node/1) end) end)
+  end
+
+  @doc "Starts nodes that form a cluster."
+  def start_cluster(dir, count, options \\ []) do
+    [first | others] = peers = start_nodes(dir, count, options)
+    for peer <- others, do: :ok = cluster(peer, :join, [@store, first.node, 30_000])
+    peers
+  end
+
+  @doc "Starts the VM of a node anew, with its store."
+  def restart_node(%Peer{} = peer) do
+    peer = boot(peer.name, peer.host, peer.dir, peer.exec)
+    {:ok, @store} = cluster(peer, :start, [peer.dir, @store, 30_000])
+    ExUnit.Callbacks.on_exit(fn -> stop_node(peer) end)
+    peer
+  end
+
+  @doc "`kill -9` of the node's operating system process; returns at once."
+  def kill_node(%Peer{os_pid: os_pid}), do: {_output, 0} = System.cmd("kill", ["-9", os_pid])
+
+  @doc "Ends a node; one that is dead is fine."
+  def stop_node(%Peer{control: control} = peer) do
+    System.cmd("kill", ["-9", peer.os_pid], stderr_to_stdout: true)
+    :peer.stop(control)
+  catch
+    :exit, _gone -> :ok
+  end
+
+  @doc "Calls a function on a node."
+  def call(%Peer{control: control}, module, function, args),
+    do: :peer.call(control, module, function, args, @call_ms)
+
+  @doc "Calls `Tank.Store.Cluster` on a node."
+  def cluster(peer, function, args), do: call(peer, Cluster, function, args)
+
+  @doc "Writes on a node."
+  def put(peer, name, value, timeout \\ 5_000), do: call(peer, __MODULE__, :local_put, [name, value, timeout])
+
+  @doc "Reads on a node, linearizable."
+  def get(peer, name, timeout \\ 5_000), do: call(peer, __MODULE__, :local_get, [name, timeout])
+
+  @doc "What a node knows, at once: a map of names to values."
+  def list(peer), do: call(peer, __MODULE__, :local_list, [])
+
+  @doc "The peer that leads, by what all of `peers` say."
+  def await_leader(peers) do
+    Tank.Store.TankCase.eventually(
+      "a leader of all #{length(peers)} nodes",
+      fn ->
+        leaders = peers |> Enum.map(&cluster(&1, :leader, [@store])) |> Enum.uniq()
+
+        case leaders do
+          [{:ok, node}] when node != nil -> Enum.find(peers, &(&1.node == node))
+          _other -> nil
+        end
+      end,
+      30_000
+    )
+  end
+
+  @doc "Waits until all have the same entries."
+  def await_agreement(peers) do
+    Tank.Store.TankCase.eventually(
+      "all nodes to have the same state",
+      fn ->
+        states =
+          for peer <- peers do
+            {:ok, status} = cluster(peer, :status, [@store])
+            Map.take(status, [:revision, :digest, :entries])
+          end
+
+        match?([_one], Enum.uniq(states))
+      end,
+      30_000
+    )
+  end
+
+  # -- On the nodes
+
+  @doc false
+  def local_put(name, value, timeout), do: Call.write(@store, :put, key(name), value, nil, timeout)
+
+  @doc false
+  def local_get(name, timeout), do: Call.get(@store, key(name), timeout)
+
+  @doc false
+  def local_list do
+    {:ok, key} = Path.to_key([:test])
+
+    with {:ok, children} <- Call.children(@store, key),
+         do: for({_kind, name, value} <- children, into: %{}, do: {name, value})
+  end
+
+  @doc false
+  # Collects the events of the store.
+  def start_subscriber do
+    test = self()
+
+    spawn(fn ->
+      Process.register(self(), :subscriber)
+      :ok = Cluster.subscribe(@store)
+      send(test, :subscribed)
+      collect([])
+    end)
+
+    receive do: (:subscribed -> :ok)
+  end
+
+  @doc false
+  def heard do
+    ref = make_ref()
+    send(:subscriber, {:heard, self(), ref})
+    receive do: ({^ref, events} -> events)
+  end
+
+  defp collect(events) do
+    receive do
+      {:store_cluster, @store, event} ->
+        collect([event | events])
+
+      {:heard, pid, ref} ->
+        send(pid, {ref, events})
+        collect(events)
+    end
+  end
+
+  @doc false
+  # Writes "<prefix>-<n>" one after the other until `stop_writer/1`.
+  def start_writer(prefix) do
+    spawn(fn ->
+      Process.register(self(), :"writer_#{prefix}")
+      write_on(prefix, 0, [], [])
+    end)
+
+    :ok
+  end
+
+  @doc false
+  # Gives the numbers that were acknowledged, and the times of the acknowledgements.
+  def stop_writer(prefix) do
+    ref = make_ref()
+    send(:"writer_#{prefix}", {:stop, self(), ref})
+    receive do: ({^ref, acknowledged} -> acknowledged)
+  end
+
+  defp write_on(prefix, number, acknowledged, errors) do
+    receive do
+      {:stop, pid, ref} -> send(pid, {ref, %{acknowledged: acknowledged, errors: errors}})
+    after
+      0 ->
+        case local_put("#{prefix}-#{number}", number, 5_000) do
+          {:ok, _revision} ->
+            write_on(prefix, number + 1, [{number, System.os_time(:millisecond)} | acknowledged], errors)
+
+          {:error, reason} ->
+            write_on(prefix, number + 1, acknowledged, [reason | errors])
+        end
+    end
+  end
+
+  defp key(name) do
+    {:ok, key} = Path.to_key([:test, name])
+    key
+  end
+
+  defp start_node(dir, number, options) do
+    host = Keyword.get(options, :host, "127.0.0.1")
+    # A test that follows at once must not meet a node of the one before.
+    name = "tank#{number}_#{System.unique_integer([:positive])}_#{System.pid()}"
+    host = if is_function(host), do: host.(number), else: host
+    exec = Keyword.get(options, :exec, fn _number -> nil end).(number)
+    peer = boot(name, host, Elixir.Path.join(dir, "n#{number}"), exec)
+    config = Map.merge(%{cluster_name: @store}, Map.new(Keyword.get(options, :config, [])))
+    {:ok, @store} = cluster(peer, :start, [peer.dir, config, 30_000])
+    peer
+  end
+
+  defp boot(name, host, dir, exec) do
+    paths = Enum.flat_map(:code.get_path(), &[~c"-pa", &1])
+    # Members reach each other when they need to; a broken connection must not cut others off.
+    kernel = [~c"-connect_all", ~c"false", ~c"-kernel", ~c"prevent_overlapping_partitions", ~c"false"]
+
+    {:ok, control, node} =
+      %{
+        name: String.to_atom(name),
+        host: String.to_charlist(host),
+        longnames: true,
+        connection: :standard_io,
+        args: kernel ++ [~c"-setcookie", ~c"tank_cluster_test"] ++ paths,
+        wait_boot: @boot_ms
+      }
+      |> Map.merge(if exec, do: %{exec: exec}, else: %{})
+      |> :peer.start()
+
+    {:ok, _apps} = :peer.call(control, Application, :ensure_all_started, [:tank_store], @boot_ms)
+    os_pid = :peer.call(control, System, :pid, [])
+    %Peer{control: control, node: node, dir: dir, os_pid: os_pid, name: name, host: host, exec: exec}
+  end
+end
