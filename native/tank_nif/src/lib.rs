@@ -1,7 +1,7 @@
 //! The boundary between the BEAM and the engine, and the only crate that knows Erlang terms.
 //!
 //! A NIF here decodes, hands over, and returns. What is known before handing over is returned;
-//! what is known after is sent, by [`reply`]. Nothing here waits on a scheduler for the disk or
+//! what is known after is sent, by `reply`. Nothing here waits on a scheduler for the disk or
 //! for another member, but `open`, `close` and `status`, which run on a dirty I/O scheduler.
 
 #![allow(clippy::needless_pass_by_value, reason = "the arguments of a NIF are decoded for it")]
