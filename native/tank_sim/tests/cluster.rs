@@ -1,7 +1,7 @@
 //! Three engines in one process: writes through any of them, a leader cut off, a member that comes
 //! back by snapshot.
 
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing, clippy::print_stderr)]
 
 use std::collections::BTreeSet;
 use std::path::PathBuf;
