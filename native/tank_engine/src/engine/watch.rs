@@ -51,7 +51,10 @@ pub(super) async fn follow(
             gate.release();
         } else {
             if current != Some(vote) {
-                gate.shut();
+                // What the only voter was current with, it stays current with: nobody else could add to it.
+                if leadership != Leadership::Alone {
+                    gate.shut();
+                }
                 current = raft.ensure_linearizable(ReadPolicy::ReadIndex).await.is_ok().then_some(vote);
             }
             match leadership {
