@@ -53,6 +53,18 @@ defmodule Tank.Store.Server do
     :exit, _gone -> {:error, :noproc}
   end
 
+  @doc "Notes that the store is the first of a cluster that others may join (Tank.Store.Formation)."
+  @spec found(atom) :: :ok | {:error, :noproc}
+  def found(store_id) do
+    GenServer.call(name(store_id), :found, :infinity)
+  catch
+    :exit, _gone -> {:error, :noproc}
+  end
+
+  @doc "Whether it is."
+  @spec founder?(atom) :: boolean
+  def founder?(store_id), do: Registry.lookup(Names, {:founder, store_id}) != []
+
   @doc "Makes the store, with all it holds, the only member of a cluster of its own."
   @spec go_alone(atom, timeout) :: :ok | {:error, term}
   def go_alone(store_id, timeout) do
@@ -99,6 +111,12 @@ defmodule Tank.Store.Server do
         publish(state.config.store_id, state.store)
         {:reply, {:error, reason}, state}
     end
+  end
+
+  def handle_call(:found, _from, state) do
+    # Kept as long as this process: a store that is started again looks for a cluster again.
+    _already? = Registry.register(Names, {:founder, state.config.store_id}, nil)
+    {:reply, :ok, state}
   end
 
   def handle_call(:go_alone, _from, %{config: config} = state) do

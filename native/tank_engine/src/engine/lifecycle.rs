@@ -46,6 +46,15 @@ pub(super) struct Parts {
     log: LogCloser,
 }
 
+/// How a member comes out of opening.
+#[derive(Clone, Copy)]
+struct Ready {
+    /// The vote that the only member leads with.
+    vote: Option<Vote>,
+    /// Marks this opening's requests.
+    client: u64,
+}
+
 impl Engine {
     /// As [`Engine::open_with`], for a store that stays a single member.
     ///
@@ -97,8 +106,8 @@ impl Engine {
             }
         };
         let ready = runtime.block_on(get_ready(&raft, parts.directory.identity.member_id, &options, &health));
-        let ready = ready.and_then(|vote| Ok((vote, random_id()?)));
-        let (vote, client) = match ready {
+        let ready = ready.and_then(|vote| Ok(Ready { vote, client: random_id()? }));
+        let ready = match ready {
             Ok(ready) => ready,
             Err(error) => {
                 let _ = runtime.block_on(raft.shutdown());
@@ -109,7 +118,7 @@ impl Engine {
         };
         let me = parts.directory.identity.member_id;
         let leader = LeaderClient { raft, rpc, me };
-        Ok(Self::assemble(options, parts, leader, published, health, log_stats, client, vote))
+        Ok(Self::assemble(options, parts, leader, published, health, log_stats, ready))
     }
 
     fn assemble(
@@ -119,9 +128,9 @@ impl Engine {
         published: Arc<Published>,
         health: Arc<Health>,
         log_stats: Arc<crate::log::WriterStats>,
-        client: u64,
-        vote: Option<Vote>,
+        ready: Ready,
     ) -> Self {
+        let Ready { vote, client } = ready;
         let (raft, lease) = (leader.raft.clone(), options.timing.leader_lease());
         let gate = Arc::new(ReadGate::default());
         if vote.is_some() {
