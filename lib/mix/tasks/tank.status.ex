@@ -20,6 +20,9 @@ defmodule Mix.Tasks.Tank.Status do
 
   alias Tank.Store.StatusText
 
+  # The tasks of this project compile without the rest of it, which needs what they build.
+  @compile {:no_warn_undefined, StatusText}
+
   @timeout 10_000
   @switches [node: :string, cookie: :string, store: :string, name: :string]
 

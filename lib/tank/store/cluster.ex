@@ -186,8 +186,10 @@ defmodule Tank.Store.Cluster do
   Makes a store of this node a member of the cluster that `node` is in.
 
   The local store, which must be running, **loses its data**, and gets the cluster's: as a learner first, then, when it
-  has caught up, as a voter; then this returns. The data goes only when the cluster has taken the member in: after any
-  error, the store runs on with what it had. While it joins, calls on the store give `:noproc`.
+  has caught up, as a voter; then this returns. The data goes only when the cluster has taken the member in: after an
+  error, the store runs on with what it had. While it joins, calls on the store give `:noproc`. They go on to do so after
+  a `:timeout` at the very last step, when it is not known whether the cluster counts on this member already: until the
+  cluster can be asked, and the store is a member, or what it was. Stopping and starting the store makes it what it was.
 
   A store that is a member of a cluster already leaves that one first, also when it is the same one. Should the rest
   fail then, its data stays and it is a member of none; join again. Joining one's own node does nothing.
