@@ -88,6 +88,44 @@ defmodule Tank.Store.Cluster.JoinTest do
       await_agreement([a, b, c])
     end
 
+    test "that runs out of time at any moment harms neither side", %{tmp_dir: dir} do
+      [a, b] = start_nodes(dir, 2)
+      {:ok, _} = put(a, "k", "of a")
+
+      results =
+        for round <- 1..40 do
+          # From surely too short to surely enough.
+          result = cluster(b, :join, [store(), a.node, 10 + rem(round * 37, 400)])
+
+          eventually(
+            "the joining store to answer",
+            fn -> match?({:ok, _}, put(b, "r#{round}", round, 1_000)) end,
+            20_000
+          )
+
+          eventually(
+            "the joined store to answer",
+            fn -> match?({:ok, _}, put(a, "r#{round}", round, 1_000)) end,
+            20_000
+          )
+
+          all = members(b)
+          assert all == [b.node] or all == nodes([a, b])
+          if all == nodes([a, b]), do: assert(get(b, "k") == {:ok, "of a"})
+          if result == :ok, do: assert(all == nodes([a, b]))
+
+          if length(all) == 2 do
+            assert cluster(b, :reset, [store(), 10_000]) == :ok
+            assert cluster(b, :start, [b.dir, store()]) == {:ok, store()}
+          end
+
+          result
+        end
+
+      IO.inspect(Enum.frequencies(results), label: "joins")
+      assert members(a) == [a.node]
+    end
+
     test "of two nodes to each other at once: both end in time, and no data is lost with an error", %{tmp_dir: dir} do
       [a, b] = start_nodes(dir, 2)
       {:ok, _} = put(a, "k", 1)

@@ -24,6 +24,14 @@ defmodule Tank.Store.Cluster do
   With three or more nodes, start Erlang with `-kernel prevent_overlapping_partitions false`: otherwise a single broken
   connection makes `:global` cut nodes off that could still talk, and a cluster lose a quorum that it need not lose.
 
+  ### Forming a cluster without a hand
+
+  With the option `:cluster`, a list of nodes or a function that gives one, stores find each other: whatever the order in
+  which the nodes boot, they form one cluster. The list must be the same on all nodes. The node that is its first, when
+  sorted, has to be up when the cluster is formed, and one more than half of all; later any node may come and go. A
+  store that holds entries of its own already never joins by itself, since it would lose them. The start waits until the
+  store is in the cluster: give it time.
+
   Functions without a store id are about the default store (`get_default_store_id/0`). Timeouts are in milliseconds,
   5,000 unless given, and may be `:infinity`.
 
@@ -32,12 +40,14 @@ defmodule Tank.Store.Cluster do
   The config map of `start/3` takes, besides `:cluster_name`:
 
   #{Tank.Store.Options.docs()}
+
+  And `:cluster`, the nodes to form a cluster with; see above.
   """
 
   require Logger
 
-  alias Tank.Store.{Call, Deadline, Error, Events, Instance, Join, Leave, Membership, Native, Options}
-  alias Tank.Store.{Recovery, Remote, Running, Server}
+  alias Tank.Store.{Call, Deadline, Error, Events, Formation, Instance, Join, Leave, Membership, Native}
+  alias Tank.Store.{Options, Recovery, Remote, Running, Server}
 
   @timeout 5_000
 
@@ -78,10 +88,10 @@ defmodule Tank.Store.Cluster do
         store_id_or_config \\ get_default_store_id(),
         timeout \\ @timeout
       ) do
-    {store_id, options} = config!(store_id_or_config)
+    {store_id, options, nodes} = config!(store_id_or_config)
 
     with {:ok, dir} <- dir(data_dir_or_system) do
-      start_within(%{store_id: store_id, data_dir: dir, owner: nil, options: options}, timeout)
+      start_within(%{store_id: store_id, data_dir: dir, owner: nil, options: options}, nodes, timeout)
     end
   end
 
@@ -176,8 +186,10 @@ defmodule Tank.Store.Cluster do
   Makes a store of this node a member of the cluster that `node` is in.
 
   The local store, which must be running, **loses its data**, and gets the cluster's: as a learner first, then, when it
-  has caught up, as a voter; then this returns. The data goes only when the cluster has taken the member in: after any
-  error, the store runs on with what it had. While it joins, calls on the store give `:noproc`.
+  has caught up, as a voter; then this returns. The data goes only when the cluster has taken the member in: after an
+  error, the store runs on with what it had. While it joins, calls on the store give `:noproc`. They go on to do so after
+  a `:timeout` at the very last step, when it is not known whether the cluster counts on this member already: until the
+  cluster can be asked, and the store is a member, or what it was. Stopping and starting the store makes it what it was.
 
   A store that is a member of a cluster already leaves that one first, also when it is the same one. Should the rest
   fail then, its data stays and it is a member of none; join again. Joining one's own node does nothing.
@@ -442,6 +454,16 @@ defmodule Tank.Store.Cluster do
     end
   end
 
+  @doc false
+  @spec nodes!(term) :: Formation.nodes() | nil
+  def nodes!(nodes) when nodes == nil or is_function(nodes, 0), do: nodes
+
+  def nodes!(nodes) do
+    if is_list(nodes) and Enum.all?(nodes, &is_atom/1),
+      do: nodes,
+      else: raise(ArgumentError, "option :cluster must be a list of nodes or a function, got: #{inspect(nodes)}")
+  end
+
   defp role!(options) do
     case Keyword.get(options, :role, :voter) do
       role when role in [:voter, :learner] -> role
@@ -449,14 +471,14 @@ defmodule Tank.Store.Cluster do
     end
   end
 
-  defp config!(store_id) when is_atom(store_id) and store_id != nil, do: {store_id, %{}}
+  defp config!(store_id) when is_atom(store_id) and store_id != nil, do: {store_id, %{}, nil}
 
   defp config!(%{cluster_name: store_id} = config) when is_atom(store_id) and store_id != nil do
     if Map.has_key?(config, :initial_members) do
       Logger.warning("initial_members is ignored: members are added with join")
     end
 
-    {store_id, Options.validate!(config, [:cluster_name, :initial_members])}
+    {store_id, Options.validate!(config, [:cluster_name, :initial_members, :cluster]), nodes!(config[:cluster])}
   end
 
   defp config!(other) do
@@ -479,8 +501,17 @@ defmodule Tank.Store.Cluster do
   defp no_path(dir), do: {:error, Error.from_native({:invalid_option, :data_dir, "#{inspect(dir)} is not a path"})}
 
   # Opening cannot be interrupted, so another process does it, and this one waits for as long as it may.
-  defp start_within(config, timeout) do
-    {pid, monitor} = spawn_monitor(fn -> exit({:started, start_or_compare(config)}) end)
+  defp start_within(config, nodes, timeout) do
+    deadline = Deadline.before(Deadline.in_ms(timeout))
+
+    {pid, monitor} =
+      spawn_monitor(fn ->
+        with {:ok, store_id} <- start_or_compare(config), :ok <- Formation.form(store_id, nodes, deadline) do
+          exit({:started, {:ok, store_id}})
+        else
+          {:error, reason} -> exit({:started, {:error, reason}})
+        end
+      end)
 
     receive do
       {:DOWN, ^monitor, :process, ^pid, {:started, result}} -> result

@@ -7,9 +7,14 @@ defmodule Tank.Store.Join do
   #     leave what the store is a member of
   #     Server.join ----> close, set the directory aside,
   #                       open a new member
-  #                       admit ------------------------------>   the leader adds it as a learner, waits until it has
-  #                                                               caught up, and promotes it
-  #                       discard what was set aside; or, if that failed: close, and open the old member again
+  #                       add -------------------------------->   the leader adds it as a learner, and waits until it
+  #                                                               has caught up
+  #                       promote ---------------------------->   the leader lets it vote
+  #                       discard what was set aside
+  #
+  # A learner counts for nothing: when adding it fails, the new member is given up, and the old one opened again. A voter
+  # counts for the quorum, and a cluster of one that gets a second voter cannot do without it. So when it is not known
+  # whether it was promoted, the new member stays, and the Server asks again until it is known (`resolve/4`).
   #
   # There is no lock: whatever else goes on, each step succeeds or fails on its own and ends in time.
 
@@ -33,20 +38,37 @@ defmodule Tank.Store.Join do
     else
       # Joining itself.
       {:remote, false} -> :ok
-      {:error, :no_quorum} -> {:error, :timeout}
-      {:error, reason} -> {:error, reason}
+      {:error, reason} -> {:error, in_time(reason)}
     end
   end
 
   @doc "Has the remote cluster take the member `member_id` of this node in. Called by the Server."
-  @spec admit(atom, non_neg_integer, map, Deadline.t()) :: :ok | {:error, term}
+  @spec admit(atom, non_neg_integer, map, Deadline.t()) :: :ok | {:error, term} | {:unknown, term}
   def admit(store_id, member_id, %{node: node, role: role}, deadline) do
-    args = [store_id, member_id, node(), role, Deadline.remaining(deadline)]
-
-    with {:error, reason} <- Remote.call(node, __MODULE__, :take_in, args, deadline) do
-      withdraw(store_id, member_id, node)
-      {:error, if(reason == :no_quorum, do: :timeout, else: reason)}
+    # What the remote node is given is a bit less than what is waited for.
+    ask = fn function, arguments ->
+      arguments = [store_id, member_id] ++ arguments ++ [Deadline.remaining(Deadline.before(deadline))]
+      Remote.call(node, __MODULE__, function, arguments, deadline)
     end
+
+    case ask.(:add, [node()]) do
+      :ok when role == :learner ->
+        :ok
+
+      :ok ->
+        with {:error, reason} <- ask.(:promote, []), do: {:unknown, in_time(reason)}
+
+      {:error, reason} ->
+        withdraw(store_id, member_id, node)
+        {:error, in_time(reason)}
+    end
+  end
+
+  @doc "What became of a promotion. One that did not come about never will, after this."
+  @spec resolve(atom, non_neg_integer, map, Deadline.t()) :: :voter | :removed | {:error, term}
+  def resolve(store_id, member_id, %{node: node}, deadline) do
+    arguments = [store_id, member_id, Deadline.remaining(Deadline.before(deadline))]
+    Remote.call(node, __MODULE__, :voter_or_removed, arguments, deadline)
   end
 
   # -- On the remote node
@@ -58,16 +80,34 @@ defmodule Tank.Store.Join do
          do: {:ok, Map.take(cluster, [:cluster_id])}
   end
 
-  @doc "Adds a member, and makes it a voter once it has caught up."
-  @spec take_in(atom, non_neg_integer, node, role, timeout) :: :ok | {:error, term}
-  def take_in(store_id, member_id, node, role, timeout) do
+  @doc "Adds a learner, and waits until it has caught up."
+  @spec add(atom, non_neg_integer, node, timeout) :: :ok | {:error, term}
+  def add(store_id, member_id, node, timeout) do
     deadline = Deadline.in_ms(timeout)
 
     with {:ok, store} <- Running.fetch(store_id),
          {:ok, cluster} <- Members.of(store),
          :ok <- remove_predecessors(store, cluster, member_id, node, deadline),
-         :ok <- Members.change(store, {:add_learner, member_id, node}, deadline) do
-      if role == :voter, do: Members.change(store, {:promote, member_id}, deadline), else: :ok
+         do: Members.change(store, {:add_learner, member_id, node}, deadline)
+  end
+
+  @doc "Lets a learner vote."
+  @spec promote(atom, non_neg_integer, timeout) :: :ok | {:error, term}
+  def promote(store_id, member_id, timeout) do
+    with {:ok, store} <- Running.fetch(store_id),
+         do: Members.change(store, {:promote, member_id}, Deadline.in_ms(timeout))
+  end
+
+  @doc "Whether a member votes; if not, it is removed. The leader is asked for either."
+  @spec voter_or_removed(atom, non_neg_integer, timeout) :: :voter | :removed | {:error, term}
+  def voter_or_removed(store_id, member_id, timeout) do
+    deadline = Deadline.in_ms(timeout)
+
+    with {:ok, store} <- Running.fetch(store_id),
+         {:ok, cluster} <- Members.confirmed(store_id, Deadline.half(deadline)) do
+      if Enum.any?(cluster.members, &(&1.id == member_id and &1.voter)),
+        do: :voter,
+        else: with(:ok <- Members.change(store, {:remove, member_id}, deadline), do: :removed)
     end
   end
 
@@ -127,4 +167,7 @@ defmodule Tank.Store.Join do
     _readable? = Call.await_readable(store, Deadline.remaining(deadline))
     :ok
   end
+
+  defp in_time(:no_quorum), do: :timeout
+  defp in_time(reason), do: reason
 end

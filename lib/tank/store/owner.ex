@@ -8,7 +8,7 @@ defmodule Tank.Store.Owner do
 
   use GenServer
 
-  alias Tank.Store.{Call, Cluster, Error, Instance, Options, Running, Server}
+  alias Tank.Store.{Call, Cluster, Deadline, Error, Formation, Instance, Options, Running, Server}
 
   # Closing a store and opening it anew takes milliseconds, unless the disk hangs.
   @settling_timeout 30_000
@@ -20,8 +20,9 @@ defmodule Tank.Store.Owner do
 
   @spec start_link(keyword) :: GenServer.on_start()
   def start_link(options) do
-    native = Options.validate!(options, [:store_id, :data_dir])
+    native = Options.validate!(options, [:store_id, :data_dir, :cluster])
     config = %{store_id: store_id!(options), data_dir: Keyword.get(options, :data_dir), options: native}
+    config = Map.put(config, :nodes, Cluster.nodes!(options[:cluster]))
     GenServer.start_link(__MODULE__, config, name: Tank.Store)
   end
 
@@ -43,6 +44,7 @@ defmodule Tank.Store.Owner do
     :persistent_term.erase(__MODULE__)
 
     with {:ok, owned?} <- obtain(config),
+         :ok <- Formation.form(store_id, config.nodes, Deadline.in_ms(@ready_timeout)),
          {:ok, store} <- Running.fetch(store_id),
          :ok <- Call.await_readable(store, @ready_timeout) do
       Process.monitor(Instance.whereis(store_id))

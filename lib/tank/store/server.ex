@@ -4,7 +4,7 @@ defmodule Tank.Store.Server do
   #
   #     opening --ok--> open --engine fails--> stops, is started again by its supervisor
   #        |             | |---owner dies------> the whole instance is stopped
-  #        |             | +---join--> opens a new member, or the old one again (Tank.Store.Join)
+  #        |             | +---join--> opens a new member, and asks until it is one; or the old one again (Tank.Store.Join)
   #        |             +---go_alone--> opens the same member as a cluster of its own
   #        +--error--> does not start, with the reason
 
@@ -13,6 +13,10 @@ defmodule Tank.Store.Server do
   require Logger
 
   alias Tank.Store.{Deadline, Error, Inbox, Instance, Join, Members, Names, Native, Options, Peers, Running}
+
+  # How often, and for how long, the cluster that was joined is asked what became of that.
+  @ask_again_ms 500
+  @ask_timeout 3_000
 
   # Handing leadership over takes milliseconds; a store that stops does not wait long for it.
   @hand_over_timeout 1_000
@@ -57,6 +61,18 @@ defmodule Tank.Store.Server do
     :exit, _gone -> {:error, :noproc}
   end
 
+  @doc "Notes that the store is the first of a cluster that others may join (Tank.Store.Formation)."
+  @spec found(atom) :: :ok | {:error, :noproc}
+  def found(store_id) do
+    GenServer.call(name(store_id), :found, :infinity)
+  catch
+    :exit, _gone -> {:error, :noproc}
+  end
+
+  @doc "Whether it is."
+  @spec founder?(atom) :: boolean
+  def founder?(store_id), do: Registry.lookup(Names, {:founder, store_id}) != []
+
   @doc "Makes the store, with all it holds, the only member of a cluster of its own."
   @spec go_alone(atom, timeout) :: :ok | {:error, term}
   def go_alone(store_id, timeout) do
@@ -83,7 +99,7 @@ defmodule Tank.Store.Server do
       {:ok, store} ->
         publish(config.store_id, store)
         {:ok, _pid} = Registry.register(Names, {:dir, config.store_id}, {config.data_dir, config.owner})
-        {:ok, %{config: config, link: link, store: store}}
+        {:ok, %{config: config, link: link, store: store, joining: nil}}
 
       {:error, reason} ->
         {:stop, Error.from_native(reason)}
@@ -91,6 +107,10 @@ defmodule Tank.Store.Server do
   end
 
   @impl true
+  # Until it is known whether this is a member of another cluster, it can neither join one nor be alone.
+  def handle_call(request, _from, %{joining: joining} = state) when joining != nil and request != :found,
+    do: {:reply, {:error, :timeout}, state}
+
   def handle_call({:join, request, deadline}, _from, state) do
     # Whatever comes in from now on belongs to a member that is about to end.
     :ok = Inbox.attach(state.config.store_id, nil)
@@ -105,6 +125,12 @@ defmodule Tank.Store.Server do
     end
   end
 
+  def handle_call(:found, _from, state) do
+    # Kept as long as this process: a store that is started again looks for a cluster again.
+    _already? = Registry.register(Names, {:founder, state.config.store_id}, nil)
+    {:reply, :ok, state}
+  end
+
   def handle_call(:go_alone, _from, %{config: config} = state) do
     close(config, state.store)
 
@@ -114,11 +140,30 @@ defmodule Tank.Store.Server do
         {:reply, :ok, %{state | store: store}}
 
       {:error, reason} ->
-        open_again(Error.public(reason), state)
+        open_again({:error, Error.public(reason)}, state)
     end
   end
 
   @impl true
+  def handle_info(:resolve, %{joining: {member_id, request}, config: config} = state) do
+    case Join.resolve(config.store_id, member_id, request, Deadline.in_ms(@ask_timeout)) do
+      :voter ->
+        {:noreply, stay(state, Deadline.in_ms(@ask_timeout))}
+
+      :removed ->
+        close(config, state.store)
+
+        case open_old(state) do
+          {:ok, state} -> {:noreply, state}
+          {:error, error} -> {:stop, {:shutdown, Error.from_native(error)}, state}
+        end
+
+      {:error, _reason} ->
+        Process.send_after(self(), :resolve, @ask_again_ms)
+        {:noreply, state}
+    end
+  end
+
   def handle_info({:tank_store_failed, reason}, state) do
     error = Error.from_native(reason)
     Logger.error("store #{inspect(state.config.store_id)} failed: #{Exception.message(error)}")
@@ -156,40 +201,55 @@ defmodule Tank.Store.Server do
     close(config, state.store)
     options = config |> Options.to_native() |> Map.put(:joining, request.cluster_id)
 
-    with {:ok, store} <- Native.open(options, state.link),
-         :ok <- admitted(store, request, deadline, config) do
-      publish(config.store_id, store)
-      {:reply, :ok, %{state | store: store}}
-    else
-      {:error, reason} -> open_again(Error.public(reason), state)
+    case Native.open(options, state.link) do
+      {:ok, store} -> state |> Map.put(:store, store) |> ask_in(request, deadline)
+      {:error, reason} -> open_again({:error, Error.public(reason)}, state)
     end
   end
 
-  defp admitted(store, request, deadline, config) do
+  defp ask_in(%{config: config, store: store} = state, request, deadline) do
     :ok = Inbox.attach(config.store_id, store)
+    {:ok, %{member_id: member_id}} = Members.of(store)
 
-    with {:ok, %{member_id: member_id}} <- Members.of(store),
-         :ok <- Join.admit(config.store_id, member_id, request, deadline) do
-      # From here on it is a member, whatever the rest of this says.
-      with {:error, reason} <- Native.discard_aside(store), do: warn("discarding the old data", config, reason)
-      Join.settle(store, deadline)
-    else
+    case Join.admit(config.store_id, member_id, request, deadline) do
+      :ok ->
+        {:reply, :ok, stay(state, deadline)}
+
       {:error, reason} ->
         close(config, store)
-        {:error, reason}
+        open_again({:error, reason}, state)
+
+      {:unknown, reason} ->
+        send(self(), :resolve)
+        {:reply, {:error, reason}, %{state | joining: {member_id, request}}}
     end
+  end
+
+  # From here on it is a member, whatever the rest of this says.
+  defp stay(%{config: config, store: store} = state, deadline) do
+    with {:error, reason} <- Native.discard_aside(store), do: warn("discarding the old data", config, reason)
+    Join.settle(store, deadline)
+    publish(config.store_id, store)
+    %{state | joining: nil}
   end
 
   # What was set aside comes back with this.
-  defp open_again(reason, %{config: config} = state) do
+  defp open_again(answer, state) do
+    case open_old(state) do
+      {:ok, state} -> {:reply, answer, state}
+      {:error, error} -> {:stop, {:shutdown, Error.from_native(error)}, answer, state}
+    end
+  end
+
+  defp open_old(%{config: config} = state) do
     case Native.open(Options.to_native(config), state.link) do
       {:ok, store} ->
         publish(config.store_id, store)
-        {:reply, {:error, reason}, %{state | store: store}}
+        {:ok, %{state | store: store, joining: nil}}
 
       {:error, error} ->
         warn("opening the store as it was", config, error)
-        {:stop, {:shutdown, Error.from_native(error)}, {:error, reason}, state}
+        {:error, error}
     end
   end
 

@@ -5,6 +5,7 @@
 //! for another member, but `open`, `close` and `status`, which run on a dirty I/O scheduler.
 
 #![allow(clippy::needless_pass_by_value, reason = "the arguments of a NIF are decoded for it")]
+#![allow(clippy::too_many_arguments, reason = "a NIF takes what its stub in Elixir does")]
 
 mod atoms;
 mod options;

@@ -61,8 +61,7 @@ struct Pending {
 }
 
 impl Ingress {
-    pub(super) fn start(leader: LeaderClient, options: &Options, health: &Arc<Health>) -> Self {
-        let client = leader.client;
+    pub(super) fn start(leader: LeaderClient, client: u64, options: &Options, health: &Arc<Health>) -> Self {
         let (queue, pending) = mpsc::unbounded_channel();
         let bounds = Arc::new(Bounds {
             writes: AtomicUsize::new(0),

@@ -31,8 +31,6 @@ pub(super) struct LeaderClient {
     pub(super) raft: Raft,
     pub(super) rpc: Arc<Rpc>,
     pub(super) me: MemberId,
-    /// Whose requests these are: drawn anew with each opening.
-    pub(super) client: u64,
 }
 
 enum Leader {

@@ -46,6 +46,15 @@ pub(super) struct Parts {
     log: LogCloser,
 }
 
+/// How a member comes out of opening.
+#[derive(Clone, Copy)]
+struct Ready {
+    /// The vote that the only member leads with.
+    vote: Option<Vote>,
+    /// Marks this opening's requests.
+    client: u64,
+}
+
 impl Engine {
     /// As [`Engine::open_with`], for a store that stays a single member.
     ///
@@ -98,8 +107,8 @@ impl Engine {
             }
         };
         let ready = runtime.block_on(get_ready(&raft, parts.directory.identity.member_id, &options, &health));
-        let ready = ready.and_then(|vote| Ok((vote, random_id()?)));
-        let (vote, client) = match ready {
+        let ready = ready.and_then(|vote| Ok(Ready { vote, client: random_id()? }));
+        let ready = match ready {
             Ok(ready) => ready,
             Err(error) => {
                 let _ = runtime.block_on(raft.shutdown());
@@ -109,8 +118,8 @@ impl Engine {
             }
         };
         let me = parts.directory.identity.member_id;
-        let leader = LeaderClient { raft, rpc, me, client };
-        Ok(Self::assemble(options, parts, leader, published, health, log_stats, vote))
+        let leader = LeaderClient { raft, rpc, me };
+        Ok(Self::assemble(options, parts, leader, published, health, log_stats, ready))
     }
 
     fn assemble(
@@ -120,8 +129,9 @@ impl Engine {
         published: Arc<Published>,
         health: Arc<Health>,
         log_stats: Arc<crate::log::WriterStats>,
-        vote: Option<Vote>,
+        ready: Ready,
     ) -> Self {
+        let Ready { vote, client } = ready;
         let (raft, lease) = (leader.raft.clone(), options.timing.leader_lease());
         let gate = Arc::new(ReadGate::default());
         if vote.is_some() {
@@ -131,7 +141,7 @@ impl Engine {
         runtime::spawn("raft-watch", Arc::clone(&health), watch);
         let (rpc, dir) = (Arc::clone(&leader.rpc), parts.directory.path.clone());
         Self(Arc::new(Inner {
-            ingress: Ingress::start(leader.clone(), &options, &health),
+            ingress: Ingress::start(leader.clone(), client, &options, &health),
             peers: Server::start(rpc, raft.clone(), dir, Arc::clone(&health), options.timing.vote_embargo()),
             leader,
             dir: parts.directory.path.clone(),

@@ -23,6 +23,9 @@ use super::calls::Reply;
 /// A round of votes takes a few milliseconds between nodes of one network.
 const HEAD_START_MS: u64 = 40;
 
+/// How often a member that lost its leader asks for votes before it waits as any other would.
+const ASK_MAX: u32 = 8;
+
 /// A member, as this one knows it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct MemberStatus {
@@ -117,9 +120,14 @@ impl Engine {
         let jitter = random_id().unwrap_or_default() % HEAD_START_MS;
         let until = heard + self.0.options.timing.vote_embargo() + Duration::from_millis(5 + jitter);
         tokio::time::sleep_until(until.into()).await;
-        if follows() && self.0.peers.heard_from_leader() == Some(heard) && self.check().is_ok() {
-            // With a pre-vote: others may well hear the leader.
+        for _ in 0..ASK_MAX {
+            let silent = self.0.peers.heard_from_leader() == Some(heard);
+            if !(follows() && silent) || self.check().is_err() {
+                return;
+            }
+            // With a pre-vote: others may well hear the leader, or have heard it a moment later.
             let _ = self.0.raft.trigger().elect(true).await;
+            tokio::time::sleep(Duration::from_millis(HEAD_START_MS)).await;
         }
     }
 
@@ -170,6 +178,8 @@ impl Engine {
 }
 
 /// As [`change`], until `deadline`; `None` also when it took longer, and then it may still come.
+///
+/// Several at once get into each other's way, and are then done one after the other.
 pub(crate) async fn change_by(raft: &Raft, change: Change, deadline: Instant) -> Option<Result<(), String>> {
     tokio::time::timeout_at(deadline, self::change(raft, change)).await.ok()?
 }
@@ -187,12 +197,21 @@ async fn change(raft: &Raft, change: Change) -> Option<Result<(), String>> {
     };
     match changed {
         Ok(_) => Some(Ok(())),
-        Err(error) => match error.api_error() {
-            Some(ClientWriteError::ForwardToLeader(_)) => None,
-            // Another change is not committed yet: after it, this one may be.
-            Some(ClientWriteError::ChangeMembershipError(ChangeMembershipError::InProgress(_))) => None,
-            _ => Some(Err(error.to_string())),
-        },
+        Err(error) if may_pass(error.api_error()) => None,
+        Err(error) => Some(Err(error.to_string())),
+    }
+}
+
+/// Whether asking again may help: another member leads, or another change came in between. All
+/// changes may be asked for again, also when they were half done: what is done stays done.
+fn may_pass(error: Option<&ClientWriteError<Types>>) -> bool {
+    use ChangeMembershipError as C;
+    match error {
+        Some(ClientWriteError::ChangeMembershipError(why)) => {
+            matches!(why, C::InProgress(_) | C::UncommittedLeaderLog(_))
+        }
+        Some(_) => true,
+        None => false,
     }
 }
 

@@ -1,0 +1,72 @@
+defmodule Mix.Tasks.Tank.Status do
+  @shortdoc "Shows the stores of a running node: members, roles, lag, sizes"
+
+  @moduledoc """
+  Shows the stores of a running node, and how their clusters are.
+
+      mix tank.status --node tank@10.0.0.1 [--cookie COOKIE] [--store STORE] [--name NAME]
+
+  | option | |
+  |---|---|
+  | `--node` | the node to ask; needed |
+  | `--cookie` | its cookie, if it is not the one in `~/.erlang.cookie` |
+  | `--store` | only this store; all that run there otherwise |
+  | `--name` | the name of the node that asks, if the one made up does not fit the network |
+
+  It ends with status 1 when the node cannot be asked, or when a store has no quorum.
+  """
+
+  use Mix.Task
+
+  alias Tank.Store.StatusText
+
+  # The tasks of this project compile without the rest of it, which needs what they build.
+  @compile {:no_warn_undefined, StatusText}
+
+  @timeout 10_000
+  @switches [node: :string, cookie: :string, store: :string, name: :string]
+
+  @impl true
+  def run(arguments) do
+    {options, rest} = OptionParser.parse!(arguments, strict: @switches)
+    if rest != [] or options[:node] == nil, do: Mix.raise("usage: mix tank.status --node NAME@HOST [--store STORE]")
+
+    node = String.to_atom(options[:node])
+    be_a_node(node, options)
+
+    case stores(node, options[:store]) do
+      [] ->
+        Mix.shell().info("no store runs on #{node}")
+
+      stores ->
+        Mix.shell().info(stores |> Enum.map(fn {id, status} -> StatusText.render(id, status) end) |> Enum.join("\n"))
+        unless Enum.all?(stores, &match?({_id, {:ok, %{quorum: true}}}, &1)), do: exit({:shutdown, 1})
+    end
+  end
+
+  defp be_a_node(node, options) do
+    unless Node.alive?() do
+      # A hidden node connects to the one it asks, and to no other.
+      Application.put_env(:kernel, :dist_auto_connect, :once)
+      name = options[:name] || "tank_status_#{System.pid()}"
+      kind = if node |> Atom.to_string() |> String.contains?("."), do: :longnames, else: :shortnames
+      _ = System.cmd("epmd", ["-daemon"])
+
+      with {:error, reason} <- :net_kernel.start(String.to_atom(name), %{name_domain: kind, hidden: true}),
+           do: Mix.raise("cannot become a node: #{inspect(reason)}")
+    end
+
+    if options[:cookie], do: Node.set_cookie(node, String.to_atom(options[:cookie]))
+    unless Node.connect(node) == true, do: Mix.raise("#{node} cannot be reached: is it up, and is the cookie right?")
+  end
+
+  defp stores(node, nil), do: for(id <- ask(node, :get_store_ids, []), do: {id, ask(node, :status, [id])})
+  defp stores(node, store), do: [{String.to_atom(store), ask(node, :status, [String.to_atom(store)])}]
+
+  defp ask(node, function, arguments) do
+    :erpc.call(node, Tank.Store.Cluster, function, arguments, @timeout)
+  catch
+    :error, {:exception, :undef, _stacktrace} -> Mix.raise("#{node} does not have tank_store")
+    :error, {:erpc, reason} -> Mix.raise("#{node} does not answer: #{inspect(reason)}")
+  end
+end
