@@ -179,8 +179,8 @@ defmodule Tank.Store.DataDirTest do
         end
       end
 
-      assert_raise ArgumentError, ~r/^unknown option :colour; the options are :in_flight_max, /, fn ->
-        Tank.Store.start_link(colour: :red)
+      assert_raise ArgumentError, ~r/^unknown option :xyz; the options are :in_flight_max, /, fn ->
+        Tank.Store.start_link(xyz: :red)
       end
 
       assert_raise ArgumentError, "unknown option :snapshot_afer, did you mean :snapshot_after?", fn ->

@@ -43,7 +43,11 @@ defmodule Tank.Store.SchedulersTest do
     {:ok, store} = Running.fetch(:tank)
     # Far more than is ever written by this function: copying it takes long before its size is refused.
     payload = :binary.copy("x", 100_000_000)
-    write = fn -> {:error, {:too_large, :value, _}} = Native.write(store, make_ref(), :put, "\x02a\0", payload, nil) end
+
+    write = fn ->
+      {:error, {:too_large, :value, _}} = Native.write(store, make_ref(), :put, "\x02a\0", payload, nil, 5_000)
+    end
+
     for _ <- 1..@attempts, do: assert([_, _, _, _ | _] = monitored(write))
   end
 
