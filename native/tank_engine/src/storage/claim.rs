@@ -48,7 +48,28 @@ impl Claim {
 impl Drop for Claim {
     fn drop(&mut self) {
         // The lock first: a store that finds the path unclaimed must get the lock.
-        self.lock_file = None;
+        // Unlocked, not only closed: a process that is just being forked may still have the file.
+        if let Some(file) = self.lock_file.take() {
+            let _ = file.unlock();
+        }
         lock(&CLAIMED).remove(&self.path);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_claim_ends_although_a_forked_process_still_has_the_file() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().canonicalize().unwrap();
+        let claim = Claim::take(&path).unwrap();
+        let other = EngineError::Locked { path: path.clone(), by: LockHolder::ThisVm };
+        assert_eq!(Claim::take(&path).map(drop), Err(other));
+        let forked = claim.lock_file.as_ref().unwrap().try_clone().unwrap();
+        drop(claim);
+        assert!(Claim::take(&path).is_ok());
+        drop(forked);
     }
 }
