@@ -1,12 +1,13 @@
-//! What goes into the log, and what applying it gives.
-
-use std::sync::Arc;
+//! What goes into the log.
 
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
-use crate::entry::Entry;
+use crate::error::EngineError;
 use crate::key::Key;
+
+/// The most comparisons, and the most operations of one branch, that a transaction may have.
+pub const TXN_OPERATIONS_MAX: usize = 1_024;
 
 /// A command as it stands in the log.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -42,6 +43,15 @@ pub enum Command {
     Update(Write),
     /// Delete the entry and all below it. A missing one is fine.
     Delete(Delete),
+    /// Compare, then do one list of operations or the other, all at one revision.
+    Txn(Txn),
+    /// Grant, renew or end a lease.
+    Lease(LeaseCommand),
+    /// Forget how entries were before a revision.
+    Compact {
+        /// The oldest revision that can still be read.
+        revision: u64,
+    },
 }
 
 /// A payload for a path.
@@ -53,6 +63,8 @@ pub struct Write {
     pub payload: Bytes,
     /// Only then.
     pub condition: Condition,
+    /// The epoch of the lease that the entry goes with; 0 for none.
+    pub lease: u64,
 }
 
 /// The removal of a path.
@@ -65,91 +77,285 @@ pub struct Delete {
 }
 
 /// What must hold of the entry for a command to change anything.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Condition {
     /// Nothing more than the command itself asks for.
     #[default]
     Always,
-    /// The entry's revision is this one.
+    /// The entry's revision is this one; 0: there is no entry.
     RevisionIs(u64),
+    /// The entry's payload is this one.
+    PayloadIs(Bytes),
 }
 
-/// What applying a request gave. The same on every member.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub enum Outcome {
-    /// Applied. Also when there was nothing to do, as for the deletion of a missing entry.
-    Done {
-        /// The store's revision after it.
-        revision: u64,
+/// A transaction.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Txn {
+    /// What is compared, all with the state before.
+    pub compare: Vec<Compare>,
+    /// What is done when all of it holds.
+    pub then: Vec<Op>,
+    /// What is done otherwise.
+    pub otherwise: Vec<Op>,
+}
+
+/// One comparison of a transaction.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Compare {
+    /// Whether the entry's payload is this one. A missing entry has none.
+    Payload {
+        /// Whose.
+        key: Key,
+        /// Whether it should be.
+        equal: bool,
+        /// Which.
+        payload: Bytes,
     },
-    /// Not applied, and nothing changed.
-    Refused(Refusal),
-    /// The log entry held no command.
-    Nothing,
+    /// A number of one path.
+    Number {
+        /// Whose.
+        key: Key,
+        /// Which.
+        number: Number,
+        /// How it should stand to `operand`.
+        relation: Relation,
+        /// To what.
+        operand: u64,
+    },
+    /// The revision of every entry below a path.
+    Below {
+        /// The path.
+        prefix: Key,
+        /// How each should stand to `operand`.
+        relation: Relation,
+        /// To what.
+        operand: u64,
+    },
+    /// Nothing at or below a path has changed since a revision: no entry was written, created or
+    /// deleted.
+    Unchanged {
+        /// The path.
+        prefix: Key,
+        /// The revision.
+        since: u64,
+        /// How many entries there were at or below the path.
+        count: u64,
+    },
+    /// The epoch of a lease; 0 when nobody holds it.
+    Lease {
+        /// The lease's name.
+        name: Bytes,
+        /// How it should stand to `operand`.
+        relation: Relation,
+        /// To what.
+        operand: u64,
+    },
 }
 
-/// Why a command was not applied.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub enum Refusal {
-    /// A `Create` found an entry.
-    Exists(#[serde(with = "shared")] Arc<Entry>),
-    /// An `Update` found none.
-    NotFound,
-    /// The condition does not hold; with the entry there is.
-    Conflict(#[serde(with = "shared_option")] Option<Arc<Entry>>),
-    /// The command makes no sense. Only a faulty member can have proposed it.
-    Malformed(String),
+/// A number that a path has.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Number {
+    /// Writes since its creation; 0 when it has no value.
+    Version,
+    /// The revision of its last write; 0 when it has no value.
+    Revision,
+    /// The revision of its creation; 0 when it has no value.
+    CreateRevision,
+    /// 1 when it has a value or children, else 0.
+    Exists,
+    /// Its direct children, with a value or without.
+    ChildCount,
+    /// The epoch of its lease; 0 for none.
+    LeaseEpoch,
+}
+
+/// How two numbers stand to each other.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[allow(missing_docs, reason = "the names say it")]
+pub enum Relation {
+    Equal,
+    NotEqual,
+    Less,
+    LessOrEqual,
+    Greater,
+    GreaterOrEqual,
+}
+
+/// One operation of a transaction.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Op {
+    /// Write. Its condition must be [`Condition::Always`]: comparing comes first.
+    Put(Write),
+    /// Delete the entry and all below it.
+    Delete(Key),
+    /// Delete the entry, and leave what is below it.
+    Clear(Key),
+    /// Read the entry, as the operations before left it.
+    Get(Key),
+    /// Read the entries directly below.
+    List(Key),
+}
+
+/// A change of a lease.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum LeaseCommand {
+    /// Grant it, unless it is held.
+    Acquire {
+        /// The lease's name.
+        name: Bytes,
+        /// Who asks. Opaque.
+        holder: Bytes,
+        /// How long it lasts without a renewal, in milliseconds.
+        ttl_ms: u64,
+    },
+    /// Keep it for its time again, if it is still of this epoch.
+    Renew {
+        /// The lease's name.
+        name: Bytes,
+        /// The epoch.
+        epoch: u64,
+    },
+    /// End it, if it is still of this epoch.
+    Release {
+        /// The lease's name.
+        name: Bytes,
+        /// The epoch.
+        epoch: u64,
+    },
+    /// End it, if it was not renewed since the leader found that its time was over.
+    Expire {
+        /// The lease's name.
+        name: Bytes,
+        /// The epoch.
+        epoch: u64,
+        /// The renewals that the leader had seen.
+        renewals: u64,
+    },
+}
+
+impl Write {
+    /// An unconditional write without a lease.
+    pub fn new(key: Key, payload: Bytes) -> Self {
+        Self { key, payload, condition: Condition::Always, lease: 0 }
+    }
 }
 
 impl Command {
-    /// The path that the command is about.
-    pub fn key(&self) -> &Key {
-        match self {
-            Self::Put(write) | Self::Create(write) | Self::Update(write) => &write.key,
-            Self::Delete(delete) => &delete.key,
-        }
-    }
-
     /// The bytes that it carries, for bounds on queues and batches.
     pub fn size(&self) -> usize {
         match self {
-            Self::Put(write) | Self::Create(write) | Self::Update(write) => {
-                write.key.as_bytes().len() + write.payload.len()
-            }
+            Self::Put(write) | Self::Create(write) | Self::Update(write) => write.size(),
             Self::Delete(delete) => delete.key.as_bytes().len(),
+            Self::Txn(txn) => txn.size(),
+            Self::Lease(LeaseCommand::Acquire { name, holder, .. }) => name.len() + holder.len(),
+            Self::Lease(_) | Self::Compact { .. } => 0,
         }
     }
+
+    /// Whether the command is within the limits and its paths are paths. Checked before it is
+    /// proposed, with the store's own limit for values; and when it is applied, with none: a
+    /// member that did not check must not harm the others.
+    ///
+    /// # Errors
+    /// [`EngineError::InvalidPath`] or [`EngineError::TooLarge`].
+    pub fn check(&self, value_bytes_max: usize) -> Result<(), EngineError> {
+        match self {
+            Self::Put(write) | Self::Create(write) | Self::Update(write) => write.check(value_bytes_max),
+            Self::Delete(delete) => Key::check(&delete.key),
+            Self::Txn(txn) => txn.check(value_bytes_max),
+            Self::Lease(command) => command.check(),
+            Self::Compact { .. } => Ok(()),
+        }
+    }
+}
+
+impl Write {
+    fn size(&self) -> usize {
+        self.key.as_bytes().len() + self.payload.len()
+    }
+
+    fn check(&self, value_bytes_max: usize) -> Result<(), EngineError> {
+        Key::check(&self.key)?;
+        within("value", self.payload.len(), value_bytes_max)
+    }
+}
+
+impl Txn {
+    fn size(&self) -> usize {
+        let ops = self.then.iter().chain(&self.otherwise).map(|op| match op {
+            Op::Put(write) => write.size(),
+            Op::Delete(key) | Op::Clear(key) | Op::Get(key) | Op::List(key) => key.as_bytes().len(),
+        });
+        let compared = self.compare.iter().map(|compare| match compare {
+            Compare::Payload { key, payload, .. } => key.as_bytes().len() + payload.len(),
+            Compare::Number { key, .. } => key.as_bytes().len(),
+            Compare::Below { prefix, .. } | Compare::Unchanged { prefix, .. } => prefix.as_bytes().len(),
+            Compare::Lease { name, .. } => name.len(),
+        });
+        ops.chain(compared).sum()
+    }
+
+    fn check(&self, value_bytes_max: usize) -> Result<(), EngineError> {
+        for count in [self.compare.len(), self.then.len(), self.otherwise.len()] {
+            within("transaction", count, TXN_OPERATIONS_MAX)?;
+        }
+        for compare in &self.compare {
+            match compare {
+                Compare::Payload { key, .. } | Compare::Number { key, .. } => Key::check(key)?,
+                Compare::Below { prefix, .. } | Compare::Unchanged { prefix, .. } => Key::check(prefix)?,
+                Compare::Lease { .. } => {}
+            }
+        }
+        for op in self.then.iter().chain(&self.otherwise) {
+            match op {
+                Op::Put(write) => write.check(value_bytes_max)?,
+                Op::Delete(key) | Op::Clear(key) | Op::Get(key) | Op::List(key) => Key::check(key)?,
+            }
+        }
+        Ok(())
+    }
+}
+
+impl LeaseCommand {
+    /// The lease's name.
+    pub fn name(&self) -> &Bytes {
+        match self {
+            Self::Acquire { name, .. }
+            | Self::Renew { name, .. }
+            | Self::Release { name, .. }
+            | Self::Expire { name, .. } => name,
+        }
+    }
+
+    fn check(&self) -> Result<(), EngineError> {
+        within("lease_name", self.name().len(), crate::key::PATH_BYTES_MAX)?;
+        match self {
+            Self::Acquire { holder, .. } => within("lease_holder", holder.len(), crate::key::PATH_BYTES_MAX),
+            _ => Ok(()),
+        }
+    }
+}
+
+impl Relation {
+    /// Whether `left` stands so to `right`.
+    pub fn holds(self, left: u64, right: u64) -> bool {
+        match self {
+            Self::Equal => left == right,
+            Self::NotEqual => left != right,
+            Self::Less => left < right,
+            Self::LessOrEqual => left <= right,
+            Self::Greater => left > right,
+            Self::GreaterOrEqual => left >= right,
+        }
+    }
+}
+
+fn within(what: &'static str, size: usize, limit: usize) -> Result<(), EngineError> {
+    if size > limit { Err(EngineError::TooLarge { what, size, limit }) } else { Ok(()) }
 }
 
 impl std::fmt::Display for Request {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         write!(f, "request {}/{} of {} bytes", self.id.client, self.id.sequence, self.command.size())
-    }
-}
-
-/// serde's own support for `Arc` is a feature of all of serde; two functions are less.
-mod shared {
-    use super::{Arc, Entry};
-    use serde::{Deserialize, Deserializer, Serialize, Serializer};
-
-    pub(super) fn serialize<S: Serializer>(entry: &Arc<Entry>, serializer: S) -> Result<S::Ok, S::Error> {
-        entry.as_ref().serialize(serializer)
-    }
-
-    pub(super) fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Arc<Entry>, D::Error> {
-        Entry::deserialize(deserializer).map(Arc::new)
-    }
-}
-
-mod shared_option {
-    use super::{Arc, Entry};
-    use serde::{Deserialize, Deserializer, Serialize, Serializer};
-
-    pub(super) fn serialize<S: Serializer>(entry: &Option<Arc<Entry>>, serializer: S) -> Result<S::Ok, S::Error> {
-        entry.as_deref().serialize(serializer)
-    }
-
-    pub(super) fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Arc<Entry>>, D::Error> {
-        Ok(Option::<Entry>::deserialize(deserializer)?.map(Arc::new))
     }
 }

@@ -6,14 +6,15 @@ use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 
 use arc_swap::ArcSwapOption;
 use bytes::Bytes;
-use serde::{Deserialize, Deserializer, Serialize, Serializer};
+use xxhash_rust::xxh3::Xxh3;
 
 use crate::error::EngineError;
+use crate::key::Key;
 
-/// Layout of a record: `format u8 | revision u64 | create_revision u64 | version u64 | payload`,
-/// big-endian. Listed in ARCHITECTURE.md, "Formats".
+/// Layout of a record: `format u8 | revision u64 | create_revision u64 | version u64 | lease u64 |
+/// payload`, big-endian. Listed in ARCHITECTURE.md, "Formats".
 const RECORD_FORMAT: u8 = 1;
-const HEAD_BYTES: usize = 25;
+const HEAD_BYTES: usize = 33;
 
 /// One path's payload with its revisions. Never changed: a write makes a new one.
 #[derive(Debug)]
@@ -26,6 +27,11 @@ pub struct Entry {
     pub create_revision: u64,
     /// Writes to this entry since its creation; 1 when created.
     pub version: u64,
+    /// The epoch of the lease that it goes with; 0 when it goes with none.
+    pub lease: u64,
+    /// Of its path and all of the above: a part of the state's digest, kept since the payload may
+    /// not be at hand when the entry goes.
+    hash: u64,
     /// Room for what a reader made of the payload, so that the next one need not.
     pub slot: Slot,
 }
@@ -78,14 +84,34 @@ impl PartialEq for Entry {
 
 impl Entry {
     /// A first write.
-    pub fn created(payload: Bytes, revision: u64) -> Self {
-        Self { payload, revision, create_revision: revision, version: 1, slot: Slot::default() }
+    pub fn created(key: &Key, payload: Bytes, revision: u64, lease: u64) -> Self {
+        Self::new(key, payload, [revision, revision, 1, lease])
     }
 
     /// A later write.
-    pub fn updated(&self, payload: Bytes, revision: u64) -> Self {
-        let version = self.version.saturating_add(1);
-        Self { payload, revision, create_revision: self.create_revision, version, slot: Slot::default() }
+    pub fn updated(&self, key: &Key, payload: Bytes, revision: u64, lease: u64) -> Self {
+        Self::new(key, payload, [revision, self.create_revision, self.version.saturating_add(1), lease])
+    }
+
+    fn new(key: &Key, payload: Bytes, [revision, create_revision, version, lease]: [u64; 4]) -> Self {
+        let mut entry = Self { payload, revision, create_revision, version, lease, hash: 0, slot: Slot::default() };
+        entry.hash = entry.hash_at(key);
+        entry
+    }
+
+    /// The hash of the entry and its path.
+    pub fn hash(&self) -> u64 {
+        self.hash
+    }
+
+    fn hash_at(&self, key: &Key) -> u64 {
+        let mut hasher = Xxh3::new();
+        // The length first: no two pairs of key and record give the same bytes.
+        hasher.update(&(key.as_bytes().len() as u64).to_be_bytes());
+        hasher.update(key.as_bytes());
+        hasher.update(&self.head());
+        hasher.update(&self.payload);
+        hasher.digest()
     }
 
     /// The record for the disk.
@@ -96,11 +122,11 @@ impl Entry {
         record
     }
 
-    /// The entry of a record.
+    /// The entry at `key` of a record.
     ///
     /// # Errors
     /// [`EngineError::Corrupt`] when the bytes are not a record that this release reads.
-    pub fn from_record(record: &[u8]) -> Result<Self, EngineError> {
+    pub fn from_record(key: &Key, record: &[u8]) -> Result<Self, EngineError> {
         let corrupt = |detail: &str| EngineError::Corrupt { what: "state", detail: detail.to_owned() };
         let (&format, rest) = record.split_first().ok_or_else(|| corrupt("an empty record"))?;
         if format != RECORD_FORMAT {
@@ -109,15 +135,16 @@ impl Entry {
         let short = || corrupt("a record is too short");
         let (revision, rest) = take_u64(rest).ok_or_else(short)?;
         let (create_revision, rest) = take_u64(rest).ok_or_else(short)?;
-        let (version, payload) = take_u64(rest).ok_or_else(short)?;
+        let (version, rest) = take_u64(rest).ok_or_else(short)?;
+        let (lease, payload) = take_u64(rest).ok_or_else(short)?;
         let payload = Bytes::copy_from_slice(payload);
-        Ok(Self { payload, revision, create_revision, version, slot: Slot::default() })
+        Ok(Self::new(key, payload, [revision, create_revision, version, lease]))
     }
 
     /// The record's bytes before the payload.
     pub(crate) fn head(&self) -> [u8; HEAD_BYTES] {
         let mut head = [0; HEAD_BYTES];
-        let fields = [self.revision, self.create_revision, self.version];
+        let fields = [self.revision, self.create_revision, self.version, self.lease];
         let bytes = fields.iter().flat_map(|n| n.to_be_bytes());
         for (to, from) in head.iter_mut().zip(std::iter::once(RECORD_FORMAT).chain(bytes)) {
             *to = from;
@@ -131,38 +158,28 @@ fn take_u64(bytes: &[u8]) -> Option<(u64, &[u8])> {
     Some((u64::from_be_bytes(*head), rest))
 }
 
-impl Serialize for Entry {
-    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        serializer.serialize_bytes(&self.to_record())
-    }
-}
-
-impl<'de> Deserialize<'de> for Entry {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        let record = serde_bytes::ByteBuf::deserialize(deserializer)?;
-        Self::from_record(&record).map_err(serde::de::Error::custom)
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
 
     #[test]
     fn a_record_comes_back() {
-        let entry = Entry::created(Bytes::from_static(b"v1"), 7).updated(Bytes::from_static(b"v2"), 9);
-        assert_eq!((entry.create_revision, entry.revision, entry.version), (7, 9, 2));
-        assert_eq!(Entry::from_record(&entry.to_record()).unwrap(), entry);
+        let key = Key::from_bytes(b"\x01a\x00");
+        let entry =
+            Entry::created(&key, Bytes::from_static(b"v1"), 7, 0).updated(&key, Bytes::from_static(b"v2"), 9, 8);
+        assert_eq!((entry.create_revision, entry.revision, entry.version, entry.lease), (7, 9, 2, 8));
+        let read = Entry::from_record(&key, &entry.to_record()).unwrap();
+        assert_eq!((read.hash(), &read), (entry.hash(), &entry));
     }
 
     #[test]
     fn a_cut_or_foreign_record_is_refused() {
-        let record = Entry::created(Bytes::new(), 7).to_record();
+        let record = Entry::created(&Key::default(), Bytes::new(), 7, 0).to_record();
         for cut in 0..record.len() {
-            assert!(Entry::from_record(&record[..cut]).is_err(), "cut at {cut}");
+            assert!(Entry::from_record(&Key::default(), &record[..cut]).is_err(), "cut at {cut}");
         }
         let mut foreign = record;
         foreign[0] = 99;
-        assert!(Entry::from_record(&foreign).is_err());
+        assert!(Entry::from_record(&Key::default(), &foreign).is_err());
     }
 }

@@ -96,6 +96,14 @@ impl Key {
         Ok(Self::from_bytes(bytes))
     }
 
+    /// Whether this is the encoding of a path within the limits.
+    ///
+    /// # Errors
+    /// [`EngineError::InvalidPath`] or [`EngineError::TooLarge`].
+    pub fn check(&self) -> Result<(), EngineError> {
+        check(self.as_bytes())
+    }
+
     /// The encoding.
     #[inline]
     pub fn as_bytes(&self) -> &[u8] {
@@ -193,7 +201,13 @@ impl std::fmt::Debug for Key {
 
 /// Whether `encoded` is the encoding of a single component: the zero at its end is its only one.
 pub(crate) fn is_one_component(encoded: &[u8]) -> bool {
-    encoded.iter().position(|&byte| byte == END).is_some_and(|at| at + 1 == encoded.len())
+    first_component(encoded).is_some_and(|first| first.len() == encoded.len())
+}
+
+/// The encoding of the first component, with its zero.
+pub(crate) fn first_component(encoded: &[u8]) -> Option<&[u8]> {
+    let end = encoded.iter().position(|&byte| byte == END)?;
+    encoded.get(..=end)
 }
 
 fn push_component(bytes: &mut Vec<u8>, component: &Component) {

@@ -11,9 +11,12 @@ pub mod engine;
 pub mod options;
 
 pub mod command;
+pub mod entries;
 pub mod entry;
 pub mod error;
 pub mod key;
+pub mod lease;
+pub mod outcome;
 pub mod view;
 
 pub mod log;

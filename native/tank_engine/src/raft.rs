@@ -7,8 +7,9 @@ use openraft::alias;
 use openraft::{OptionalSend, RaftTypeConfig};
 use serde::{Deserialize, Serialize};
 
-use crate::command::{Outcome, Request};
+use crate::command::Request;
 use crate::options::Timing;
+use crate::outcome::Outcome;
 
 /// Random, drawn when a member's directory is made, and never used again once it is gone.
 pub type MemberId = u64;

@@ -3,20 +3,25 @@
 use std::sync::Arc;
 
 use arc_swap::{ArcSwap, Guard};
-use imbl::OrdMap;
 
+use crate::entries::{self, Entries};
 use crate::entry::Entry;
-use crate::key::{Key, is_one_component};
+use crate::key::Key;
 use crate::raft::LogId;
 use crate::reclaim;
+use crate::state::Leases;
 
 /// The entries at one revision. Taking one costs nothing, and writes do not disturb it.
 #[derive(Clone, Debug, Default)]
 pub struct View {
     /// Every entry, in the order of paths.
-    pub entries: OrdMap<Key, Arc<Entry>>,
+    pub entries: Entries,
+    /// The leases that are held.
+    pub leases: Leases,
     /// The store's revision.
     pub revision: u64,
+    /// The oldest revision that can still be read.
+    pub compacted: u64,
     /// The last log entry that is applied.
     pub applied: Option<LogId>,
     /// A hash of all entries: equal on members with equal entries.
@@ -38,16 +43,12 @@ impl View {
 
     /// The entries directly below `prefix`, each with the encoding of its last component.
     pub fn children(&self, prefix: &Key) -> impl Iterator<Item = (&[u8], &Arc<Entry>)> {
-        let prefix_bytes = prefix.as_bytes().len();
-        self.subtree(prefix).filter_map(move |(key, entry)| {
-            let leaf = key.as_bytes().get(prefix_bytes..)?;
-            is_one_component(leaf).then_some((leaf, entry))
-        })
+        entries::children(&self.entries, prefix)
     }
 
     /// The entries at `prefix` and below, in order.
     pub fn subtree(&self, prefix: &Key) -> impl Iterator<Item = (&Key, &Arc<Entry>)> {
-        self.entries.range(prefix.clone()..prefix.after_subtree())
+        entries::subtree(&self.entries, prefix)
     }
 }
 

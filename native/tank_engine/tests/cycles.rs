@@ -9,8 +9,8 @@ mod support;
 
 use std::time::Duration;
 
-use tank_engine::command::Outcome;
 use tank_engine::error::EngineError;
+use tank_engine::outcome::Outcome;
 use tank_sim::wait;
 
 use support::{held, open, put, try_open, write};

@@ -15,9 +15,9 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-use tank_engine::command::Outcome;
 use tank_engine::entry::Entry;
 use tank_engine::error::EngineError;
+use tank_engine::outcome::Outcome;
 use tank_sim::{Rng, rng};
 
 use support::{Held, Victim, copy_dir, delete, held, open, put, try_open, write, write_all};
@@ -70,9 +70,10 @@ fn two_lives(dir: &Path, rng: &mut Rng) {
 /// What a store holds, by name.
 fn by_name(held: &Held) -> BTreeMap<String, (Vec<u8>, u64)> {
     let entries = held.entries.iter().map(|(key, record)| {
-        let path = tank_engine::key::Key::from_bytes(key).components().unwrap();
+        let key = tank_engine::key::Key::from_bytes(key);
+        let path = key.components().unwrap();
         let tank_engine::key::Component::String(name) = path.last().unwrap() else { panic!("{path:?}") };
-        let entry = Entry::from_record(record).unwrap();
+        let entry = Entry::from_record(&key, record).unwrap();
         (String::from_utf8(name.clone()).unwrap(), (entry.payload.to_vec(), entry.revision))
     });
     entries.collect()
@@ -502,7 +503,7 @@ fn a_state_that_ends_before_the_log_begins_is_refused() {
         let directory = tank_engine::storage::Directory::open(dir.path(), "tank").unwrap();
         let store = StateStore::open(std::sync::Arc::clone(&directory.db), &directory.path).unwrap();
         let (state, header) = store.load().unwrap();
-        let mut older = Header::new(&state, Some(support::log_id(3)), header.membership);
+        let mut older = Header::new(&state, Some(support::log_id(3)), header.membership, header.trimmed);
         older.revision = header.revision;
         let mut batch = rocksdb::WriteBatch::default();
         store.put_header(&mut batch, &older).unwrap();
@@ -522,21 +523,22 @@ fn a_state_that_ends_before_the_log_begins_is_refused() {
 #[test]
 fn an_entry_that_is_lost_or_of_another_time_is_noticed() {
     let dir = tempfile::tempdir().unwrap();
-    let record_key = [&b"e"[..], support::key("b").as_bytes()].concat();
-    let record = |directory: &tank_engine::storage::Directory| {
+    let version_key =
+        |revision: u64| [&b"e"[..], support::key("b").as_bytes(), b"\0", &(!revision).to_be_bytes()].concat();
+    let record = |directory: &tank_engine::storage::Directory, revision| {
         let family = directory.db.cf_handle("state_0").unwrap();
-        directory.db.get_cf(&family, &record_key).unwrap()
+        directory.db.get_cf(&family, version_key(revision)).unwrap()
     };
     let mut earlier = Vec::new();
-    for payload in [&b"1"[..], b"2", b"3"] {
+    for (payload, revision) in [(&b"1"[..], 2), (b"2", 4), (b"3", 6)] {
         let engine = open(dir.path());
         write_all(&engine, [put("a", payload), put("b", payload)]);
         engine.close().unwrap();
         let directory = tank_engine::storage::Directory::open(dir.path(), "tank").unwrap();
-        earlier.push(record(&directory).unwrap());
+        earlier.push(record(&directory, revision).unwrap());
         directory.close().unwrap();
     }
-    let now = earlier.pop().unwrap();
+    let (now, record_key) = (earlier.pop().unwrap(), version_key(6));
     for (what, other) in
         [("lost", None), ("older", Some(&earlier[1])), ("oldest", Some(&earlier[0])), ("whole", Some(&now))]
     {

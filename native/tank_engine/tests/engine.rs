@@ -6,11 +6,12 @@ use std::sync::mpsc;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use tank_engine::command::{Command, Condition, Delete, Outcome, Refusal, Write};
+use tank_engine::command::{Command, Condition, Delete, Write};
 use tank_engine::engine::{Engine, Reply};
 use tank_engine::error::{EngineError, LockHolder};
 use tank_engine::key::{Component, Key};
 use tank_engine::options::Options;
+use tank_engine::outcome::{Outcome, Refusal};
 
 fn key(name: &str) -> Key {
     Key::of(&[Component::Atom(b"pods".to_vec()), Component::String(name.as_bytes().to_vec())])
@@ -21,7 +22,7 @@ fn open(dir: &std::path::Path) -> Engine {
 }
 
 fn put(name: &str, payload: &[u8]) -> Command {
-    Command::Put(Write { key: key(name), payload: Bytes::copy_from_slice(payload), condition: Condition::Always })
+    Command::Put(Write::new(key(name), Bytes::copy_from_slice(payload)))
 }
 
 /// Hands `command` over and waits for its outcome.
@@ -39,7 +40,7 @@ fn writes_are_there_after_a_restart() {
     let identity = engine.identity().clone();
     assert_eq!(write(&engine, put("a", b"1")), Ok(Outcome::Done { revision: 1 }));
     assert_eq!(write(&engine, put("b", b"2")), Ok(Outcome::Done { revision: 2 }));
-    let create = Command::Create(Write { key: key("a"), payload: Bytes::new(), condition: Condition::Always });
+    let create = Command::Create(Write::new(key("a"), Bytes::new()));
     assert!(matches!(write(&engine, create), Ok(Outcome::Refused(Refusal::Exists(_)))));
     let delete = Command::Delete(Delete { key: key("b"), condition: Condition::Always });
     assert_eq!(write(&engine, delete), Ok(Outcome::Done { revision: 3 }));

@@ -15,10 +15,10 @@ use std::sync::mpsc::{self, RecvTimeoutError};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 
-use tank_engine::command::Outcome;
 use tank_engine::engine::Engine;
 use tank_engine::error::EngineError;
 use tank_engine::faults;
+use tank_engine::outcome::Outcome;
 use tank_engine::reclaim;
 use tank_engine::snapshot::SnapshotData;
 use tank_sim::wait;

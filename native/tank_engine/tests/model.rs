@@ -16,11 +16,12 @@ use std::sync::Arc;
 use bytes::Bytes;
 use proptest::prelude::*;
 use proptest::test_runner::FileFailurePersistence;
-use tank_engine::command::{Command, Condition, Delete, Outcome, Refusal, Request, RequestId, Write};
+use tank_engine::command::{Command, Condition, Delete, Request, RequestId, Write};
 use tank_engine::engine::Engine;
 use tank_engine::entry::Entry;
 use tank_engine::key::{Component, Key};
 use tank_engine::machine::StateStore;
+use tank_engine::outcome::{Outcome, Refusal};
 use tank_engine::snapshot::{Frame, SnapshotData, SnapshotReceiver};
 use tank_engine::state::{Digest, State};
 use tank_engine::storage::Directory;
@@ -80,9 +81,10 @@ enum Answer {
 impl Model {
     fn apply(&mut self, ask: &Ask) -> Answer {
         let found = self.entries.get(&ask.place).cloned();
-        let conflict = match ask.condition {
+        let conflict = match &ask.condition {
             Condition::Always => false,
-            Condition::RevisionIs(revision) => found.as_ref().is_none_or(|value| value.revision != revision),
+            Condition::RevisionIs(revision) => found.as_ref().map_or(0, |value| value.revision) != *revision,
+            Condition::PayloadIs(payload) => found.as_ref().is_none_or(|value| value.payload != payload[..]),
         };
         let payload = match (&ask.verb, &found) {
             (Verb::Create(_), Some(value)) => return Answer::Exists(value.clone()),
@@ -112,7 +114,7 @@ impl Model {
         prop_assert_eq!(found, wanted);
         prop_assert_eq!(revision, self.revision);
         let mut fresh = Digest::default();
-        entries.iter().for_each(|(key, entry)| fresh.add(key, entry));
+        entries.values().for_each(|entry| fresh.add(entry.hash()));
         prop_assert_eq!(digest, fresh.value(), "the digest that is kept up, and one made anew");
         Ok(())
     }
@@ -138,16 +140,19 @@ fn value(entry: &Entry) -> Value {
 fn answer(outcome: Outcome) -> Answer {
     match outcome {
         Outcome::Done { revision } => Answer::Done(revision),
-        Outcome::Refused(Refusal::Exists(entry)) => Answer::Exists(value(&entry)),
+        Outcome::Refused(Refusal::Exists(found)) => Answer::Exists(value(&found.entry)),
         Outcome::Refused(Refusal::NotFound) => Answer::NotFound,
-        Outcome::Refused(Refusal::Conflict(entry)) => Answer::Conflict(entry.map(|entry| value(&entry))),
+        Outcome::Refused(Refusal::Conflict(found)) => Answer::Conflict(found.map(|found| value(&found.entry))),
         other => panic!("no command of the model gives {other:?}"),
     }
 }
 
 fn command(ask: &Ask) -> Command {
-    let (key, condition) = (Key::of(&ask.place), ask.condition);
-    let write = |payload: &[u8]| Write { key: key.clone(), payload: Bytes::copy_from_slice(payload), condition };
+    let (key, condition) = (Key::of(&ask.place), ask.condition.clone());
+    let write = |payload: &[u8]| {
+        let payload = Bytes::copy_from_slice(payload);
+        Write { condition: condition.clone(), ..Write::new(key.clone(), payload) }
+    };
     match &ask.verb {
         Verb::Put(payload) => Command::Put(write(payload)),
         Verb::Create(payload) => Command::Create(write(payload)),
@@ -174,7 +179,12 @@ fn ask() -> impl Strategy<Value = Ask> {
         2 => payload().prop_map(Verb::Update),
         2 => Just(Verb::Delete),
     ];
-    let condition = prop_oneof![3 => Just(Condition::Always), 1 => (0u64..12).prop_map(Condition::RevisionIs)];
+    let expected = prop::sample::select(vec![&b""[..], b"\0", b"\x01"]);
+    let condition = prop_oneof![
+        6 => Just(Condition::Always),
+        2 => (0u64..12).prop_map(Condition::RevisionIs),
+        1 => expected.prop_map(|payload| Condition::PayloadIs(Bytes::from_static(payload))),
+    ];
     // The root only seldom: deleting it deletes all.
     let place = prop_oneof![1 => Just(Vec::new()), 20 => prop::collection::vec(component(), 1..4)];
     (verb, place, condition).prop_map(|(verb, place, condition)| Ask { verb, place, condition })

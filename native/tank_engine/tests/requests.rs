@@ -6,9 +6,10 @@
 
 mod support;
 
-use tank_engine::command::{Command, Outcome, Request, RequestId};
+use tank_engine::command::{Command, Request, RequestId};
 use tank_engine::error::EngineError;
 use tank_engine::machine::Header;
+use tank_engine::outcome::Outcome;
 use tank_engine::snapshot::SnapshotData;
 
 use support::{Held, Member, delete, put};

@@ -19,10 +19,17 @@ rustler::atoms! {
     room,
     atom,
     string,
+    txn,
+    lease,
+    deleted,
+    got,
+    listed,
 
     // Reasons; see Tank.Store.Error.
     exists,
     conflict,
+    held,
+    lease_ended,
     malformed,
     overloaded,
     closed,
@@ -56,6 +63,10 @@ rustler::atoms! {
     database,
     vote,
     snapshot,
+    history,
+    transaction,
+    lease_name,
+    lease_holder,
     timing,
 
     // Messages.

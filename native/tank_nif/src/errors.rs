@@ -1,11 +1,10 @@
 //! The engine's errors and refusals as Erlang terms.
 
 use rustler::{Atom, Encoder, Env, Term};
-use tank_engine::command::Refusal;
-use tank_engine::entry::Entry;
 use tank_engine::error::{DirectoryTrouble, EngineError, LockHolder};
+use tank_engine::outcome::Refusal;
 
-use crate::atoms;
+use crate::{atoms, found};
 
 /// The reason of an `{:error, reason}`.
 pub(crate) fn reason<'a>(env: Env<'a>, error: &EngineError) -> Term<'a> {
@@ -51,16 +50,14 @@ pub(crate) fn error<'a>(env: Env<'a>, error: &EngineError) -> Term<'a> {
 /// The reason of an `{:error, reason}` for a command that was refused.
 pub(crate) fn refusal<'a>(env: Env<'a>, refusal: &Refusal) -> Term<'a> {
     match refusal {
-        Refusal::Exists(entry) => (atoms::exists(), revisions(entry)).encode(env),
+        Refusal::Exists(entry) => (atoms::exists(), found::encode(env, entry)).encode(env),
         Refusal::NotFound => atoms::not_found().encode(env),
-        Refusal::Conflict(Some(entry)) => (atoms::conflict(), revisions(entry)).encode(env),
+        Refusal::Conflict(Some(entry)) => (atoms::conflict(), found::encode(env, entry)).encode(env),
         Refusal::Conflict(None) => (atoms::conflict(), atoms::nil()).encode(env),
+        Refusal::Held(lease) => (atoms::held(), found::lease(env, lease)).encode(env),
+        Refusal::LeaseEnded => atoms::lease_ended().encode(env),
         Refusal::Malformed(why) => (atoms::malformed(), why).encode(env),
     }
-}
-
-fn revisions(entry: &Entry) -> (u64, u64, u64) {
-    (entry.revision, entry.create_revision, entry.version)
 }
 
 fn option_name(option: &str) -> Atom {
@@ -82,6 +79,10 @@ fn part(name: &str) -> Atom {
         "state" => atoms::state(),
         "vote" => atoms::vote(),
         "snapshot" => atoms::snapshot(),
+        "history" => atoms::history(),
+        "transaction" => atoms::transaction(),
+        "lease_name" => atoms::lease_name(),
+        "lease_holder" => atoms::lease_holder(),
         _ => atoms::database(),
     }
 }

@@ -14,6 +14,7 @@ mod store;
 mod members;
 mod transport;
 
+mod found;
 mod reply;
 mod writes;
 

@@ -4,12 +4,13 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use rustler::{Atom, Binary, Encoder, Env, Error, NifResult, Term};
-use tank_engine::command::{Command, Condition, Delete, Outcome, Write};
+use tank_engine::command::{Command, Condition, Delete, Write};
 use tank_engine::error::EngineError;
 use tank_engine::key::Key;
+use tank_engine::outcome::Outcome;
 
 use crate::store::Store;
-use crate::{atoms, errors, reply};
+use crate::{atoms, errors, found, reply};
 
 /// Writes: `{:ok, call}`, and the answer comes as `{reference, {:ok, revision} | {:error, reason}}`;
 /// or `{:error, reason}`, and nothing was written. `kind` is `:put | :create | :update | :delete`
@@ -81,7 +82,7 @@ fn command(kind: Atom, key: Binary<'_>, payload: Binary<'_>, condition: Option<u
     if kind == atoms::delete() {
         return Ok(Command::Delete(Delete { key, condition }));
     }
-    let write = Write { key, payload: Bytes::copy_from_slice(&payload), condition };
+    let write = Write { condition, ..Write::new(key, Bytes::copy_from_slice(&payload)) };
     if kind == atoms::put() {
         Ok(Command::Put(write))
     } else if kind == atoms::create() {
@@ -96,6 +97,13 @@ fn command(kind: Atom, key: Binary<'_>, payload: Binary<'_>, condition: Option<u
 fn encode(env: Env<'_>, outcome: Outcome) -> Term<'_> {
     match outcome {
         Outcome::Done { revision } => (atoms::ok(), revision).encode(env),
+        Outcome::Txn { succeeded, revision, responses } => {
+            let responses: Vec<_> = responses.iter().map(|response| found::response(env, response)).collect();
+            (atoms::ok(), (atoms::txn(), succeeded, revision, responses)).encode(env)
+        }
+        Outcome::Granted(lease) => (atoms::ok(), (atoms::lease(), found::lease(env, &lease))).encode(env),
+        // It was applied once, and what it gave is not known any more.
+        Outcome::Forgotten => (atoms::error(), atoms::timeout()).encode(env),
         Outcome::Refused(refusal) => (atoms::error(), errors::refusal(env, &refusal)).encode(env),
         Outcome::Nothing => (atoms::error(), atoms::malformed()).encode(env),
     }

@@ -9,11 +9,12 @@ use std::sync::{Arc, mpsc};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use tank_engine::command::{Command, Condition, Outcome, Write};
+use tank_engine::command::{Command, Write};
 use tank_engine::engine::{Engine, Reply};
 use tank_engine::error::EngineError;
 use tank_engine::key::{Component, Key};
 use tank_engine::options::{Formation, Options};
+use tank_engine::outcome::Outcome;
 use tank_engine::peers::Change;
 use tank_engine::raft::Member;
 use tank_engine::storage::format::random_id;
@@ -136,7 +137,7 @@ fn key(name: &str) -> Key {
 }
 
 fn put_within(engine: &Engine, name: &str, payload: &[u8], timeout: Duration) -> Result<Outcome, EngineError> {
-    let write = Write { key: key(name), payload: Bytes::copy_from_slice(payload), condition: Condition::Always };
+    let write = Write::new(key(name), Bytes::copy_from_slice(payload));
     wait(|reply| {
         if let Err((error, reply)) = engine.write_within(Command::Put(write), timeout, reply) {
             reply.send(Err(error));

@@ -4,9 +4,9 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use crate::command::{Command, Outcome};
+use crate::command::Command;
 use crate::error::EngineError;
-use crate::key::Key;
+use crate::outcome::Outcome;
 use crate::runtime;
 use crate::storage::Directory;
 
@@ -97,7 +97,7 @@ impl Engine {
         timeout: Duration,
         reply: Reply<Outcome>,
     ) -> Result<(), (EngineError, Reply<Outcome>)> {
-        let checked = self.check().and_then(|()| self.check_limits(&command));
+        let checked = self.check().and_then(|()| command.check(self.0.options.value_bytes_max));
         if let Err(error) = checked {
             return Err((error, reply));
         }
@@ -139,17 +139,6 @@ impl Engine {
             applied_index: view.applied.as_ref().map_or(0, |id| id.index()),
             readable: inner.gate.is_open(),
         })
-    }
-
-    fn check_limits(&self, command: &Command) -> Result<(), EngineError> {
-        Key::checked(command.key().as_bytes())?;
-        let limit = self.0.options.value_bytes_max;
-        match command {
-            Command::Put(write) | Command::Create(write) | Command::Update(write) if write.payload.len() > limit => {
-                Err(EngineError::TooLarge { what: "value", size: write.payload.len(), limit })
-            }
-            _ => Ok(()),
-        }
     }
 }
 

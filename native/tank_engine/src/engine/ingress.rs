@@ -8,11 +8,12 @@ use openraft::errors::ClientWriteError;
 use tokio::sync::mpsc;
 use tokio::time::Instant;
 
-use crate::command::{Command, Outcome, Request, RequestId};
+use crate::command::{Command, Request, RequestId};
 use crate::error::EngineError;
 use crate::faults;
 use crate::health::Health;
 use crate::options::Options;
+use crate::outcome::Outcome;
 use crate::raft::{Responder, WriteResult};
 use crate::runtime;
 use crate::sync::lock;

@@ -10,8 +10,9 @@ use openraft::async_runtime::watch::WatchReceiver;
 use openraft::raft::ReadPolicy;
 use tokio::time::{Instant, timeout_at};
 
-use crate::command::{Outcome, Request};
+use crate::command::Request;
 use crate::error::EngineError;
+use crate::outcome::Outcome;
 use crate::peers::{Answer, Call, CallError, Change, Lane, NotWritten, Rpc, Written, write};
 use crate::raft::{Member, MemberId, Raft};
 

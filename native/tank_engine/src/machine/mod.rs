@@ -5,7 +5,9 @@
 //! and the log id they lead to (not synced: the synced log replays what a crash takes), then the
 //! view, then the answers. So a caller that has its answer sees its write.
 
+pub(crate) mod history;
 mod store;
+pub(crate) mod version_key;
 
 pub use store::{Header, StateStore};
 
@@ -19,10 +21,10 @@ use openraft::storage::{EntryResponder, RaftSnapshotBuilder, RaftStateMachine};
 use openraft::{EntryPayload, OptionalSend};
 use rocksdb::WriteBatch;
 
-use crate::command::Outcome;
 use crate::error::EngineError;
 use crate::faults;
 use crate::health::{Health, panic_text};
+use crate::outcome::Outcome;
 use crate::raft::{LogEntry, LogId, SnapshotMeta, StoredMembership, Types};
 use crate::snapshot::{PinnedSnapshot, SnapshotData};
 use crate::state::{Remembered, State};
@@ -34,6 +36,10 @@ type Snapshot = openraft::alias::SnapshotOf<Types, SnapshotData>;
 /// and how long the first of them waits for the last.
 const BATCH_BYTES_MAX: usize = 4 << 20;
 
+/// Compacted revisions that one batch removes from the disk: a millisecond's work. More than the
+/// leader compacts at a time, so that what is left over goes too.
+const TRIM_MAX: u64 = 500;
+
 /// How far the time in the log goes on between two looks for clients to forget.
 const EXPIRE_EVERY_MS: u64 = 60_000;
 
@@ -43,6 +49,7 @@ pub struct Machine {
     state: State,
     applied: Option<LogId>,
     membership: StoredMembership,
+    trimmed: u64,
     published: Arc<Published>,
     snapshot: Option<Arc<PinnedSnapshot>>,
     expired_ms: u64,
@@ -61,6 +68,7 @@ impl Machine {
             state,
             applied: None,
             membership: StoredMembership::default(),
+            trimmed: 0,
             published,
             snapshot: None,
             expired_ms: 0,
@@ -73,13 +81,16 @@ impl Machine {
     fn take_over(&mut self, header: Header) {
         self.applied = header.applied;
         self.membership = header.membership;
+        self.trimmed = header.trimmed;
         self.publish();
     }
 
     fn publish(&self) {
         self.published.publish(View {
             entries: self.state.entries.clone(),
+            leases: self.state.leases.clone(),
             revision: self.state.revision,
+            compacted: self.state.compacted,
             applied: self.applied,
             digest: self.state.digest.value(),
             bytes: self.state.bytes,
@@ -87,7 +98,7 @@ impl Machine {
     }
 
     fn header(&self) -> Header {
-        Header::new(&self.state, self.applied, self.membership.clone())
+        Header::new(&self.state, self.applied, self.membership.clone(), self.trimmed)
     }
 
     fn apply_batch(&mut self, batch: Vec<EntryResponder<Types>>) -> Result<(), EngineError> {
@@ -104,6 +115,7 @@ impl Machine {
         }
         self.store.put_remembered(&mut write, record, &remembered)?;
         self.store.delete_remembered(&mut write, &self.state.sessions.take_dead_records())?;
+        self.trimmed = self.store.put_trim(&mut write, self.trimmed, self.state.compacted, TRIM_MAX)?;
         self.store.put_header(&mut write, &self.header())?;
         self.store.write(write)?;
         self.publish();
@@ -130,7 +142,7 @@ impl Machine {
             }
             EntryPayload::Normal(request) => {
                 let applied = self.state.apply(&request, record);
-                self.store.put_changes(write, &applied.changes)?;
+                self.store.put_applied(write, &applied, request.time_ms)?;
                 remembered.extend(applied.remembered);
                 self.expire(request.time_ms);
                 Ok(applied.outcome)

@@ -2,9 +2,14 @@
 //!
 //! | key | value |
 //! |---|---|
+//! | `c` and a revision | what changed at it ([`super::history`]) |
+//! | `e`, a path's key and a revision | the entry's record ([`crate::entry`]); empty: it was deleted then |
 //! | `h` | [`Header`] |
-//! | `e` and a path's key | the entry's record ([`crate::entry`]) |
+//! | `l` and a lease's name | the lease |
 //! | `r` and a log index (u64 big-endian) | the requests applied with the batch that ended there |
+//!
+//! Of an entry's records the newest comes first ([`super::version_key`]). The others are history:
+//! they go when the revision that replaced them is compacted.
 //!
 //! A snapshot is the whole column family, so whatever joins the state joins it too.
 
@@ -16,13 +21,17 @@ use serde::{Deserialize, Serialize};
 use crate::entry::Entry;
 use crate::error::EngineError;
 use crate::key::Key;
+use crate::lease::Lease;
 use crate::raft::{LogId, StoredMembership};
 use crate::snapshot::{PinnedSnapshot, ReceivedSnapshot, SnapshotData, SnapshotReceiver};
-use crate::state::{Change, Remembered, State};
+use crate::state::{Applied, LeaseChange, Remembered, State};
 use crate::storage::rocks::{self, Db};
 
+use super::history::{self, RevisionRecord};
+use super::version_key::{self, ENTRY};
+
 const HEADER: &[u8] = b"h";
-const ENTRY: u8 = b'e';
+const LEASE: u8 = b'l';
 const REMEMBERED: u8 = b'r';
 const HEADER_FORMAT: u8 = 1;
 
@@ -36,8 +45,14 @@ pub struct Header {
     pub membership: StoredMembership,
     /// The store's revision.
     pub revision: u64,
+    /// The oldest revision that can still be read.
+    pub compacted: u64,
+    /// Up to here, compacted revisions are gone from the disk.
+    pub trimmed: u64,
     /// How many entries there are.
     pub entries: u64,
+    /// How many leases are held.
+    pub leases: u64,
     /// The hash of all of them.
     pub digest: u64,
     /// How many records of remembered requests there are: a lost one would let a request be
@@ -47,13 +62,16 @@ pub struct Header {
 
 impl Header {
     /// The header of a state.
-    pub fn new(state: &State, applied: Option<LogId>, membership: StoredMembership) -> Self {
+    pub fn new(state: &State, applied: Option<LogId>, membership: StoredMembership, trimmed: u64) -> Self {
         Self {
             format: HEADER_FORMAT,
             applied,
             membership,
             revision: state.revision,
+            compacted: state.compacted,
+            trimmed,
             entries: state.entries.len() as u64,
+            leases: state.leases.len() as u64,
             digest: state.digest.value(),
             remembered: state.sessions.records() as u64,
         }
@@ -62,7 +80,7 @@ impl Header {
     /// Reads the header among a state's records; that of an empty state when there is none.
     pub(crate) fn from_record(record: Option<&[u8]>) -> Result<Self, EngineError> {
         let Some(record) = record else {
-            return Ok(Self::new(&State::default(), None, StoredMembership::default()));
+            return Ok(Self::new(&State::default(), None, StoredMembership::default(), 0));
         };
         let header: Self = rocks::decode(record)?;
         if header.format != HEADER_FORMAT {
@@ -81,13 +99,14 @@ impl Header {
             let detail = format!("it had {} records of requests, and has {remembered}", self.remembered);
             return Err(damaged(detail));
         }
-        let (entries, digest) = (state.entries.len() as u64, state.digest.value());
-        if (entries, digest) == (self.entries, self.digest) {
+        let (entries, leases) = (state.entries.len() as u64, state.leases.len() as u64);
+        let digest = state.digest.value();
+        if (entries, leases, digest) == (self.entries, self.leases, self.digest) {
             return Ok(());
         }
         Err(damaged(format!(
-            "it had {} entries with digest {:016x}, and has {entries} with {digest:016x}",
-            self.entries, self.digest
+            "it had {} entries and {} leases with digest {:016x}, and has {entries} and {leases} with {digest:016x}",
+            self.entries, self.leases, self.digest
         )))
     }
 }
@@ -123,11 +142,15 @@ impl StateStore {
     pub fn load(&self) -> Result<(State, Header), EngineError> {
         let mut state = State::default();
         let (mut header, mut remembered) = (None, 0);
-        let mut iterator = self.db.raw_iterator_cf(&self.family()?);
-        iterator.seek_to_first();
+        let family = self.family()?;
+        let mut iterator = self.db.raw_iterator_cf(&family);
+        // Behind the history, which nothing needs now.
+        iterator.seek([ENTRY]);
+        let mut newest = None;
         while let Some((key, record)) = iterator.item() {
             match key.split_first() {
-                Some((&ENTRY, key)) => state.load(&Key::from_bytes(key), Entry::from_record(record)?),
+                Some((&ENTRY, _)) => load_version(&mut state, &mut newest, key, record)?,
+                Some((&LEASE, _)) => state.load_lease(rocks::decode::<Lease>(record)?),
                 Some((&REMEMBERED, index)) => {
                     load_remembered(&mut state, index, record)?;
                     remembered += 1;
@@ -140,23 +163,66 @@ impl StateStore {
         iterator.status().map_err(|error| damaged(error.to_string()))?;
         let header = header.map_or_else(|| Header::from_record(None), Ok)?;
         header.check(&state, remembered)?;
-        state.revision = header.revision;
+        history::check(&mut iterator, header.trimmed, header.revision)?;
+        (state.revision, state.compacted) = (header.revision, header.compacted);
         Ok((state, header))
     }
 
-    /// Adds `changes` to `batch`.
+    /// Adds what `applied` changed to `batch`.
     ///
     /// # Errors
     /// The column family is missing.
-    pub fn put_changes(&self, batch: &mut WriteBatch, changes: &[Change]) -> Result<(), EngineError> {
+    pub fn put_applied(&self, batch: &mut WriteBatch, applied: &Applied, time_ms: u64) -> Result<(), EngineError> {
         let family = self.family()?;
-        for Change { key, entry, .. } in changes {
-            match entry {
-                Some(entry) => batch.put_cf(&family, entry_key(key), entry.to_record()),
-                None => batch.delete_cf(&family, entry_key(key)),
+        if let Some(revision) = applied.revision {
+            for change in &applied.changes {
+                let record = change.entry.as_ref().map_or_else(Vec::new, |entry| entry.to_record());
+                batch.put_cf(&family, version_key::of(&change.key, revision), record);
+            }
+            let record = RevisionRecord::new(time_ms, &applied.changes);
+            batch.put_cf(&family, history::key(revision), rocks::encode(&record)?);
+        }
+        for LeaseChange { name, lease } in &applied.leases {
+            match lease {
+                Some(lease) => batch.put_cf(&family, lease_key(name), rocks::encode(lease.as_ref())?),
+                None => batch.delete_cf(&family, lease_key(name)),
             }
         }
         Ok(())
+    }
+
+    /// Adds the removal of compacted revisions to `batch`, of `revisions_max` at the most. Returns
+    /// up to where they are gone.
+    ///
+    /// # Errors
+    /// The history is damaged.
+    pub fn put_trim(
+        &self,
+        batch: &mut WriteBatch,
+        trimmed: u64,
+        compacted: u64,
+        revisions_max: u64,
+    ) -> Result<u64, EngineError> {
+        let to = compacted.min(trimmed.saturating_add(revisions_max));
+        if trimmed >= to {
+            return Ok(trimmed);
+        }
+        let family = self.family()?;
+        let mut iterator = self.db.raw_iterator_cf(&family);
+        let mut gone = trimmed;
+        // Those that this batch makes are not there yet: the next one removes them.
+        for item in history::Records::after(&mut iterator, trimmed) {
+            let (revision, record) = item?;
+            if revision > to {
+                break;
+            }
+            gone = revision;
+            for version in record.replaced(revision) {
+                batch.delete_cf(&family, version);
+            }
+            batch.delete_cf(&family, history::key(revision));
+        }
+        Ok(gone)
     }
 
     /// Adds the record number `record` of remembered requests to `batch`.
@@ -294,11 +360,25 @@ fn load_remembered(state: &mut State, index: &[u8], record: &[u8]) -> Result<(),
     Ok(())
 }
 
-fn entry_key(key: &Key) -> Vec<u8> {
-    let mut bytes = Vec::with_capacity(1 + key.as_bytes().len());
-    bytes.push(ENTRY);
-    bytes.extend_from_slice(key.as_bytes());
-    bytes
+/// Takes the newest version of an entry, and passes over the older ones behind it.
+fn load_version(state: &mut State, newest: &mut Option<Vec<u8>>, key: &[u8], record: &[u8]) -> Result<(), EngineError> {
+    let (path, _revision) = version_key::parse(key).ok_or_else(|| damaged("a version without its key".to_owned()))?;
+    if newest.as_deref() == Some(path) {
+        return Ok(());
+    }
+    let last = newest.get_or_insert_default();
+    last.clear();
+    last.extend_from_slice(path);
+    if !record.is_empty() {
+        let key = Key::from_bytes(path);
+        let entry = Entry::from_record(&key, record)?;
+        state.load(&key, entry);
+    }
+    Ok(())
+}
+
+fn lease_key(name: &[u8]) -> Vec<u8> {
+    [&[LEASE], name].concat()
 }
 
 fn remembered_key(record: u64) -> [u8; 9] {

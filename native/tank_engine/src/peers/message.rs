@@ -7,7 +7,8 @@ use openraft::raft::{
 use serde::{Deserialize, Serialize};
 use serde_bytes::ByteBuf;
 
-use crate::command::{Outcome, Request};
+use crate::command::Request;
+use crate::outcome::Outcome;
 use crate::raft::{Member, MemberId, SnapshotMeta, Types, Vote};
 
 /// A question.

@@ -3,19 +3,28 @@
 
 use std::sync::Arc;
 
-use crate::command::{Command, Condition, Delete, Outcome, Refusal, Request, Write};
+use crate::command::{Command, Condition, Delete, Request, Write};
+use crate::entries;
 use crate::entry::Entry;
 use crate::key::Key;
+use crate::outcome::{Outcome, Refusal};
 
-use super::{Remembered, State};
+use super::{LeaseChange, Remembered, State};
+
+/// The most bytes of an outcome that are remembered for a retry.
+const REMEMBERED_BYTES_MAX: usize = 4 << 10;
 
 /// What applying a request gave.
 #[derive(Clone, Debug)]
 pub struct Applied {
     /// The answer.
     pub outcome: Outcome,
-    /// What became of which entry, in the order of keys. Empty when nothing changed.
+    /// The revision that was made, if one was.
+    pub revision: Option<u64>,
+    /// What became of which entry, in the order of keys; each key once.
     pub changes: Vec<Change>,
+    /// What became of which lease.
+    pub leases: Vec<LeaseChange>,
     /// What to remember of the request.
     pub remembered: Option<Remembered>,
 }
@@ -29,89 +38,180 @@ pub struct Change {
     pub previous: Option<Arc<Entry>>,
     /// The entry after, unless it is gone.
     pub entry: Option<Arc<Entry>>,
+    /// Why.
+    pub cause: Cause,
 }
 
-impl Applied {
-    fn unchanged(outcome: Outcome) -> Self {
-        Self { outcome, changes: Vec::new(), remembered: None }
+/// Why an entry changed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Cause {
+    /// A client wanted it.
+    Command,
+    /// Its lease expired.
+    Expiry,
+}
+
+/// What applying a command has done so far.
+#[derive(Default)]
+pub(super) struct Work {
+    revision: Option<u64>,
+    changes: Vec<Change>,
+    pub(super) leases: Vec<LeaseChange>,
+}
+
+impl Work {
+    /// The revision that this command makes. Called by whatever makes one.
+    pub(super) fn revision(&mut self, state: &State) -> u64 {
+        *self.revision.get_or_insert(state.revision + 1)
     }
 
-    fn refused(refusal: Refusal) -> Self {
-        Self::unchanged(Outcome::Refused(refusal))
+    /// Whether nothing was written.
+    pub(super) fn is_idle(&self) -> bool {
+        self.revision.is_none()
+    }
+
+    /// Notes a change. Several of one key become one.
+    fn note(&mut self, change: Change) {
+        match self.changes.binary_search_by(|other| other.key.cmp(&change.key)) {
+            Err(at) => self.changes.insert(at, change),
+            Ok(at) => {
+                if let Some(first) = self.changes.get_mut(at) {
+                    *first = Change { previous: first.previous.take(), ..change };
+                }
+            }
+        }
+    }
+
+    fn finish(mut self, outcome: Outcome) -> Applied {
+        // Made and unmade by one transaction: nobody ever saw it.
+        self.changes.retain(|change| change.previous.is_some() || change.entry.is_some());
+        let Self { revision, changes, leases } = self;
+        Applied { outcome, revision, changes, leases, remembered: None }
     }
 }
 
 impl State {
     /// Applies `request`. What it remembers of it becomes part of the record number `record`.
     pub fn apply(&mut self, request: &Request, record: u64) -> Applied {
-        if let Some(revision) = self.sessions.find(request.id, request.time_ms) {
-            return Applied::unchanged(Outcome::Done { revision });
+        if let Some(outcome) = self.sessions.find(request.id, request.time_ms) {
+            return Work::default().finish(outcome);
         }
-        let mut applied = self.apply_command(&request.command);
-        if !applied.changes.is_empty() {
-            let remembered = Remembered { id: request.id, revision: self.revision, time_ms: request.time_ms };
-            self.sessions.remember(remembered, record);
+        let mut work = Work::default();
+        // Checked before it was proposed; a member that did not check must not harm the others.
+        let outcome = match request.command.check(usize::MAX) {
+            Ok(()) => self.apply_command(&request.command, &mut work),
+            Err(error) => Outcome::Refused(Refusal::Malformed(error.to_string())),
+        };
+        self.revision = work.revision.unwrap_or(self.revision);
+        let mut applied = work.finish(outcome);
+        if applied.revision.is_some() || !applied.leases.is_empty() {
+            let outcome = remembered(&applied.outcome);
+            let remembered = Remembered { id: request.id, revision: self.revision, outcome, time_ms: request.time_ms };
+            self.sessions.remember(remembered.clone(), record);
             applied.remembered = Some(remembered);
         }
         applied
     }
 
-    fn apply_command(&mut self, command: &Command) -> Applied {
-        // Checked before it was proposed; a member that did not check must not harm the others.
-        if let Err(error) = Key::checked(command.key().as_bytes()) {
-            return Applied::refused(Refusal::Malformed(error.to_string()));
-        }
-        let existing = self.entries.get(command.key()).cloned();
+    fn apply_command(&mut self, command: &Command, work: &mut Work) -> Outcome {
         match command {
-            Command::Put(write) => self.write(write, existing),
-            Command::Create(write) => match existing {
-                Some(entry) => Applied::refused(Refusal::Exists(entry)),
-                None => self.write(write, None),
-            },
-            Command::Update(_) if existing.is_none() => Applied::refused(Refusal::NotFound),
-            Command::Update(write) => self.write(write, existing),
-            Command::Delete(delete) => self.delete(delete, existing),
+            Command::Put(write) => self.write(write, work),
+            Command::Create(write) if self.entries.contains_key(&write.key) => {
+                match entries::found(&self.entries, &write.key) {
+                    Some(found) => Outcome::Refused(Refusal::Exists(found)),
+                    None => Outcome::Refused(Refusal::NotFound),
+                }
+            }
+            Command::Create(write) => self.write(write, work),
+            Command::Update(write) if !self.entries.contains_key(&write.key) => Outcome::Refused(Refusal::NotFound),
+            Command::Update(write) => self.write(write, work),
+            Command::Delete(delete) => self.delete(delete, work),
+            Command::Txn(txn) => self.apply_txn(txn, work),
+            Command::Lease(command) => self.apply_lease(command, work),
+            Command::Compact { revision } => {
+                self.compacted = self.compacted.max(*revision).min(self.revision);
+                Outcome::Done { revision: self.revision }
+            }
         }
     }
 
-    fn write(&mut self, write: &Write, existing: Option<Arc<Entry>>) -> Applied {
-        if !write.condition.holds(existing.as_deref()) {
-            return Applied::refused(Refusal::Conflict(existing));
+    fn write(&mut self, write: &Write, work: &mut Work) -> Outcome {
+        if let Err(refusal) = self.check_condition(&write.condition, &write.key).and_then(|()| self.check_lease(write))
+        {
+            return Outcome::Refused(refusal);
         }
-        self.revision += 1;
-        let entry = Arc::new(match &existing {
-            Some(entry) => entry.updated(write.payload.clone(), self.revision),
-            None => Entry::created(write.payload.clone(), self.revision),
+        self.put(write, work);
+        Outcome::Done { revision: work.revision(self) }
+    }
+
+    fn delete(&mut self, delete: &Delete, work: &mut Work) -> Outcome {
+        if let Err(refusal) = self.check_condition(&delete.condition, &delete.key) {
+            return Outcome::Refused(refusal);
+        }
+        self.remove_subtree(&delete.key, work);
+        Outcome::Done { revision: work.revision.unwrap_or(self.revision) }
+    }
+
+    fn check_condition(&self, condition: &Condition, key: &Key) -> Result<(), Refusal> {
+        if let Condition::Always = condition {
+            return Ok(());
+        }
+        let entry = self.entries.get(key).map(Arc::as_ref);
+        if condition.holds(entry) { Ok(()) } else { Err(Refusal::Conflict(entries::found(&self.entries, key))) }
+    }
+
+    /// Whether the lease that a write asks for is still held.
+    pub(super) fn check_lease(&self, write: &Write) -> Result<(), Refusal> {
+        if write.lease == 0 || self.holds_lease(write.lease) { Ok(()) } else { Err(Refusal::LeaseEnded) }
+    }
+
+    /// Writes an entry. Returns its version.
+    pub(super) fn put(&mut self, write: &Write, work: &mut Work) -> u64 {
+        let revision = work.revision(self);
+        let entry = Arc::new(match self.entries.get(&write.key) {
+            Some(entry) => entry.updated(&write.key, write.payload.clone(), revision, write.lease),
+            None => Entry::created(&write.key, write.payload.clone(), revision, write.lease),
         });
+        let version = entry.version;
         let previous = self.set(&write.key, Some(Arc::clone(&entry)));
-        self.done(vec![Change { key: write.key.clone(), previous, entry: Some(entry) }])
+        work.note(Change { key: write.key.clone(), previous, entry: Some(entry), cause: Cause::Command });
+        version
     }
 
-    fn delete(&mut self, delete: &Delete, existing: Option<Arc<Entry>>) -> Applied {
-        if !delete.condition.holds(existing.as_deref()) {
-            return Applied::refused(Refusal::Conflict(existing));
+    /// Deletes the entry at `key` and all below it. Returns how many there were.
+    pub(super) fn remove_subtree(&mut self, key: &Key, work: &mut Work) -> u64 {
+        let keys: Vec<Key> = entries::subtree(&self.entries, key).map(|(key, _)| key.clone()).collect();
+        for key in &keys {
+            self.remove(key, Cause::Command, work);
         }
-        let range = delete.key.clone()..delete.key.after_subtree();
-        let keys: Vec<Key> = self.entries.range(range).map(|(key, _)| key.clone()).collect();
-        if keys.is_empty() {
-            return Applied::unchanged(Outcome::Done { revision: self.revision });
-        }
-        self.revision += 1;
-        let changes = keys.into_iter().map(|key| Change { previous: self.set(&key, None), key, entry: None }).collect();
-        self.done(changes)
+        keys.len() as u64
     }
 
-    fn done(&self, changes: Vec<Change>) -> Applied {
-        Applied { outcome: Outcome::Done { revision: self.revision }, changes, remembered: None }
+    /// Deletes one entry. Returns whether there was one.
+    pub(super) fn remove(&mut self, key: &Key, cause: Cause, work: &mut Work) -> bool {
+        let Some(previous) = self.set(key, None) else { return false };
+        work.revision(self);
+        work.note(Change { key: key.clone(), previous: Some(previous), entry: None, cause });
+        true
+    }
+}
+
+/// What is remembered of an outcome, if it is more than the revision.
+fn remembered(outcome: &Outcome) -> Option<Box<Outcome>> {
+    match outcome {
+        Outcome::Done { .. } => None,
+        large if large.size() > REMEMBERED_BYTES_MAX => Some(Box::new(Outcome::Forgotten)),
+        other => Some(Box::new(other.clone())),
     }
 }
 
 impl Condition {
     /// Whether the condition holds of the entry there is.
-    pub fn holds(self, entry: Option<&Entry>) -> bool {
+    pub fn holds(&self, entry: Option<&Entry>) -> bool {
         match self {
             Self::Always => true,
-            Self::RevisionIs(revision) => entry.is_some_and(|entry| entry.revision == revision),
+            Self::RevisionIs(revision) => entry.map_or(0, |entry| entry.revision) == *revision,
+            Self::PayloadIs(payload) => entry.is_some_and(|entry| entry.payload == *payload),
         }
     }
 }
@@ -128,7 +228,7 @@ mod tests {
     }
 
     fn write(path: &[&str], payload: &'static str) -> Write {
-        Write { key: key(path), payload: Bytes::from_static(payload.as_bytes()), condition: Condition::Always }
+        Write::new(key(path), Bytes::from_static(payload.as_bytes()))
     }
 
     fn delete(path: &[&str]) -> Command {
@@ -172,7 +272,7 @@ mod tests {
         c.apply(Command::Create(write(&["a"], "1")));
         let before = c.0.clone();
         let applied = c.apply(Command::Create(write(&["a"], "2")));
-        assert!(matches!(applied.outcome, Outcome::Refused(Refusal::Exists(e)) if e.payload == "1"));
+        assert!(matches!(applied.outcome, Outcome::Refused(Refusal::Exists(found)) if found.entry.payload == "1"));
         assert_eq!((c.0.revision, c.0.digest, c.0.bytes), (before.revision, before.digest, before.bytes));
         assert_eq!(c.apply(Command::Update(write(&["a"], "2"))).outcome, Outcome::Done { revision: 2 });
     }
@@ -184,13 +284,28 @@ mod tests {
         let with = |revision| Write { condition: Condition::RevisionIs(revision), ..write(&["a"], "2") };
         assert!(matches!(
             c.apply(Command::Put(with(7))).outcome,
-            Outcome::Refused(Refusal::Conflict(Some(e))) if e.revision == 1
+            Outcome::Refused(Refusal::Conflict(Some(found))) if found.entry.revision == 1
         ));
         assert_eq!(c.apply(Command::Put(with(1))).outcome, Outcome::Done { revision: 2 });
         let stale = Command::Delete(Delete { key: key(&["a"]), condition: Condition::RevisionIs(1) });
         assert!(matches!(c.apply(stale).outcome, Outcome::Refused(Refusal::Conflict(Some(_)))));
         let missing = Command::Delete(Delete { key: key(&["x"]), condition: Condition::RevisionIs(1) });
         assert_eq!(c.apply(missing).outcome, Outcome::Refused(Refusal::Conflict(None)));
+        let absent = |path| Write { condition: Condition::RevisionIs(0), ..write(path, "2") };
+        assert!(matches!(c.apply(Command::Put(absent(&["a"]))).outcome, Outcome::Refused(Refusal::Conflict(Some(_)))));
+        assert_eq!(c.apply(Command::Put(absent(&["x"]))).outcome, Outcome::Done { revision: 3 });
+    }
+
+    #[test]
+    fn a_condition_on_the_payload_must_hold() {
+        let mut c = Client::new();
+        c.apply(Command::Put(write(&["a"], "1")));
+        let from = |old: &'static str| {
+            let condition = Condition::PayloadIs(Bytes::from_static(old.as_bytes()));
+            Command::Put(Write { condition, ..write(&["a"], "2") })
+        };
+        assert!(matches!(c.apply(from("0")).outcome, Outcome::Refused(Refusal::Conflict(Some(_)))));
+        assert_eq!(c.apply(from("1")).outcome, Outcome::Done { revision: 2 });
     }
 
     #[test]
@@ -237,7 +352,7 @@ mod tests {
     fn a_malformed_key_is_refused_not_applied() {
         let mut c = Client::new();
         let key = Key::from_bytes(b"\x07nonsense");
-        let applied = c.apply(Command::Put(Write { key, payload: Bytes::new(), condition: Condition::Always }));
+        let applied = c.apply(Command::Put(Write::new(key, Bytes::new())));
         assert!(matches!(applied.outcome, Outcome::Refused(Refusal::Malformed(_))));
         assert_eq!(c.0.revision, 0);
     }

@@ -1,31 +1,42 @@
-//! The state that the log builds: entries, revision, and the requests that were applied.
+//! The state that the log builds: entries, leases, revision, and the requests that were applied.
 //!
 //! Applying ([`State::apply`]) is a pure function of the state, the command and the time in the log. The
 //! state here lives in memory; [`crate::machine`] writes what changed to the disk.
 
 mod apply;
 mod digest;
+mod leases;
 mod sessions;
+mod txn;
 
-pub use apply::{Applied, Change};
+pub use apply::{Applied, Cause, Change};
 pub use digest::Digest;
+pub use leases::{LeaseChange, Leases};
 pub use sessions::{Remembered, SESSION_MS, Sessions};
 
 use std::sync::Arc;
 
-use imbl::OrdMap;
+use imbl::{OrdMap, OrdSet};
 
+use crate::entries::Entries;
 use crate::entry::Entry;
 use crate::key::Key;
+use crate::lease::Lease;
 
 /// Everything that commands read and write.
 #[derive(Clone, Debug, Default)]
 pub struct State {
     /// Every entry, in the order of paths.
-    pub entries: OrdMap<Key, Arc<Entry>>,
+    pub entries: Entries,
+    /// The leases that are held, by name.
+    pub leases: Leases,
+    /// The entries that go with each lease that is held, by its epoch.
+    attached: OrdMap<u64, OrdSet<Key>>,
     /// +1 for each applied command that changed something.
     pub revision: u64,
-    /// Hash of all entries.
+    /// The oldest revision that can still be read.
+    pub compacted: u64,
+    /// Hash of all entries and leases.
     pub digest: Digest,
     /// Bytes of keys and payloads.
     pub bytes: u64,
@@ -39,19 +50,29 @@ impl State {
         self.set(key, Some(Arc::new(entry)));
     }
 
+    /// Takes over a lease read from a disk or a snapshot.
+    pub fn load_lease(&mut self, lease: Lease) {
+        self.set_lease(&lease.name.clone(), Some(Arc::new(lease)));
+    }
+
     /// Replaces the entry at `key`, and keeps the sums right. Returns what was there.
     fn set(&mut self, key: &Key, entry: Option<Arc<Entry>>) -> Option<Arc<Entry>> {
         if let Some(new) = &entry {
-            self.digest.add(key, new);
+            self.digest.add(new.hash());
             self.bytes += size(key, new);
+            self.attach(new.lease, key);
         }
+        let lease = entry.as_ref().map_or(0, |new| new.lease);
         let old = match entry {
             Some(new) => self.entries.insert(key.clone(), new),
             None => self.entries.remove(key),
         };
         if let Some(old) = &old {
-            self.digest.remove(key, old);
+            self.digest.remove(old.hash());
             self.bytes -= size(key, old);
+            if old.lease != lease {
+                self.detach(old.lease, key);
+            }
         }
         old
     }

@@ -15,6 +15,7 @@ use std::collections::{BTreeMap, HashMap};
 use serde::{Deserialize, Serialize};
 
 use crate::command::RequestId;
+use crate::outcome::Outcome;
 
 /// A client that asked nothing for this long is forgotten. Retries end within a call's timeout,
 /// so this only has to exceed the longest one.
@@ -36,41 +37,52 @@ pub struct Sessions {
 #[derive(Clone, Debug, Default, PartialEq)]
 struct Session {
     last_ms: u64,
-    /// By sequence: the revision that the request gave, and its record.
-    applied: BTreeMap<u64, (u64, u64)>,
+    /// By sequence.
+    applied: BTreeMap<u64, Kept>,
+}
+
+/// What an applied request gave, and the record on disk that it stands in.
+#[derive(Clone, Debug, PartialEq)]
+struct Kept {
+    revision: u64,
+    outcome: Option<Box<Outcome>>,
+    record: u64,
 }
 
 /// One remembered request, as it is written to disk.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Remembered {
     /// Which request.
     pub id: RequestId,
     /// The revision that it gave.
     pub revision: u64,
+    /// Its outcome, if that is more than the revision.
+    pub outcome: Option<Box<Outcome>>,
     /// The time in the log.
     pub time_ms: u64,
 }
 
 impl Sessions {
-    /// The revision that the request gave when it was applied, if it was.
-    pub fn find(&self, id: RequestId, now_ms: u64) -> Option<u64> {
+    /// What the request gave when it was applied, if it was.
+    pub fn find(&self, id: RequestId, now_ms: u64) -> Option<Outcome> {
         let session = self.clients.get(&id.client)?;
         if session.is_over(now_ms) {
             return None;
         }
-        session.applied.get(&id.sequence).map(|(revision, _)| *revision)
+        let kept = session.applied.get(&id.sequence)?;
+        Some(kept.outcome.as_deref().cloned().unwrap_or(Outcome::Done { revision: kept.revision }))
     }
 
     /// Remembers an applied request, as part of the record number `record`.
     pub fn remember(&mut self, remembered: Remembered, record: u64) {
-        let Remembered { id, revision, time_ms } = remembered;
+        let Remembered { id, revision, outcome, time_ms } = remembered;
         let session = self.clients.entry(id.client).or_default();
         let keep_from = if session.is_over(time_ms) { u64::MAX } else { id.resolved_below };
         session.last_ms = session.last_ms.max(time_ms);
         let mut forgotten = session.forget_below(keep_from);
-        session.applied.insert(id.sequence, (revision, record));
+        session.applied.insert(id.sequence, Kept { revision, outcome, record });
         if session.applied.len() > REQUESTS_MAX {
-            forgotten.extend(session.applied.pop_first().map(|(_, (_, record))| record));
+            forgotten.extend(session.applied.pop_first().map(|(_, kept)| kept.record));
         }
         *self.records.entry(record).or_default() += 1;
         self.release(forgotten);
@@ -83,7 +95,7 @@ impl Sessions {
         self.clients.retain(|_, session| {
             let over = session.is_over(now_ms);
             if over {
-                forgotten.extend(session.applied.values().map(|(_, record)| *record));
+                forgotten.extend(session.applied.values().map(|kept| kept.record));
             }
             !over
         });
@@ -131,7 +143,7 @@ impl Session {
     fn forget_below(&mut self, sequence: u64) -> Vec<u64> {
         let keep = self.applied.split_off(&sequence);
         let forgotten = std::mem::replace(&mut self.applied, keep);
-        forgotten.into_values().map(|(_, record)| record).collect()
+        forgotten.into_values().map(|kept| kept.record).collect()
     }
 }
 
@@ -144,7 +156,11 @@ mod tests {
     }
 
     fn at(id: RequestId, time_ms: u64) -> Remembered {
-        Remembered { id, revision: id.sequence * 10, time_ms }
+        Remembered { id, revision: id.sequence * 10, outcome: None, time_ms }
+    }
+
+    fn done(revision: u64) -> Option<Outcome> {
+        Some(Outcome::Done { revision })
     }
 
     #[test]
@@ -152,11 +168,11 @@ mod tests {
         let mut sessions = Sessions::default();
         sessions.remember(at(id(1, 1, 0), 0), 100);
         sessions.remember(at(id(1, 2, 0), 0), 100);
-        assert_eq!(sessions.find(id(1, 1, 0), 0), Some(10));
+        assert_eq!(sessions.find(id(1, 1, 0), 0), done(10));
         assert_eq!(sessions.find(id(2, 1, 0), 0), None, "another client's request of that number");
         sessions.remember(at(id(1, 3, 2), 0), 101);
         assert_eq!(sessions.find(id(1, 1, 0), 0), None);
-        assert_eq!(sessions.find(id(1, 2, 0), 0), Some(20));
+        assert_eq!(sessions.find(id(1, 2, 0), 0), done(20));
         assert_eq!(sessions.take_dead_records(), Vec::<u64>::new());
         sessions.remember(at(id(1, 4, 3), 0), 102);
         assert_eq!(sessions.take_dead_records(), vec![100], "nothing is left in the first record");
@@ -167,7 +183,7 @@ mod tests {
     fn a_silent_client_is_forgotten_by_the_time_in_the_log() {
         let mut sessions = Sessions::default();
         sessions.remember(at(id(1, 1, 0), 1_000), 100);
-        assert_eq!(sessions.find(id(1, 1, 0), 1_000 + SESSION_MS), Some(10));
+        assert_eq!(sessions.find(id(1, 1, 0), 1_000 + SESSION_MS), done(10));
         assert_eq!(sessions.find(id(1, 1, 0), 1_001 + SESSION_MS), None);
         let unexpired = sessions.clone();
         sessions.expire(1_001 + SESSION_MS);
@@ -178,7 +194,7 @@ mod tests {
         for sessions in [&mut sessions, &mut other] {
             sessions.remember(at(id(1, 2, 0), 2_000 + SESSION_MS), 101);
             assert_eq!(sessions.find(id(1, 1, 0), 2_000 + SESSION_MS), None);
-            assert_eq!(sessions.find(id(1, 2, 0), 2_000 + SESSION_MS), Some(20));
+            assert_eq!(sessions.find(id(1, 2, 0), 2_000 + SESSION_MS), done(20));
         }
     }
 
@@ -190,6 +206,6 @@ mod tests {
         }
         assert_eq!(sessions.len(), REQUESTS_MAX);
         assert_eq!(sessions.find(id(1, 9, 0), 0), None);
-        assert_eq!(sessions.find(id(1, 10, 0), 0), Some(100));
+        assert_eq!(sessions.find(id(1, 10, 0), 0), done(100));
     }
 }

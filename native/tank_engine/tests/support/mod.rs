@@ -13,13 +13,14 @@ use openraft::entry::RaftEntry;
 use openraft::storage::RaftStateMachine;
 use openraft::vote::RaftLeaderIdExt;
 use openraft::{EntryPayload, RaftTypeConfig};
-use tank_engine::command::{Command, Condition, Delete, Outcome, Request, Write};
+use tank_engine::command::{Command, Condition, Delete, Request, Write};
 use tank_engine::engine::{Engine, Reply};
 use tank_engine::error::EngineError;
 use tank_engine::health::Health;
 use tank_engine::key::{Component, Key};
 use tank_engine::machine::{Header, Machine, StateStore};
 use tank_engine::options::Options;
+use tank_engine::outcome::Outcome;
 use tank_engine::raft::{LogEntry, LogId, SnapshotMeta, Types};
 use tank_engine::snapshot::{Frame, ReceivedSnapshot, SnapshotData, SnapshotReceiver};
 use tank_engine::storage::Directory;
@@ -35,7 +36,7 @@ pub fn key(name: &str) -> Key {
 }
 
 pub fn put(name: &str, payload: &[u8]) -> Command {
-    Command::Put(Write { key: key(name), payload: Bytes::copy_from_slice(payload), condition: Condition::Always })
+    Command::Put(Write::new(key(name), Bytes::copy_from_slice(payload)))
 }
 
 pub fn delete(name: &str) -> Command {

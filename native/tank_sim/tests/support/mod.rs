@@ -10,7 +10,7 @@ use openraft::storage::{IOFlushed, RaftLogStorage};
 use openraft::type_config::TypeConfigExt;
 use openraft::vote::RaftLeaderIdExt;
 use openraft::{EntryPayload, RaftTypeConfig};
-use tank_engine::command::{Command, Condition, Request, RequestId, Write};
+use tank_engine::command::{Command, Request, RequestId, Write};
 use tank_engine::error::EngineError;
 use tank_engine::health::Health;
 use tank_engine::key::{Component, Key};
@@ -152,7 +152,7 @@ pub fn vote(term: u64) -> Vote {
 pub fn entry(term: u64, index: u64, bytes: usize) -> LogEntry {
     let payload = Bytes::from(index.to_be_bytes().repeat(bytes.div_ceil(8)));
     let key = Key::of(&[Component::String(b"k".to_vec())]);
-    let command = Command::Put(Write { key, payload, condition: Condition::Always });
+    let command = Command::Put(Write::new(key, payload));
     let id = RequestId { client: 1, sequence: index, resolved_below: 0 };
     LogEntry::new(log_id(term, index), EntryPayload::Normal(Request { id, time_ms: 0, command }))
 }

@@ -1,0 +1,194 @@
+//! Applying a transaction: compare with the state before, then do one branch at one revision.
+
+use bytes::Bytes;
+
+use crate::command::{Compare, Number, Op, Txn};
+use crate::entries;
+use crate::key::Key;
+use crate::outcome::{Found, Outcome, Refusal, Response};
+
+use super::apply::Work;
+use super::{Cause, State};
+
+impl State {
+    pub(super) fn apply_txn(&mut self, txn: &Txn, work: &mut Work) -> Outcome {
+        let succeeded = txn.compare.iter().all(|compare| self.holds(compare));
+        let ops = if succeeded { &txn.then } else { &txn.otherwise };
+        // Looked at before anything is done: a branch is done as a whole or not at all.
+        if let Err(refusal) = ops.iter().try_for_each(|op| self.check_op(op)) {
+            return Outcome::Refused(refusal);
+        }
+        let responses = ops.iter().map(|op| self.apply_op(op, work)).collect();
+        let revision = if work.is_idle() { self.revision } else { work.revision(self) };
+        Outcome::Txn { succeeded, revision, responses }
+    }
+
+    fn holds(&self, compare: &Compare) -> bool {
+        match compare {
+            Compare::Payload { key, equal, payload } => {
+                self.entries.get(key).is_some_and(|entry| entry.payload == *payload) == *equal
+            }
+            Compare::Number { key, number, relation, operand } => relation.holds(self.number(key, *number), *operand),
+            Compare::Below { prefix, relation, operand } => {
+                let mut below = entries::subtree(&self.entries, prefix).filter(|(key, _)| *key != prefix);
+                below.all(|(_, entry)| relation.holds(entry.revision, *operand))
+            }
+            Compare::Unchanged { prefix, since, count } => self.is_unchanged(prefix, *since, *count),
+            Compare::Lease { name, relation, operand } => relation.holds(self.epoch(name), *operand),
+        }
+    }
+
+    /// A write or a creation since then has a higher revision; a deletion, when nothing else has
+    /// changed, a lower count.
+    fn is_unchanged(&self, prefix: &Key, since: u64, count: u64) -> bool {
+        let mut left = count;
+        for (_, entry) in entries::subtree(&self.entries, prefix) {
+            if entry.revision > since || left == 0 {
+                return false;
+            }
+            left -= 1;
+        }
+        left == 0
+    }
+
+    fn number(&self, key: &Key, number: Number) -> u64 {
+        let entry = self.entries.get(key);
+        match number {
+            Number::Version => entry.map_or(0, |entry| entry.version),
+            Number::Revision => entry.map_or(0, |entry| entry.revision),
+            Number::CreateRevision => entry.map_or(0, |entry| entry.create_revision),
+            Number::LeaseEpoch => entry.map_or(0, |entry| entry.lease),
+            Number::Exists => u64::from(entries::exists(&self.entries, key)),
+            Number::ChildCount => entries::child_count(&self.entries, key),
+        }
+    }
+
+    fn epoch(&self, name: &Bytes) -> u64 {
+        self.leases.get(name).map_or(0, |lease| lease.epoch)
+    }
+
+    fn check_op(&self, op: &Op) -> Result<(), Refusal> {
+        if let Op::Put(write) = op { self.check_lease(write) } else { Ok(()) }
+    }
+
+    fn apply_op(&mut self, op: &Op, work: &mut Work) -> Response {
+        match op {
+            Op::Put(write) => Response::Put(self.put(write, work)),
+            Op::Delete(key) => Response::Deleted(self.remove_subtree(key, work)),
+            Op::Clear(key) => Response::Deleted(u64::from(self.remove(key, Cause::Command, work))),
+            Op::Get(key) => Response::Got(entries::found(&self.entries, key)),
+            Op::List(key) => Response::Listed(self.list(key)),
+        }
+    }
+
+    fn list(&self, prefix: &Key) -> Vec<Found> {
+        let children = entries::child_keys(&self.entries, prefix);
+        children.filter_map(|key| entries::found(&self.entries, &key)).collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::command::{Command, Relation, Request, RequestId, Write};
+    use crate::state::Applied;
+
+    fn key(path: &str) -> Key {
+        let bytes: String = path.split('/').map(|s| format!("\x02{s}\0")).collect();
+        Key::from_bytes(bytes.as_bytes())
+    }
+
+    fn put(path: &str, payload: &'static str) -> Op {
+        Op::Put(Write::new(key(path), Bytes::from_static(payload.as_bytes())))
+    }
+
+    fn apply(state: &mut State, compare: Vec<Compare>, then: Vec<Op>, otherwise: Vec<Op>) -> Applied {
+        let sequence = state.sessions.len() as u64 + state.revision + 1;
+        let id = RequestId { client: 1, sequence, resolved_below: sequence };
+        let command = Command::Txn(Txn { compare, then, otherwise });
+        state.apply(&Request { id, time_ms: 0, command }, 1)
+    }
+
+    fn responses(applied: &Applied) -> (bool, u64, Vec<Response>) {
+        let Outcome::Txn { succeeded, revision, responses } = &applied.outcome else { panic!("{applied:?}") };
+        (*succeeded, *revision, responses.clone())
+    }
+
+    #[test]
+    fn all_operations_share_one_revision_and_see_those_before() {
+        let mut state = State::default();
+        let applied = apply(&mut state, vec![], vec![put("a", "1"), put("a/b", "2"), Op::List(key("a"))], vec![]);
+        let (succeeded, revision, responses) = responses(&applied);
+        assert!(succeeded && revision == 1 && state.revision == 1);
+        assert!(matches!(&responses[..], [Response::Put(1), Response::Put(1), Response::Listed(l)] if l.len() == 1));
+        assert!(applied.changes.iter().all(|change| change.entry.as_ref().unwrap().revision == 1));
+    }
+
+    #[test]
+    fn several_changes_of_one_entry_are_one() {
+        let mut state = State::default();
+        apply(&mut state, vec![], vec![put("a", "1")], vec![]);
+        let ops = vec![put("a", "2"), put("a", "3"), put("b", "1"), Op::Delete(key("b"))];
+        let applied = apply(&mut state, vec![], ops, vec![]);
+        assert_eq!(applied.changes.len(), 1);
+        let change = &applied.changes[0];
+        assert_eq!(change.previous.as_ref().unwrap().payload, "1");
+        assert_eq!(change.entry.as_ref().map(|e| (e.version, e.payload.clone())), Some((3, Bytes::from("3"))));
+    }
+
+    #[test]
+    fn a_branch_that_only_reads_makes_no_revision() {
+        let mut state = State::default();
+        let compare = vec![Compare::Payload { key: key("a"), equal: true, payload: Bytes::new() }];
+        let applied = apply(&mut state, compare, vec![put("a", "1")], vec![Op::Get(key("a"))]);
+        assert_eq!(responses(&applied), (false, 0, vec![Response::Got(None)]));
+        assert!(applied.remembered.is_none() && applied.revision.is_none());
+    }
+
+    #[test]
+    fn a_subtree_is_unchanged_until_an_entry_is_written_created_or_deleted() {
+        let mut base = State::default();
+        apply(&mut base, vec![], vec![put("p/a", "1"), put("p/b", "1"), put("q", "1")], vec![]);
+        let unchanged = Compare::Unchanged { prefix: key("p"), since: base.revision, count: 2 };
+        for (op, holds) in [
+            (put("q", "2"), true),
+            (put("p/a", "2"), false),
+            (put("p/c", "1"), false),
+            (put("p", "1"), false),
+            (Op::Delete(key("p/a")), false),
+        ] {
+            let mut state = base.clone();
+            apply(&mut state, vec![], vec![op.clone()], vec![]);
+            assert_eq!(state.holds(&unchanged), holds, "{op:?}");
+        }
+    }
+
+    #[test]
+    fn numbers_of_what_is_missing_are_zero() {
+        let mut state = State::default();
+        apply(&mut state, vec![], vec![put("p/a", "1")], vec![]);
+        for (path, number, expected) in [
+            ("p", Number::Exists, 1),
+            ("p", Number::Version, 0),
+            ("p", Number::ChildCount, 1),
+            ("p/a", Number::Revision, 1),
+            ("x", Number::Exists, 0),
+        ] {
+            let compare = Compare::Number { key: key(path), number, relation: Relation::Equal, operand: expected };
+            assert!(state.holds(&compare), "{path} {number:?}");
+        }
+        let below = |relation, operand| Compare::Below { prefix: key("p"), relation, operand };
+        assert!(state.holds(&below(Relation::LessOrEqual, 1)) && !state.holds(&below(Relation::Less, 1)));
+        let lease = Compare::Lease { name: Bytes::from("l"), relation: Relation::Equal, operand: 0 };
+        assert!(state.holds(&lease));
+    }
+
+    #[test]
+    fn a_put_with_a_lease_that_ended_undoes_nothing_because_nothing_was_done() {
+        let mut state = State::default();
+        let attached = Op::Put(Write { lease: 7, ..Write::new(key("b"), Bytes::new()) });
+        let applied = apply(&mut state, vec![], vec![put("a", "1"), attached], vec![]);
+        assert_eq!(applied.outcome, Outcome::Refused(Refusal::LeaseEnded));
+        assert_eq!((state.revision, state.entries.len()), (0, 0));
+    }
+}

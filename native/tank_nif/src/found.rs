@@ -1,0 +1,64 @@
+//! Entries and leases in answers to writes, as Erlang terms.
+//!
+//! Answers are made on threads of ours, where values with large maps cannot be decoded (see
+//! `term_cache`). So values go out in their encoding, for the caller to decode.
+
+use rustler::{Atom, Binary, Encoder, Env, NewBinary, Term};
+use tank_engine::key::{Component, Key};
+use tank_engine::lease::Lease;
+use tank_engine::outcome::{Found, Response};
+
+use crate::atoms;
+
+/// `{path, payload, revision, create_revision, version, child_count, lease}`.
+pub(crate) fn encode<'a>(env: Env<'a>, found: &Found) -> Term<'a> {
+    let entry = &found.entry;
+    let numbers = (entry.revision, entry.create_revision, entry.version, found.child_count, entry.lease);
+    let (revision, create_revision, version, child_count, lease) = numbers;
+    let payload = binary(env, &entry.payload);
+    (path(env, &found.key), payload, revision, create_revision, version, child_count, lease).encode(env)
+}
+
+/// `{name, holder, epoch, ttl_ms, renewals}`.
+pub(crate) fn lease<'a>(env: Env<'a>, lease: &Lease) -> Term<'a> {
+    let (name, holder) = (binary(env, &lease.name), binary(env, &lease.holder));
+    (name, holder, lease.epoch, lease.ttl_ms, lease.renewals).encode(env)
+}
+
+/// `{:put, version} | {:deleted, count} | {:got, found | nil} | {:listed, [found]}`.
+pub(crate) fn response<'a>(env: Env<'a>, response: &Response) -> Term<'a> {
+    match response {
+        Response::Put(version) => (atoms::put(), version).encode(env),
+        Response::Deleted(count) => (atoms::deleted(), count).encode(env),
+        Response::Got(None) => (atoms::got(), atoms::nil()).encode(env),
+        Response::Got(Some(found)) => (atoms::got(), encode(env, found)).encode(env),
+        Response::Listed(all) => {
+            let all: Vec<_> = all.iter().map(|found| encode(env, found)).collect();
+            (atoms::listed(), all).encode(env)
+        }
+    }
+}
+
+/// A path as Elixir has it: a list of atoms and binaries. The atoms are those that some caller
+/// wrote: a store gives back what was put into it, also to a VM that was just started.
+pub(crate) fn path<'a>(env: Env<'a>, key: &Key) -> Term<'a> {
+    let components = key.components().unwrap_or_default();
+    let components: Vec<Term<'a>> = components.iter().map(|component| name(env, component)).collect();
+    components.encode(env)
+}
+
+fn name<'a>(env: Env<'a>, component: &Component) -> Term<'a> {
+    match component {
+        Component::Atom(text) => match Atom::from_bytes(env, text) {
+            Ok(atom) => atom.encode(env),
+            Err(_) => binary(env, text),
+        },
+        Component::String(text) => binary(env, text),
+    }
+}
+
+fn binary<'a>(env: Env<'a>, bytes: &[u8]) -> Term<'a> {
+    let mut binary = NewBinary::new(env, bytes.len());
+    binary.as_mut_slice().copy_from_slice(bytes);
+    Binary::from(binary).encode(env)
+}
