@@ -58,7 +58,17 @@ fn submit<'a>(
     condition: Option<u64>,
     timeout_ms: u64,
 ) -> NifResult<Term<'a>> {
-    let command = command(kind, key, payload, condition)?;
+    hand_over(env, store, reference, command(kind, key, payload, condition)?, timeout_ms)
+}
+
+/// Hands a command over: `{:ok, call}` or `{:error, reason}`; see `write`.
+pub(crate) fn hand_over<'a>(
+    env: Env<'a>,
+    store: &Store,
+    reference: Term<'a>,
+    command: Command,
+    timeout_ms: u64,
+) -> NifResult<Term<'a>> {
     let (call, reply) = reply::expect(env, reply::reference(reference)?, encode);
     Ok(match store.engine.write_within(command, Duration::from_millis(timeout_ms), reply) {
         Ok(()) => (atoms::ok(), call).encode(env),
