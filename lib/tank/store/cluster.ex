@@ -153,7 +153,8 @@ defmodule Tank.Store.Cluster do
   | `store_id`, `member_id`, `cluster_id`, `data_dir` | who this member is, and where its data is |
   | `revision` | the store's revision |
   | `entries` | how many entries there are |
-  | `memory_bytes` | bytes of paths and values held in memory |
+  | `value_bytes` | bytes of paths and values |
+  | `memory_bytes` | bytes that values take up in memory, encoded and decoded |
   | `disk_bytes` | bytes of all files |
   | `in_flight` | writes that are not answered yet |
   | `fsyncs`, `log_entries`, `log_bytes` | what was made durable since the store was opened |

@@ -5,6 +5,8 @@ defmodule Tank.Store.Options do
   @megabyte 1024 * 1024
   # No machine has more, and sums of two still fit into what the Rust library counts with.
   @count 1..0x3FFF_FFFF_FFFF_FFFF
+  # Less would be read from the disk all the time.
+  @bytes @megabyte..0x3FFF_FFFF_FFFF_FFFF
   # An hour: longer is a mistake in the unit.
   @milliseconds 1..3_600_000
 
@@ -13,6 +15,9 @@ defmodule Tank.Store.Options do
     {:in_flight_max, @count, 50_000, "writes that may be in flight; more are refused with `:overloaded`"},
     {:in_flight_bytes_max, @count, 256 * @megabyte, "bytes of values that they may hold"},
     {:value_bytes_max, @count, 16 * @megabyte, "the largest value, in bytes of its external term format"},
+    {:memory_bytes_max, @bytes, nil,
+     "bytes of values that may be in memory, encoded and decoded; those that were not read for long are then read from " <>
+       "the disk. Paths and revisions come on top. Without it all values stay in memory"},
     {:heartbeat_ms, @milliseconds, 50, "milliseconds between two heartbeats of a leader"},
     {:election_ms, @milliseconds, 150,
      "milliseconds; a member stands for election when it hears nothing from a leader for three to four times as long, " <>
@@ -27,7 +32,7 @@ defmodule Tank.Store.Options do
   @doc "A table of the options, for documentation."
   @spec docs :: String.t()
   def docs do
-    rows = for {name, _range, default, text} <- @schema, do: "| `:#{name}` | #{default} | #{text} |\n"
+    rows = for {name, _range, default, text} <- @schema, do: "| `:#{name}` | #{default || "none"} | #{text} |\n"
     Enum.join(["| option | default | |\n|---|---|---|\n" | rows])
   end
 

@@ -51,7 +51,8 @@ pub fn exists(entries: &Entries, prefix: &Key) -> bool {
 /// The entry at `key`, as it is reported.
 pub fn found(entries: &Entries, key: &Key) -> Option<Found> {
     let entry = Arc::clone(entries.get(key)?);
-    Some(Found { key: key.clone(), entry, child_count: child_count(entries, key) })
+    let payload = entry.payload.in_memory();
+    Some(Found { key: key.clone(), entry, payload, child_count: child_count(entries, key) })
 }
 
 /// See [`child_keys`].

@@ -10,6 +10,7 @@ use xxhash_rust::xxh3::Xxh3;
 
 use crate::error::EngineError;
 use crate::key::Key;
+use crate::payload::{Memory, Payload};
 
 /// Layout of a record: `format u8 | revision u64 | create_revision u64 | version u64 | lease u64 |
 /// payload`, big-endian. Listed in ARCHITECTURE.md, "Formats".
@@ -19,8 +20,8 @@ const HEAD_BYTES: usize = 33;
 /// One path's payload with its revisions. Never changed: a write makes a new one.
 #[derive(Debug)]
 pub struct Entry {
-    /// The value's bytes. The engine never looks inside.
-    pub payload: Bytes,
+    /// The value's bytes, in memory or on the disk. The engine never looks inside.
+    pub payload: Payload,
     /// The store's revision at the last write of this entry.
     pub revision: u64,
     /// The store's revision when this entry was created.
@@ -32,41 +33,59 @@ pub struct Entry {
     /// Of its path and all of the above: a part of the state's digest, kept since the payload may
     /// not be at hand when the entry goes.
     hash: u64,
-    /// Room for what a reader made of the payload, so that the next one need not.
-    pub slot: Slot,
+    slot: Slot,
 }
 
-/// A place for a derived value that readers share. Empty until someone fills it.
+/// A place for what a reader made of the payload, so that the next one need not.
 #[derive(Default)]
-pub struct Slot {
-    value: ArcSwapOption<Box<dyn Any + Send + Sync>>,
+struct Slot {
+    value: ArcSwapOption<Decoded>,
     near: AtomicUsize,
     note: AtomicU64,
 }
 
-impl Slot {
-    /// What is in the slot, kept alive while the guard lives.
-    pub fn load(&self) -> arc_swap::Guard<Option<Arc<Box<dyn Any + Send + Sync>>>> {
-        self.value.load()
+/// What a reader made of a payload.
+pub type Decoded = Box<dyn Any + Send + Sync>;
+
+impl Entry {
+    /// What a reader made of the payload, if it is there; kept alive while the guard lives.
+    #[inline]
+    pub fn decoded(&self) -> arc_swap::Guard<Option<Arc<Decoded>>> {
+        self.payload.touch();
+        self.slot.value.load()
     }
 
-    /// Fills or refills the slot. `near` is the address of the memory that using the value reads,
-    /// `note` what the filler likes to know without looking at the value.
-    pub fn store(&self, value: Box<dyn Any + Send + Sync>, near: usize, note: u64) {
-        self.value.store(Some(Arc::new(value)));
-        self.near.store(near, Ordering::Relaxed);
-        self.note.store(note, Ordering::Relaxed);
+    /// Keeps what a reader made of the payload. It takes up `bytes`; `near` is the address of the
+    /// memory that using it reads, `note` what the reader likes to know without looking at it.
+    pub fn keep_decoded(&self, value: Decoded, bytes: usize, near: usize, note: u64) {
+        self.slot.value.store(Some(Arc::new(value)));
+        self.slot.near.store(near, Ordering::Relaxed);
+        self.slot.note.store(note, Ordering::Relaxed);
+        self.payload.set_decoded(bytes);
     }
 
-    /// The address of the memory that using the value reads, or read before it was refilled; 0 when
-    /// it is empty. Not to be read from: a hint, for asking for that memory early.
+    /// The address of the memory that using what is kept reads, or read before; 0 when there never
+    /// was anything. Not to be read from: a hint, for asking for that memory early.
     pub fn near(&self) -> usize {
-        self.near.load(Ordering::Relaxed)
+        self.slot.near.load(Ordering::Relaxed)
     }
 
-    /// The note, or that of the value before; 0 when it is empty.
+    /// The note of what is kept, or was before; 0 when there never was anything.
     pub fn note(&self) -> u64 {
-        self.note.load(Ordering::Relaxed)
+        self.slot.note.load(Ordering::Relaxed)
+    }
+
+    /// Drops the payload, and what readers made of it, from memory.
+    pub(crate) fn evict(&self) {
+        self.payload.evict();
+        // Freed by whoever reads it just now, at the latest.
+        self.slot.value.store(None);
+        self.payload.set_decoded(0);
+    }
+
+    /// Whether nothing of it is in memory.
+    pub fn is_evicted(&self) -> bool {
+        self.slot.value.load().is_none() && self.payload.in_memory().is_none()
     }
 }
 
@@ -78,7 +97,7 @@ impl std::fmt::Debug for Slot {
 
 impl PartialEq for Entry {
     fn eq(&self, other: &Self) -> bool {
-        self.head() == other.head() && self.payload == other.payload
+        self.hash == other.hash && self.head() == other.head()
     }
 }
 
@@ -94,9 +113,24 @@ impl Entry {
     }
 
     fn new(key: &Key, payload: Bytes, [revision, create_revision, version, lease]: [u64; 4]) -> Self {
+        let payload_bytes = payload.clone();
+        let payload = Payload::new(payload);
         let mut entry = Self { payload, revision, create_revision, version, lease, hash: 0, slot: Slot::default() };
-        entry.hash = entry.hash_at(key);
+        entry.hash = entry.hash_with(key, &payload_bytes);
         entry
+    }
+
+    /// The same, counted in `memory`.
+    pub(crate) fn counted_in(mut self, memory: &Arc<Memory>) -> Self {
+        self.payload.count_in(memory);
+        self
+    }
+
+    /// Whether the payload of the entry, which is at `key`, is this one: of that length and, with
+    /// all that the entry has, of that hash. So it is told without the disk, and the same on every
+    /// member, whatever they have in memory. Two payloads of one hash would have to be made for it.
+    pub fn has_payload(&self, key: &Key, payload: &[u8]) -> bool {
+        self.payload.len() == payload.len() && self.hash == self.hash_with(key, payload)
     }
 
     /// The hash of the entry and its path.
@@ -104,21 +138,21 @@ impl Entry {
         self.hash
     }
 
-    fn hash_at(&self, key: &Key) -> u64 {
+    fn hash_with(&self, key: &Key, payload: &[u8]) -> u64 {
         let mut hasher = Xxh3::new();
         // The length first: no two pairs of key and record give the same bytes.
         hasher.update(&(key.as_bytes().len() as u64).to_be_bytes());
         hasher.update(key.as_bytes());
         hasher.update(&self.head());
-        hasher.update(&self.payload);
+        hasher.update(payload);
         hasher.digest()
     }
 
-    /// The record for the disk.
-    pub fn to_record(&self) -> Vec<u8> {
-        let mut record = Vec::with_capacity(HEAD_BYTES + self.payload.len());
+    /// The record for the disk, with this payload, which is the entry's.
+    pub fn to_record(&self, payload: &[u8]) -> Vec<u8> {
+        let mut record = Vec::with_capacity(HEAD_BYTES + payload.len());
         record.extend_from_slice(&self.head());
-        record.extend_from_slice(&self.payload);
+        record.extend_from_slice(payload);
         record
     }
 
@@ -168,13 +202,13 @@ mod tests {
         let entry =
             Entry::created(&key, Bytes::from_static(b"v1"), 7, 0).updated(&key, Bytes::from_static(b"v2"), 9, 8);
         assert_eq!((entry.create_revision, entry.revision, entry.version, entry.lease), (7, 9, 2, 8));
-        let read = Entry::from_record(&key, &entry.to_record()).unwrap();
+        let read = Entry::from_record(&key, &entry.to_record(b"v2")).unwrap();
         assert_eq!((read.hash(), &read), (entry.hash(), &entry));
     }
 
     #[test]
     fn a_cut_or_foreign_record_is_refused() {
-        let record = Entry::created(&Key::default(), Bytes::new(), 7, 0).to_record();
+        let record = Entry::created(&Key::default(), Bytes::new(), 7, 0).to_record(b"");
         for cut in 0..record.len() {
             assert!(Entry::from_record(&Key::default(), &record[..cut]).is_err(), "cut at {cut}");
         }

@@ -118,6 +118,11 @@ impl Key {
         self.as_bytes().starts_with(other.as_bytes())
     }
 
+    /// The key of a child, by the encoding of its name.
+    pub fn child(&self, name: &[u8]) -> Self {
+        Self::from_bytes(&[self.as_bytes(), name].concat())
+    }
+
     /// The first key after this one and all keys below it.
     pub fn after_subtree(&self) -> Self {
         let mut bytes = Vec::with_capacity(self.as_bytes().len() + 1);

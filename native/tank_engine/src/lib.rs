@@ -17,6 +17,7 @@ pub mod error;
 pub mod key;
 pub mod lease;
 pub mod outcome;
+pub mod payload;
 pub mod view;
 
 pub mod log;
@@ -27,6 +28,7 @@ pub mod snapshot;
 pub mod state;
 pub mod storage;
 
+mod evict;
 pub mod faults;
 pub mod health;
 pub mod reclaim;

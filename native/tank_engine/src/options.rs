@@ -17,6 +17,9 @@ pub struct Options {
     pub in_flight_bytes_max: usize,
     /// The largest payload, in bytes.
     pub value_bytes_max: usize,
+    /// How many bytes of payloads may be in memory, encoded and decoded; no bound when it is
+    /// `None`. Paths and revisions come on top.
+    pub memory_bytes_max: Option<u64>,
     /// Raft's times and log retention.
     pub timing: Timing,
     /// What a new directory becomes.
@@ -72,6 +75,7 @@ impl Options {
             in_flight_max: 50_000,
             in_flight_bytes_max: 256 << 20,
             value_bytes_max: 16 << 20,
+            memory_bytes_max: None,
             timing: Timing::default(),
             formation: Formation::NewCluster,
         }

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use bytes::Bytes;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 use crate::entry::Entry;
@@ -72,6 +73,8 @@ pub struct Found {
     pub key: Key,
     /// It.
     pub entry: Arc<Entry>,
+    /// Its payload. `None` only until it was read from the disk ([`Outcome::complete`]).
+    pub payload: Option<Bytes>,
     /// How many direct children the path had.
     pub child_count: u64,
 }
@@ -81,6 +84,54 @@ impl Outcome {
     pub fn size(&self) -> usize {
         let Self::Txn { responses, .. } = self else { return 0 };
         responses.iter().map(Response::size).sum()
+    }
+}
+
+impl Outcome {
+    /// Reads the payloads that were not in memory, by `read`. When one is there no more, the
+    /// outcome is [`Outcome::Forgotten`].
+    ///
+    /// # Errors
+    /// Those of `read`.
+    pub fn complete<E>(&mut self, read: impl Fn(&Key, &Entry) -> Result<Option<Bytes>, E>) -> Result<(), E> {
+        let mut gone = false;
+        for found in self.found_mut().filter(|found| found.payload.is_none()) {
+            found.payload = read(&found.key, &found.entry)?;
+            gone |= found.payload.is_none();
+        }
+        if gone {
+            *self = Self::Forgotten;
+        }
+        Ok(())
+    }
+
+    /// Whether all payloads are there.
+    pub fn is_complete(&self) -> bool {
+        self.found().all(|found| found.payload.is_some())
+    }
+
+    fn found(&self) -> Box<dyn Iterator<Item = &Found> + '_> {
+        match self {
+            Self::Refused(Refusal::Exists(found) | Refusal::Conflict(Some(found))) => Box::new(std::iter::once(found)),
+            Self::Txn { responses, .. } => Box::new(responses.iter().flat_map(|response| match response {
+                Response::Got(Some(found)) => std::slice::from_ref(found),
+                Response::Listed(all) => all,
+                _ => &[],
+            })),
+            _ => Box::new(std::iter::empty()),
+        }
+    }
+
+    fn found_mut(&mut self) -> Box<dyn Iterator<Item = &mut Found> + '_> {
+        match self {
+            Self::Refused(Refusal::Exists(found) | Refusal::Conflict(Some(found))) => Box::new(std::iter::once(found)),
+            Self::Txn { responses, .. } => Box::new(responses.iter_mut().flat_map(|response| match response {
+                Response::Got(Some(found)) => std::slice::from_mut(found),
+                Response::Listed(all) => all,
+                _ => &mut [],
+            })),
+            _ => Box::new(std::iter::empty()),
+        }
     }
 }
 
@@ -99,7 +150,8 @@ impl Response {
 
 impl Serialize for Found {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        let record = serde_bytes::ByteBuf::from(self.entry.to_record());
+        let missing = || serde::ser::Error::custom("an outcome without a payload");
+        let record = serde_bytes::ByteBuf::from(self.entry.to_record(self.payload.as_deref().ok_or_else(missing)?));
         (&self.key, record, self.child_count).serialize(serializer)
     }
 }
@@ -108,6 +160,7 @@ impl<'de> Deserialize<'de> for Found {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         let (key, record, child_count) = <(Key, serde_bytes::ByteBuf, u64)>::deserialize(deserializer)?;
         let entry = Entry::from_record(&key, &record).map_err(serde::de::Error::custom)?;
-        Ok(Self { key, entry: Arc::new(entry), child_count })
+        let payload = entry.payload.in_memory();
+        Ok(Self { key, entry: Arc::new(entry), payload, child_count })
     }
 }

@@ -3,10 +3,14 @@
 use std::sync::Arc;
 
 use arc_swap::{ArcSwap, Guard};
+use bytes::Bytes;
 
 use crate::entries::{self, Entries};
 use crate::entry::Entry;
+use crate::error::EngineError;
 use crate::key::Key;
+use crate::machine::Versions;
+use crate::payload::Memory;
 use crate::raft::LogId;
 use crate::reclaim;
 use crate::state::Leases;
@@ -26,8 +30,10 @@ pub struct View {
     pub applied: Option<LogId>,
     /// A hash of all entries: equal on members with equal entries.
     pub digest: u64,
-    /// Bytes of keys and payloads.
+    /// Bytes of keys and payloads, in memory or not.
     pub bytes: u64,
+    /// Where the payloads stand that are not in memory; nowhere in a view that no store made.
+    pub versions: Option<Versions>,
 }
 
 impl View {
@@ -39,6 +45,18 @@ impl View {
     /// The entry at the path with this encoding.
     pub fn get_bytes(&self, key: &[u8]) -> Option<&Arc<Entry>> {
         self.entries.get(key)
+    }
+
+    /// The payload of an entry of this view, which is at `key`. May read the disk. `None` when the
+    /// view is so old that its version was compacted.
+    ///
+    /// # Errors
+    /// The store is closed, or the disk's.
+    pub fn payload(&self, key: &Key, entry: &Entry) -> Result<Option<Bytes>, EngineError> {
+        match &self.versions {
+            Some(versions) => versions.payload(key, entry),
+            None => Ok(entry.payload.in_memory()),
+        }
     }
 
     /// The entries directly below `prefix`, each with the encoding of its last component.
@@ -54,17 +72,30 @@ impl View {
 
 /// The current view, which the applying task replaces and any thread reads.
 #[derive(Debug, Default)]
-pub struct Published(ArcSwap<View>);
+pub struct Published {
+    view: ArcSwap<View>,
+    memory: Arc<Memory>,
+}
 
 impl Published {
+    /// An empty view, of a store whose payloads count in `memory`.
+    pub(crate) fn new(memory: Arc<Memory>) -> Self {
+        Self { view: ArcSwap::default(), memory }
+    }
+
+    /// What counts the payloads in memory.
+    pub fn memory(&self) -> &Arc<Memory> {
+        &self.memory
+    }
+
     /// The current view, without a lock.
     pub fn load(&self) -> Guard<Arc<View>> {
-        self.0.load()
+        self.view.load()
     }
 
     /// Replaces the view. The old one is dropped elsewhere: what only it held may be much, and
     /// neither a reader nor the applying task should pay for that.
     pub(crate) fn publish(&self, view: View) {
-        reclaim::when_unused(self.0.swap(Arc::new(view)));
+        reclaim::when_unused(self.view.swap(Arc::new(view)));
     }
 }

@@ -74,7 +74,7 @@ fn by_name(held: &Held) -> BTreeMap<String, (Vec<u8>, u64)> {
         let path = key.components().unwrap();
         let tank_engine::key::Component::String(name) = path.last().unwrap() else { panic!("{path:?}") };
         let entry = Entry::from_record(&key, record).unwrap();
-        (String::from_utf8(name.clone()).unwrap(), (entry.payload.to_vec(), entry.revision))
+        (String::from_utf8(name.clone()).unwrap(), (entry.payload.in_memory().unwrap().to_vec(), entry.revision))
     });
     entries.collect()
 }
@@ -502,7 +502,7 @@ fn a_state_that_ends_before_the_log_begins_is_refused() {
         use tank_engine::machine::{Header, StateStore};
         let directory = tank_engine::storage::Directory::open(dir.path(), "tank").unwrap();
         let store = StateStore::open(std::sync::Arc::clone(&directory.db), &directory.path).unwrap();
-        let (state, header) = store.load().unwrap();
+        let (state, header) = store.load(&std::sync::Arc::default()).unwrap();
         let mut older = Header::new(&state, Some(support::log_id(3)), header.membership, header.trimmed);
         older.revision = header.revision;
         let mut batch = rocksdb::WriteBatch::default();

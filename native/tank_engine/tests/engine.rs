@@ -53,7 +53,7 @@ fn writes_are_there_after_a_restart() {
     assert_eq!(engine.identity(), &identity);
     let view = engine.authoritative_view().unwrap().expect("readable at once");
     assert_eq!((view.revision, view.entries.len(), view.digest), (3, 1, before.digest));
-    assert_eq!(view.get(&key("a")).unwrap().payload, "1");
+    assert_eq!(view.get(&key("a")).unwrap().payload.in_memory().unwrap(), "1");
     drop(view);
     assert_eq!(write(&engine, put("c", b"3")), Ok(Outcome::Done { revision: 4 }));
     engine.close().unwrap();

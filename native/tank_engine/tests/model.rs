@@ -134,7 +134,12 @@ impl Model {
 
 fn value(entry: &Entry) -> Value {
     let Entry { payload, revision, create_revision, version, .. } = entry;
-    Value { payload: payload.to_vec(), revision: *revision, create_revision: *create_revision, version: *version }
+    Value {
+        payload: payload.in_memory().unwrap().to_vec(),
+        revision: *revision,
+        create_revision: *create_revision,
+        version: *version,
+    }
 }
 
 fn answer(outcome: Outcome) -> Answer {
@@ -266,7 +271,7 @@ fn transfer(from: &Path, to: &Path, model: &Model) -> Result<(), TestCaseError> 
     {
         let source = StateStore::open(Arc::clone(&from.db), &from.path).unwrap();
         let target = StateStore::open(Arc::clone(&to.db), &to.path).unwrap();
-        let (sent, sent_header) = source.load().unwrap();
+        let (sent, sent_header) = source.load(&Arc::default()).unwrap();
         let pinned = source.pin().unwrap();
         let mut receiver = SnapshotReceiver::new(&to.path).unwrap();
         let mut received = None;
@@ -280,7 +285,7 @@ fn transfer(from: &Path, to: &Path, model: &Model) -> Result<(), TestCaseError> 
         prop_assert_eq!(&header, &sent_header);
         prop_assert_eq!(&state.sessions, &sent.sessions);
         model.check(&state.entries, state.revision, state.digest.value())?;
-        let (again, again_header) = target.load().unwrap();
+        let (again, again_header) = target.load(&Arc::default()).unwrap();
         prop_assert_eq!((again.digest, again.revision, again_header), (state.digest, state.revision, header));
     }
     from.close().unwrap();

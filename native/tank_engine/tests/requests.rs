@@ -20,7 +20,7 @@ fn request(client: u64, sequence: u64, command: Command) -> Request {
 
 /// What the state says to a request, without applying it.
 fn asked(member: &Member, request: &Request) -> Outcome {
-    let (mut state, _) = member.store().load().unwrap();
+    let (mut state, _) = member.store().load(&std::sync::Arc::default()).unwrap();
     let applied = state.apply(request, 1_000_000);
     assert!(applied.changes.is_empty(), "{request} would be applied again");
     applied.outcome
@@ -118,7 +118,7 @@ fn records_of_requests_are_counted_right_while_they_come_and_go() {
         member = Member::open(dir.path()).unwrap_or_else(|error| panic!("round {round}: {error}"));
         assert_eq!(member.held(), before, "round {round}");
     }
-    let Header { remembered, .. } = member.store().load().unwrap().1;
+    let Header { remembered, .. } = member.store().load(&std::sync::Arc::default()).unwrap().1;
     assert!(remembered < 10, "{remembered} records are left");
     member.close();
 }

@@ -41,7 +41,11 @@ fn a_damaged_snapshot_is_refused_and_the_old_state_stays() {
 
     let stays = |target: &Member, when: &str| {
         assert_eq!(target.held(), old, "{when}");
-        assert_eq!(target.store().load().unwrap().0.digest.value(), old.digest, "{when}: on the disk");
+        assert_eq!(
+            target.store().load(&std::sync::Arc::default()).unwrap().0.digest.value(),
+            old.digest,
+            "{when}: on the disk"
+        );
         assert_eq!(target.generations(), ["state_0"], "{when}: what was begun is gone");
     };
     let refused = |result: Result<_, EngineError>, when: &str| match result {
@@ -121,7 +125,7 @@ impl Member {
 }
 
 fn old_header(member: &Member) -> tank_engine::machine::Header {
-    member.store().load().unwrap().1
+    member.store().load(&std::sync::Arc::default()).unwrap().1
 }
 
 /// A member that failed is opened anew, as its supervisor would.

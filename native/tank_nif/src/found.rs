@@ -15,7 +15,7 @@ pub(crate) fn encode<'a>(env: Env<'a>, found: &Found) -> Term<'a> {
     let entry = &found.entry;
     let numbers = (entry.revision, entry.create_revision, entry.version, found.child_count, entry.lease);
     let (revision, create_revision, version, child_count, lease) = numbers;
-    let payload = binary(env, &entry.payload);
+    let payload = binary(env, found.payload.as_deref().unwrap_or_default());
     (path(env, &found.key), payload, revision, create_revision, version, child_count, lease).encode(env)
 }
 

@@ -10,6 +10,7 @@ use tank_engine::key::{Component, Key};
 use tank_engine::view::View;
 
 use crate::store::Store;
+use crate::term_cache::NoTerm;
 use crate::{atoms, errors, prefetch, reply, term_cache};
 
 /// A list of more entries, or of more bytes, is copied on a dirty scheduler: 300 pods take 0.3 ms.
@@ -113,8 +114,23 @@ fn value_at<'a>(env: Env<'a>, view: &View, key: Binary<'_>, small_only: bool) ->
         return atoms::dirty().encode(env);
     }
     match term_cache::term(env, entry) {
-        Some(value) => (atoms::ok(), value).encode(env),
-        None => undecodable(env),
+        Ok(value) => (atoms::ok(), value).encode(env),
+        Err(NoTerm::Undecodable) => undecodable(env),
+        Err(NoTerm::OnDisk) if small_only => atoms::dirty().encode(env),
+        Err(NoTerm::OnDisk) => match read(env, view, &Key::from_bytes(&key), entry) {
+            Ok(value) => (atoms::ok(), value).encode(env),
+            Err(instead) => instead,
+        },
+    }
+}
+
+/// The value of an entry that is on the disk; or what to return instead.
+fn read<'a>(env: Env<'a>, view: &View, key: &Key, entry: &Arc<Entry>) -> Result<Term<'a>, Term<'a>> {
+    match view.payload(key, entry) {
+        Ok(Some(payload)) => term_cache::term_of(env, entry, &payload).ok_or_else(|| undecodable(env)),
+        // It was compacted meanwhile: there is a newer view to read.
+        Ok(None) => Err(atoms::dirty().encode(env)),
+        Err(error) => Err(errors::error(env, &error)),
     }
 }
 
@@ -142,8 +158,15 @@ fn list<'a>(
         if let Some((_, next)) = children.get(at + 1) {
             term_cache::prefetch(next);
         }
-        let term = term_cache::term(env, entry).and_then(|value| item(env, leaf, value));
-        let Some(term) = term else { return undecodable(env) };
+        let value = match term_cache::term(env, entry) {
+            Ok(value) => value,
+            Err(NoTerm::Undecodable) => return undecodable(env),
+            Err(NoTerm::OnDisk) => match read(env, &view, &prefix.child(leaf), entry) {
+                Ok(value) => value,
+                Err(instead) => return instead,
+            },
+        };
+        let Some(term) = item(env, leaf, value) else { return undecodable(env) };
         items.push(term);
     }
     items.encode(env)
@@ -179,7 +202,7 @@ fn is_long(view: &View, prefix: &Key) -> bool {
     let mut bytes = 0;
     for (count, (_, entry)) in view.subtree(prefix).enumerate() {
         bytes += entry.payload.len();
-        if count >= LIST_ENTRIES_MAX || bytes > LIST_BYTES_MAX {
+        if count >= LIST_ENTRIES_MAX || bytes > LIST_BYTES_MAX || entry.is_evicted() {
             return true;
         }
     }

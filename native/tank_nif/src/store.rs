@@ -180,13 +180,14 @@ fn tell_owner(owner: LocalPid, error: &EngineError) {
 }
 
 fn status_map<'a>(env: Env<'a>, status: &Status) -> NifResult<Term<'a>> {
-    let pairs: [(rustler::Atom, Term<'a>); 14] = [
+    let pairs: [(rustler::Atom, Term<'a>); 15] = [
         (atoms::store_id(), status.store_id.encode(env)),
         (atoms::member_id(), status.member_id.encode(env)),
         (atoms::cluster_id(), status.cluster_id.encode(env)),
         (atoms::revision(), status.revision.encode(env)),
         (atoms::entries(), status.entries.encode(env)),
         (atoms::digest(), status.digest.encode(env)),
+        (atoms::value_bytes(), status.value_bytes.encode(env)),
         (atoms::memory_bytes(), status.memory_bytes.encode(env)),
         (atoms::disk_bytes(), status.disk_bytes.encode(env)),
         (atoms::in_flight(), status.in_flight.encode(env)),

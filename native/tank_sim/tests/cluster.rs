@@ -153,7 +153,7 @@ fn get(engine: &Engine, name: &str) -> Result<Option<Bytes>, EngineError> {
     if engine.authoritative_view()?.is_none() {
         wait(|reply| engine.await_readable(TIMEOUT, reply))?;
     }
-    Ok(engine.view()?.get(&key(name)).map(|entry| entry.payload.clone()))
+    Ok(engine.view()?.get(&key(name)).and_then(|entry| entry.payload.in_memory()))
 }
 
 #[test]
@@ -161,7 +161,11 @@ fn every_member_writes_and_reads_what_was_written_anywhere() {
     let cluster = Cluster::of(3);
     for (i, engine) in cluster.running().enumerate() {
         assert!(matches!(put(engine, "a", &[i as u8]), Ok(Outcome::Done { .. })));
-        assert_eq!(engine.view().unwrap().get(&key("a")).unwrap().payload[..], [i as u8], "its own write, at once");
+        assert_eq!(
+            engine.view().unwrap().get(&key("a")).unwrap().payload.in_memory().unwrap()[..],
+            [i as u8],
+            "its own write, at once"
+        );
         for reader in cluster.running() {
             assert_eq!(get(reader, "a").unwrap().unwrap()[..], [i as u8]);
         }

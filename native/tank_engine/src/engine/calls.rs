@@ -58,7 +58,9 @@ pub struct Status {
     pub entries: u64,
     /// Hash of all entries.
     pub digest: u64,
-    /// Bytes of keys and payloads, held in memory.
+    /// Bytes of keys and payloads, in memory or not.
+    pub value_bytes: u64,
+    /// Bytes that payloads take up in memory, encoded and decoded.
     pub memory_bytes: u64,
     /// Bytes of the store's files.
     pub disk_bytes: u64,
@@ -130,7 +132,8 @@ impl Engine {
             revision: view.revision,
             entries: view.entries.len() as u64,
             digest: view.digest,
-            memory_bytes: view.bytes,
+            value_bytes: view.bytes,
+            memory_bytes: inner.published.memory().bytes(),
             disk_bytes: Directory::disk_bytes(&inner.dir),
             in_flight: inner.ingress.in_flight(),
             fsyncs: load(&inner.log_stats.syncs),

@@ -16,11 +16,13 @@ use openraft::metrics::RaftMetrics;
 use openraft::raft::ReadPolicy;
 
 use crate::error::EngineError;
+use crate::evict;
 use crate::health::{Health, OnFailure};
 use crate::log::rocks::RocksLog;
 use crate::log::{LogCloser, LogStore};
 use crate::machine::{Machine, StateStore};
 use crate::options::{Formation, Options};
+use crate::payload::Memory;
 use crate::peers::{Network, NoPeers, Rpc, Server, Transport};
 use crate::raft::{self, LogId, Member, Raft, Types, Vote};
 use crate::read_gate::ReadGate;
@@ -89,7 +91,7 @@ impl Engine {
         let (log, closer) = LogStore::open(disk, &directory.path, &health)?;
         let (log_stats, purged) = (log.stats(), log.purged());
         let rpc = Arc::new(Rpc::new(directory.identity.clone(), transport));
-        let published = Arc::new(Published::default());
+        let published = publishing(&options, &health)?;
         let machine = StateStore::open(db, &directory.path)
             .and_then(|store| Machine::open(store, Arc::clone(&published), Arc::clone(&health)))
             .and_then(|machine| check_reach(purged, published.load().applied).map(|()| machine));
@@ -189,6 +191,17 @@ impl Parts {
         }
         self.directory.close()
     }
+}
+
+/// Where views are published, with a thread that keeps their payloads within the bound, if there
+/// is one.
+fn publishing(options: &Options, health: &Arc<Health>) -> Result<Arc<Published>, EngineError> {
+    let Some(bytes_max) = options.memory_bytes_max else { return Ok(Arc::default()) };
+    let (over, woken) = crossbeam_channel::bounded(1);
+    let published = Arc::new(Published::new(Arc::new(Memory::bounded(bytes_max, over))));
+    let started = evict::start(woken, &published, health);
+    started.map_err(|error| EngineError::Storage(format!("no thread: {error}")))?;
+    Ok(published)
 }
 
 /// Refuses a state that ends before the log begins: what is between them cannot be applied.

@@ -8,8 +8,10 @@
 pub(crate) mod history;
 mod store;
 pub(crate) mod version_key;
+mod versions;
 
 pub use store::{Header, StateStore};
+pub use versions::Versions;
 
 use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -46,6 +48,7 @@ const EXPIRE_EVERY_MS: u64 = 60_000;
 /// The state machine of one member.
 pub struct Machine {
     store: StateStore,
+    versions: Versions,
     state: State,
     applied: Option<LogId>,
     membership: StoredMembership,
@@ -62,8 +65,9 @@ impl Machine {
     /// # Errors
     /// [`EngineError::Corrupt`] when what is there is not what was written.
     pub fn open(store: StateStore, published: Arc<Published>, health: Arc<Health>) -> Result<Self, EngineError> {
-        let (state, header) = store.load()?;
+        let (state, header) = store.load(published.memory())?;
         let mut machine = Self {
+            versions: store.versions(),
             store,
             state,
             applied: None,
@@ -94,6 +98,7 @@ impl Machine {
             applied: self.applied,
             digest: self.state.digest.value(),
             bytes: self.state.bytes,
+            versions: Some(self.versions.clone()),
         });
     }
 
@@ -141,7 +146,8 @@ impl Machine {
                 Ok(Outcome::Nothing)
             }
             EntryPayload::Normal(request) => {
-                let applied = self.state.apply(&request, record);
+                let mut applied = self.state.apply(&request, record);
+                applied.outcome.complete(|key, entry| self.versions.payload(key, entry))?;
                 self.store.put_applied(write, &applied, request.time_ms)?;
                 remembered.extend(applied.remembered);
                 self.expire(request.time_ms);
@@ -218,16 +224,17 @@ impl RaftStateMachine<Types> for Machine {
     }
 
     async fn install_snapshot(&mut self, meta: &SnapshotMeta, snapshot: SnapshotData) -> io::Result<()> {
-        let (store, expected) = (self.store.clone(), meta.last_log_id);
+        let (store, expected, memory) = (self.store.clone(), meta.last_log_id, Arc::clone(self.published.memory()));
         // Minutes, for a large one: not on a thread that others' heartbeats need.
         let installing = tokio::task::spawn_blocking(move || {
             faults::point("snapshot_install");
-            store.install(snapshot, expected)
+            store.install(snapshot, expected, &memory)
         });
         let installed = installing.await.unwrap_or_else(|error| Err(EngineError::Failed(error.to_string())));
         self.guarded(|machine| {
             let (store, state, header) = installed?;
             machine.snapshot = None;
+            machine.versions = store.versions();
             machine.store = store;
             machine.state = state;
             machine.take_over(header);

@@ -22,6 +22,7 @@ use crate::entry::Entry;
 use crate::error::EngineError;
 use crate::key::Key;
 use crate::lease::Lease;
+use crate::payload::Memory;
 use crate::raft::{LogId, StoredMembership};
 use crate::snapshot::{PinnedSnapshot, ReceivedSnapshot, SnapshotData, SnapshotReceiver};
 use crate::state::{Applied, LeaseChange, Remembered, State};
@@ -29,6 +30,7 @@ use crate::storage::rocks::{self, Db};
 
 use super::history::{self, RevisionRecord};
 use super::version_key::{self, ENTRY};
+use super::versions::Versions;
 
 const HEADER: &[u8] = b"h";
 const LEASE: u8 = b'l';
@@ -135,12 +137,17 @@ impl StateStore {
         Ok(store)
     }
 
+    /// The versions of the entries, to read payloads from.
+    pub(super) fn versions(&self) -> Versions {
+        Versions::new(&self.db, &rocks::state_name(self.generation))
+    }
+
     /// Reads all of it, and checks that it is what was written.
     ///
     /// # Errors
     /// [`EngineError::Corrupt`] when it is not.
-    pub fn load(&self) -> Result<(State, Header), EngineError> {
-        let mut state = State::default();
+    pub fn load(&self, memory: &Arc<Memory>) -> Result<(State, Header), EngineError> {
+        let mut state = State::new(Arc::clone(memory));
         let (mut header, mut remembered) = (None, 0);
         let family = self.family()?;
         let mut iterator = self.db.raw_iterator_cf(&family);
@@ -176,7 +183,7 @@ impl StateStore {
         let family = self.family()?;
         if let Some(revision) = applied.revision {
             for change in &applied.changes {
-                let record = change.entry.as_ref().map_or_else(Vec::new, |entry| entry.to_record());
+                let record = change.entry.as_deref().map_or(Ok(Vec::new()), record)?;
                 batch.put_cf(&family, version_key::of(&change.key, revision), record);
             }
             let record = RevisionRecord::new(time_ms, &applied.changes);
@@ -287,6 +294,7 @@ impl StateStore {
         &self,
         snapshot: SnapshotData,
         expected: Option<LogId>,
+        memory: &Arc<Memory>,
     ) -> Result<(Self, State, Header), EngineError> {
         let received = match snapshot {
             SnapshotData::Received(received) => received,
@@ -294,7 +302,7 @@ impl StateStore {
         };
         let next = Self { generation: self.generation + 1, ..self.clone() };
         next.drop_generation(next.generation)?;
-        let (state, header) = next.ingest(&received, expected).inspect_err(|_| {
+        let (state, header) = next.ingest(&received, expected, memory).inspect_err(|_| {
             // The old state stays; what is left of the new one goes at the next start at the latest.
             let _ = next.drop_generation(next.generation);
         })?;
@@ -313,7 +321,12 @@ impl StateStore {
         Err(damaged("a snapshot without an end".to_owned()))
     }
 
-    fn ingest(&self, received: &ReceivedSnapshot, expected: Option<LogId>) -> Result<(State, Header), EngineError> {
+    fn ingest(
+        &self,
+        received: &ReceivedSnapshot,
+        expected: Option<LogId>,
+        memory: &Arc<Memory>,
+    ) -> Result<(State, Header), EngineError> {
         let failed = |error: rocksdb::Error| EngineError::from_rocks(&self.dir, &error);
         let name = rocks::state_name(self.generation);
         self.db.create_cf(&name, &rocks::state_options()).map_err(failed)?;
@@ -323,7 +336,7 @@ impl StateStore {
             let files = received.files().to_vec();
             self.db.ingest_external_file_cf_opts(&self.family()?, &options, files).map_err(failed)?;
         }
-        let (state, header) = self.load()?;
+        let (state, header) = self.load(memory)?;
         if header.applied != expected {
             return Err(damaged(format!("a snapshot of {:?} came as one of {expected:?}", header.applied)));
         }
@@ -375,6 +388,12 @@ fn load_version(state: &mut State, newest: &mut Option<Vec<u8>>, key: &[u8], rec
         state.load(&key, entry);
     }
     Ok(())
+}
+
+/// The record of an entry that was just written: its payload is still in memory.
+fn record(entry: &Entry) -> Result<Vec<u8>, EngineError> {
+    let payload = entry.payload.in_memory().ok_or_else(|| damaged("a new entry without its payload".to_owned()))?;
+    Ok(entry.to_record(&payload))
 }
 
 fn lease_key(name: &[u8]) -> Vec<u8> {

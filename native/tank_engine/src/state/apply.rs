@@ -157,7 +157,7 @@ impl State {
             return Ok(());
         }
         let entry = self.entries.get(key).map(Arc::as_ref);
-        if condition.holds(entry) { Ok(()) } else { Err(Refusal::Conflict(entries::found(&self.entries, key))) }
+        if condition.holds(key, entry) { Ok(()) } else { Err(Refusal::Conflict(entries::found(&self.entries, key))) }
     }
 
     /// Whether the lease that a write asks for is still held.
@@ -168,10 +168,11 @@ impl State {
     /// Writes an entry. Returns its version.
     pub(super) fn put(&mut self, write: &Write, work: &mut Work) -> u64 {
         let revision = work.revision(self);
-        let entry = Arc::new(match self.entries.get(&write.key) {
+        let entry = match self.entries.get(&write.key) {
             Some(entry) => entry.updated(&write.key, write.payload.clone(), revision, write.lease),
             None => Entry::created(&write.key, write.payload.clone(), revision, write.lease),
-        });
+        };
+        let entry = Arc::new(entry.counted_in(&self.memory));
         let version = entry.version;
         let previous = self.set(&write.key, Some(Arc::clone(&entry)));
         work.note(Change { key: write.key.clone(), previous, entry: Some(entry), cause: Cause::Command });
@@ -200,18 +201,18 @@ impl State {
 fn remembered(outcome: &Outcome) -> Option<Box<Outcome>> {
     match outcome {
         Outcome::Done { .. } => None,
-        large if large.size() > REMEMBERED_BYTES_MAX => Some(Box::new(Outcome::Forgotten)),
+        large if large.size() > REMEMBERED_BYTES_MAX || !large.is_complete() => Some(Box::new(Outcome::Forgotten)),
         other => Some(Box::new(other.clone())),
     }
 }
 
 impl Condition {
     /// Whether the condition holds of the entry there is.
-    pub fn holds(&self, entry: Option<&Entry>) -> bool {
+    pub fn holds(&self, key: &Key, entry: Option<&Entry>) -> bool {
         match self {
             Self::Always => true,
             Self::RevisionIs(revision) => entry.map_or(0, |entry| entry.revision) == *revision,
-            Self::PayloadIs(payload) => entry.is_some_and(|entry| entry.payload == *payload),
+            Self::PayloadIs(payload) => entry.is_some_and(|entry| entry.has_payload(key, payload)),
         }
     }
 }
@@ -272,7 +273,9 @@ mod tests {
         c.apply(Command::Create(write(&["a"], "1")));
         let before = c.0.clone();
         let applied = c.apply(Command::Create(write(&["a"], "2")));
-        assert!(matches!(applied.outcome, Outcome::Refused(Refusal::Exists(found)) if found.entry.payload == "1"));
+        assert!(
+            matches!(applied.outcome, Outcome::Refused(Refusal::Exists(found)) if found.payload.as_deref() == Some(b"1"))
+        );
         assert_eq!((c.0.revision, c.0.digest, c.0.bytes), (before.revision, before.digest, before.bytes));
         assert_eq!(c.apply(Command::Update(write(&["a"], "2"))).outcome, Outcome::Done { revision: 2 });
     }

@@ -22,6 +22,7 @@ use crate::entries::Entries;
 use crate::entry::Entry;
 use crate::key::Key;
 use crate::lease::Lease;
+use crate::payload::Memory;
 
 /// Everything that commands read and write.
 #[derive(Clone, Debug, Default)]
@@ -42,11 +43,22 @@ pub struct State {
     pub bytes: u64,
     /// Requests that were applied and may be asked again.
     pub sessions: Sessions,
+    /// What the payloads in memory count in.
+    memory: Arc<Memory>,
 }
 
 impl State {
+    /// An empty state whose payloads count in `memory`.
+    pub fn new(memory: Arc<Memory>) -> Self {
+        Self { memory, ..Self::default() }
+    }
+
     /// Takes over an entry read from a disk or a snapshot.
     pub fn load(&mut self, key: &Key, entry: Entry) {
+        let entry = entry.counted_in(&self.memory);
+        if self.memory.is_full() {
+            entry.evict();
+        }
         self.set(key, Some(Arc::new(entry)));
     }
 

@@ -26,7 +26,7 @@ impl State {
     fn holds(&self, compare: &Compare) -> bool {
         match compare {
             Compare::Payload { key, equal, payload } => {
-                self.entries.get(key).is_some_and(|entry| entry.payload == *payload) == *equal
+                self.entries.get(key).is_some_and(|entry| entry.has_payload(key, payload)) == *equal
             }
             Compare::Number { key, number, relation, operand } => relation.holds(self.number(key, *number), *operand),
             Compare::Below { prefix, relation, operand } => {
@@ -132,8 +132,8 @@ mod tests {
         let applied = apply(&mut state, vec![], ops, vec![]);
         assert_eq!(applied.changes.len(), 1);
         let change = &applied.changes[0];
-        assert_eq!(change.previous.as_ref().unwrap().payload, "1");
-        assert_eq!(change.entry.as_ref().map(|e| (e.version, e.payload.clone())), Some((3, Bytes::from("3"))));
+        assert!(change.previous.as_ref().unwrap().has_payload(&key("a"), b"1"));
+        assert!(change.entry.as_ref().is_some_and(|e| e.version == 3 && e.has_payload(&key("a"), b"3")));
     }
 
     #[test]

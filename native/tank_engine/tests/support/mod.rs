@@ -97,7 +97,11 @@ pub struct Held {
 }
 
 pub fn held_by(view: &View) -> Held {
-    let entries = view.entries.iter().map(|(key, entry)| (key.as_bytes().to_vec(), entry.to_record())).collect();
+    let entries = view
+        .entries
+        .iter()
+        .map(|(key, entry)| (key.as_bytes().to_vec(), entry.to_record(&entry.payload.in_memory().unwrap())))
+        .collect();
     Held { revision: view.revision, digest: view.digest, entries }
 }
 

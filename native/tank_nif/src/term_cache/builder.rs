@@ -71,7 +71,7 @@ struct Built {
 impl Built {
     fn build(&mut self, mut entries: Vec<Arc<Entry>>) {
         // Asked for twice, or replaced meanwhile: then ours is the only handle left.
-        entries.retain(|entry| entry.slot.load().is_none() && Arc::strong_count(entry) > 1);
+        entries.retain(|entry| entry.decoded().is_none() && Arc::strong_count(entry) > 1);
         self.add(&entries);
         self.since_rebuild += 1;
         // In proportion to what there is: so that looking through all of it costs little per chunk.

@@ -45,28 +45,33 @@ impl CachedTerm {
 
 /// Decodes `entries` into a new chunk, and gives each its term. Returns those it was done for.
 pub(super) fn build(entries: &[Arc<Entry>]) -> Vec<Weak<Entry>> {
-    fill(entries, |env, entry| super::decode(env, &entry.payload))
+    fill(entries, |env, _, payload| super::decode(env, payload))
 }
 
 /// Gives `entry` its decoded `term`, copied into a chunk for it alone.
 pub(super) fn keep(entry: &Arc<Entry>, term: Term<'_>) {
-    fill(std::slice::from_ref(entry), |env, _| Some(term.in_env(env)));
+    fill(std::slice::from_ref(entry), |env, _, _| Some(term.in_env(env)));
 }
 
-fn fill(entries: &[Arc<Entry>], make: impl for<'a> Fn(Env<'a>, &Entry) -> Option<Term<'a>>) -> Vec<Weak<Entry>> {
+fn fill(entries: &[Arc<Entry>], make: impl for<'a> Fn(Env<'a>, &Entry, &[u8]) -> Option<Term<'a>>) -> Vec<Weak<Entry>> {
+    // Without those that were evicted since they were read.
+    let payloads: Vec<_> = entries.iter().filter_map(|entry| Some((entry, entry.payload.in_memory()?))).collect();
     let env = OwnedEnv::new();
-    let terms: Vec<_> =
-        env.run(|env| entries.iter().map(|entry| make(env, entry).map(|term| term.as_c_arg())).collect());
+    let terms: Vec<_> = env.run(|env| {
+        let terms = payloads.iter().map(|(entry, payload)| make(env, entry, payload));
+        terms.map(|term| term.map(|term| term.as_c_arg())).collect()
+    });
     let chunk = Arc::new(Chunk { env: Some(env) });
-    entries
+    payloads
         .iter()
         .zip(terms)
-        .filter_map(|(entry, term)| {
+        .filter_map(|((entry, payload), term)| {
             let cached = CachedTerm { term: term?, _chunk: Arc::clone(&chunk) };
             // SAFETY: an `ErlNifTerm` is a word. It is a tagged pointer, mostly; one that is not asks for
             // memory in vain.
             let near = unsafe { std::mem::transmute::<rustler::sys::ErlNifTerm, usize>(cached.term) };
-            entry.slot.store(Box::new(cached), near, Room::of(&entry.payload).to_bits());
+            let room = Room::of(payload);
+            entry.keep_decoded(Box::new(cached), room.bytes(), near, room.to_bits());
             Some(Arc::downgrade(entry))
         })
         .collect()

@@ -35,19 +35,33 @@ pub(crate) fn is_large(payload_bytes: usize) -> bool {
     payload_bytes > PAYLOAD_BYTES_MAX
 }
 
-/// The value of `entry`, as a term of `env`; `None` when the payload is not a term's encoding.
-pub(crate) fn term<'a>(env: Env<'a>, entry: &Arc<Entry>) -> Option<Term<'a>> {
+/// Why there is no term of an entry.
+pub(crate) enum NoTerm {
+    /// Its payload is not in memory; see [`tank_engine::view::View::payload`].
+    OnDisk,
+    /// Its payload is not a term's encoding.
+    Undecodable,
+}
+
+/// The value of `entry`, as a term of `env`.
+pub(crate) fn term<'a>(env: Env<'a>, entry: &Arc<Entry>) -> Result<Term<'a>, NoTerm> {
     prefetch(entry);
-    let slot = entry.slot.load();
-    let cached = slot.as_ref().and_then(|any| any.downcast_ref::<CachedTerm>());
+    let kept = entry.decoded();
+    let cached = kept.as_ref().and_then(|any| any.downcast_ref::<CachedTerm>());
     if let Some(cached) = cached {
-        return Some(cached.copy_to(env));
+        return Ok(cached.copy_to(env));
     }
-    let term = decode(env, &entry.payload)?;
-    if is_large(entry.payload.len()) {
+    let payload = entry.payload.in_memory().ok_or(NoTerm::OnDisk)?;
+    term_of(env, entry, &payload).ok_or(NoTerm::Undecodable)
+}
+
+/// As [`term`], with the payload at hand; `None` when it is not a term's encoding.
+pub(crate) fn term_of<'a>(env: Env<'a>, entry: &Arc<Entry>, payload: &[u8]) -> Option<Term<'a>> {
+    let term = decode(env, payload)?;
+    if is_large(payload.len()) {
         return Some(term);
     }
-    if Room::has_small_maps_only(&entry.payload) {
+    if Room::has_small_maps_only(payload) {
         builder::ask(entry);
     } else {
         // To decode a large map the BEAM sorts its keys, with a pivot that it takes from the data of
@@ -60,7 +74,7 @@ pub(crate) fn term<'a>(env: Env<'a>, entry: &Arc<Entry>) -> Option<Term<'a>> {
 
 /// Asks for the memory that copying `entry`'s term will read.
 pub(crate) fn prefetch(entry: &Entry) {
-    let near = entry.slot.near();
+    let near = entry.near();
     if near != 0 {
         // The keys of a struct stand before it.
         const BEFORE: usize = 64;
@@ -71,7 +85,7 @@ pub(crate) fn prefetch(entry: &Entry) {
 
 /// The room on a heap for `entry`'s term, about.
 pub(crate) fn room(entry: &Entry) -> Room {
-    match entry.slot.note() {
+    match entry.note() {
         0 => Room::guess(entry.payload.len()),
         note => Room::from_bits(note),
     }

@@ -52,6 +52,11 @@ impl Room {
         room
     }
 
+    /// In bytes.
+    pub(crate) fn bytes(self) -> usize {
+        (self.heap as usize + self.binaries as usize) * size_of::<usize>()
+    }
+
     pub(crate) fn to_bits(self) -> u64 {
         u64::from(self.binaries) << 32 | u64::from(self.heap)
     }

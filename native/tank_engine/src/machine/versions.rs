@@ -1,0 +1,54 @@
+//! Reads payloads that are not in memory back from the database.
+
+use std::sync::{Arc, Weak};
+
+use bytes::Bytes;
+
+use crate::entry::Entry;
+use crate::error::EngineError;
+use crate::key::Key;
+use crate::storage::rocks::Db;
+
+use super::version_key;
+
+/// The entries' versions in the database of an open store. Does not keep it open: views, which
+/// have one of these, may live longer.
+#[derive(Clone, Debug)]
+pub struct Versions {
+    db: Weak<Db>,
+    family: Arc<str>,
+}
+
+impl Versions {
+    pub(crate) fn new(db: &Arc<Db>, family: &str) -> Self {
+        Self { db: Arc::downgrade(db), family: family.into() }
+    }
+
+    /// The payload of the entry, which is at `key`: from memory, or else from the disk, and then
+    /// kept in memory again. `None` when that version was compacted since.
+    ///
+    /// # Errors
+    /// The store is closed, or the disk's.
+    pub fn payload(&self, key: &Key, entry: &Entry) -> Result<Option<Bytes>, EngineError> {
+        if let Some(payload) = entry.payload.in_memory() {
+            return Ok(Some(payload));
+        }
+        let db = self.db.upgrade().ok_or(EngineError::Closed)?;
+        // A snapshot that was installed since took the place of all versions.
+        let Some(family) = db.cf_handle(&self.family) else { return Ok(None) };
+        let record = db
+            .get_pinned_cf(&family, version_key::of(key, entry.revision))
+            .map_err(|error| EngineError::Storage(error.to_string()))?;
+        let Some(record) = record else { return Ok(None) };
+        let read = Entry::from_record(key, &record)?;
+        if read.hash() != entry.hash() {
+            let detail = format!("the entry of revision {} is another one on the disk", entry.revision);
+            return Err(EngineError::Corrupt { what: "state", detail });
+        }
+        let payload = read.payload.in_memory();
+        if let Some(payload) = &payload {
+            entry.payload.restore(payload);
+        }
+        Ok(payload)
+    }
+}

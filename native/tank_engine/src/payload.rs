@@ -1,0 +1,192 @@
+//! An entry's payload, in memory or only on the disk, and how much memory payloads take up.
+//!
+//! A store whose memory is bounded drops the payloads that nobody read for long
+//! ([`crate::evict`]). What is dropped is read back from the database, where it stands under the
+//! entry's path and revision. Paths and revisions stay in memory.
+
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
+
+use bytes::Bytes;
+
+use crate::sync::lock;
+
+/// The bytes that a store's payloads take up in memory, encoded and decoded.
+#[derive(Debug)]
+pub struct Memory {
+    bytes: AtomicU64,
+    bytes_max: u64,
+    /// Wakes the evicting thread.
+    over: Option<crossbeam_channel::Sender<()>>,
+}
+
+impl Memory {
+    /// Without a bound.
+    pub fn unbounded() -> Self {
+        Self { bytes: AtomicU64::new(0), bytes_max: u64::MAX, over: None }
+    }
+
+    /// With a bound; `over` is sent to when it is exceeded. A message that is there already is
+    /// enough, so its channel should hold one.
+    pub(crate) fn bounded(bytes_max: u64, over: crossbeam_channel::Sender<()>) -> Self {
+        Self { bytes: AtomicU64::new(0), bytes_max, over: Some(over) }
+    }
+
+    /// The bytes that are taken up now.
+    pub fn bytes(&self) -> u64 {
+        self.bytes.load(Ordering::Relaxed)
+    }
+
+    /// The bound.
+    pub fn bytes_max(&self) -> u64 {
+        self.bytes_max
+    }
+
+    /// Whether there is no room for more.
+    pub fn is_full(&self) -> bool {
+        self.bytes() >= self.bytes_max
+    }
+
+    fn add(&self, bytes: usize) {
+        let before = self.bytes.fetch_add(bytes as u64, Ordering::Relaxed);
+        if before.saturating_add(bytes as u64) > self.bytes_max
+            && let Some(over) = &self.over
+        {
+            let _ = over.try_send(());
+        }
+    }
+
+    fn sub(&self, bytes: usize) {
+        self.bytes.fetch_sub(bytes as u64, Ordering::Relaxed);
+    }
+}
+
+impl Default for Memory {
+    fn default() -> Self {
+        Self::unbounded()
+    }
+}
+
+/// A payload. Its length is always known.
+#[derive(Debug)]
+pub struct Payload {
+    bytes: Mutex<Option<Bytes>>,
+    len: usize,
+    /// What a reader made of it takes up as much.
+    decoded: AtomicUsize,
+    /// Whether it was read since the evicting thread last came by.
+    touched: AtomicBool,
+    memory: Option<Arc<Memory>>,
+}
+
+impl Payload {
+    pub(crate) fn new(bytes: Bytes) -> Self {
+        let (len, bytes) = (bytes.len(), Mutex::new(Some(bytes)));
+        Self { bytes, len, decoded: AtomicUsize::new(0), touched: AtomicBool::new(true), memory: None }
+    }
+
+    /// From now on counts in `memory`.
+    pub(crate) fn count_in(&mut self, memory: &Arc<Memory>) {
+        if self.memory.is_none() {
+            memory.add(self.len);
+            self.memory = Some(Arc::clone(memory));
+        }
+    }
+
+    /// How many bytes it has.
+    #[inline]
+    pub fn len(&self) -> usize {
+        self.len
+    }
+
+    /// Whether it has none.
+    pub fn is_empty(&self) -> bool {
+        self.len == 0
+    }
+
+    /// The bytes, if they are in memory.
+    pub fn in_memory(&self) -> Option<Bytes> {
+        self.touch();
+        lock(&self.bytes).clone()
+    }
+
+    /// Puts the bytes back, read from the disk.
+    pub(crate) fn restore(&self, bytes: &Bytes) {
+        let mut held = lock(&self.bytes);
+        if held.is_none() {
+            *held = Some(bytes.clone());
+            self.add(self.len);
+        }
+        self.touch();
+    }
+
+    /// Drops the bytes.
+    pub(crate) fn evict(&self) {
+        if lock(&self.bytes).take().is_some() {
+            self.sub(self.len);
+        }
+    }
+
+    /// Notes what a reader made of it takes up, in bytes.
+    pub(crate) fn set_decoded(&self, bytes: usize) {
+        self.add(bytes);
+        self.sub(self.decoded.swap(bytes, Ordering::Relaxed));
+    }
+
+    /// Notes that it was read.
+    #[inline]
+    pub(crate) fn touch(&self) {
+        // Readers on all cores come here: most of them should only read.
+        if !self.touched.load(Ordering::Relaxed) {
+            self.touched.store(true, Ordering::Relaxed);
+        }
+    }
+
+    /// Whether it was read since this was last asked.
+    pub(crate) fn take_touched(&self) -> bool {
+        self.touched.swap(false, Ordering::Relaxed)
+    }
+
+    fn add(&self, bytes: usize) {
+        if let Some(memory) = &self.memory {
+            memory.add(bytes);
+        }
+    }
+
+    fn sub(&self, bytes: usize) {
+        if let Some(memory) = &self.memory {
+            memory.sub(bytes);
+        }
+    }
+}
+
+impl Drop for Payload {
+    fn drop(&mut self) {
+        self.evict();
+        self.set_decoded(0);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_in_memory_is_counted() {
+        let (over, woken) = crossbeam_channel::bounded(1);
+        let memory = Arc::new(Memory::bounded(8, over));
+        let mut payload = Payload::new(Bytes::from_static(b"12345"));
+        payload.count_in(&memory);
+        assert_eq!((memory.bytes(), woken.try_recv().is_ok()), (5, false));
+        payload.set_decoded(10);
+        assert_eq!((memory.bytes(), woken.try_recv().is_ok()), (15, true));
+        payload.set_decoded(0);
+        payload.evict();
+        assert_eq!((memory.bytes(), payload.in_memory(), payload.len()), (0, None, 5));
+        payload.restore(&Bytes::from_static(b"12345"));
+        payload.restore(&Bytes::from_static(b"12345"));
+        assert_eq!(memory.bytes(), 5);
+        drop(payload);
+        assert_eq!(memory.bytes(), 0);
+    }
+}
