@@ -33,6 +33,7 @@ defmodule Tank.Store.Cluster.RegistryModelTest do
       dir: dir,
       boots: @nodes,
       quiet_ms: quiet_ms,
+      crashed: [],
       done: []
     }
 
@@ -81,9 +82,12 @@ defmodule Tank.Store.Cluster.RegistryModelTest do
     end
   end
 
-  # It is opened anew by its supervisor.
+  # It is opened anew by its supervisor, which gives up after more than three times in ten seconds.
   defp perform(:crash, model) do
-    with {number, id} <- pick(model.running) do
+    now = System.monotonic_time(:millisecond)
+    crashed = for {store, at} <- model.crashed, at > now - 15_000, do: {store, at}
+
+    with {number, id} = store <- pick(Enum.to_list(model.running) -- Enum.map(crashed, &elem(&1, 0))) do
       peer = model.peers[number]
       old = call(peer, Server, :whereis, [id])
       call(peer, Process, :exit, [old, :kill])
@@ -99,7 +103,7 @@ defmodule Tank.Store.Cluster.RegistryModelTest do
         30_000
       )
 
-      model
+      %{model | crashed: [{store, now} | crashed]}
     end
   end
 

@@ -9,6 +9,7 @@ defmodule Tank.Store.Application do
     children = [
       {Registry, keys: :unique, name: Tank.Store.Names},
       {DynamicSupervisor, name: Tank.Store.Instances, strategy: :one_for_one},
+      # Last, so that its end is not that of a store.
       Tank.Store.Registry.Supervisor
     ]
 
