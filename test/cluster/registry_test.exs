@@ -298,6 +298,28 @@ defmodule Tank.Store.Cluster.RegistryTest do
     end
   end
 
+  test "a node that becomes distributed has its rows under its name", %{tmp_dir: dir} do
+    [other] = start_connected(dir, 1)
+    paths = Enum.flat_map(:code.get_path(), &[~c"-pa", &1])
+    {:ok, control, _node} = :peer.start(%{connection: :standard_io, args: paths, wait_boot: 60_000})
+    on_exit(fn -> catch_exit(:peer.stop(control)) end)
+    peer = %Tank.Store.ClusterCase.Peer{control: control, node: :nonode@nohost, dir: Path.join(dir, "late")}
+    {:ok, _apps} = call(peer, Application, :ensure_all_started, [:tank_store])
+    start_store_on(peer, :app)
+    start_listener(peer)
+    assert listed(peer) == [app: :nonode@nohost]
+
+    name = :"named#{System.unique_integer([:positive])}_#{System.pid()}@127.0.0.1"
+    {:ok, _pid} = call(peer, Node, :start, [name, :longnames])
+    true = call(peer, Node, :set_cookie, [:tank_cluster_test])
+    peer = %{peer | node: name}
+    connect(peer, other)
+    await_listed([peer, other], app: peer)
+    await_heard(peer, [{:announced, :app, :nonode@nohost}, {:retired, :app, :nonode@nohost}, {:announced, :app, name}])
+    start_store_on(other, :other)
+    await_listed([peer, other], app: peer, other: other)
+  end
+
   test "a call from another node may announce", %{tmp_dir: dir} do
     [one, two] = peers = start_connected(dir, 2)
     :ok = call(two, :erpc, :call, [one.node, Stores, :announce_store, [:remote, %{data_dir: "/remote"}]])
