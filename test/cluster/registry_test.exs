@@ -2,6 +2,8 @@ defmodule Tank.Store.Cluster.RegistryTest do
   # What Tank.Store.Registry promises between nodes. The nodes are operating system processes of their own.
   use Tank.Store.RegistryCase, async: false
 
+  alias Tank.Store.ClusterCase.Peer
+
   @scope Tank.Store.Registry.Scope
 
   test "a registry that starts late learns all earlier stores", %{tmp_dir: dir} do
@@ -302,8 +304,9 @@ defmodule Tank.Store.Cluster.RegistryTest do
     [other] = start_connected(dir, 1)
     paths = Enum.flat_map(:code.get_path(), &[~c"-pa", &1])
     {:ok, control, _node} = :peer.start(%{connection: :standard_io, args: paths, wait_boot: 60_000})
-    on_exit(fn -> catch_exit(:peer.stop(control)) end)
-    peer = %Tank.Store.ClusterCase.Peer{control: control, node: :nonode@nohost, dir: Path.join(dir, "late")}
+    os_pid = :peer.call(control, System, :pid, [])
+    peer = %Peer{control: control, os_pid: os_pid, node: :nonode@nohost, dir: Path.join(dir, "late")}
+    on_exit(fn -> stop_node(peer) end)
     {:ok, _apps} = call(peer, Application, :ensure_all_started, [:tank_store])
     start_store_on(peer, :app)
     start_listener(peer)
