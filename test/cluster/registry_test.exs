@@ -323,6 +323,46 @@ defmodule Tank.Store.Cluster.RegistryTest do
     await_listed([peer, other], app: peer, other: other)
   end
 
+  test "a subscriber that comes while another node's rows change misses nothing, and hears nothing twice", context do
+    [one, two] = start_connected(context.tmp_dir, 2)
+    ids = [:a, :b, :c, :d]
+
+    for _round <- 1..10 do
+      churning = Task.async(fn -> call(one, Tank.Store.RegistryCase, :local_churn, [ids, 2_000]) end)
+      start_listener(two)
+      left = Task.await(churning, 60_000)
+      await_listed([one, two], for(id <- left, do: {id, one}))
+      {:ok, rows} = call(two, Stores, :list_stores, [])
+      assert assert_consistent(heard_rows(two)) == rows
+      for id <- ids, do: :ok = call(one, Stores, :unannounce_store, [id])
+      await_listed([one, two], [])
+    end
+  end
+
+  test "announcing twice replaces the row on all nodes, and what says the same is not told", %{tmp_dir: dir} do
+    [one, two] = start_connected(dir, 2)
+    start_listener(two)
+    for data_dir <- ["/a", "/a", "/b", "/b"], do: announce_and_stay(one, :app, data_dir: data_dir)
+    await_row(two, one, :app, "/b")
+    assert [{:announced, %{data_dir: "/a"}}, {:announced, %{data_dir: "/b"}}] = heard_rows(two)
+    assert listed(two) == [app: one.node]
+  end
+
+  test "messages of no meaning from another node are ignored", %{tmp_dir: dir} do
+    [one, two] = start_connected(dir, 2)
+    start_store_on(one, :app)
+    await_listed([one, two], app: one)
+    registry = whereis(one, Stores)
+
+    for message <- [:unknown, {:tank_registry, 99, {:bye, registry}}, {:tank_registry, 1, :unknown}, {:store_event, 1}] do
+      :ok = call(two, Tank.Store.RegistryCase, :local_send, [{Stores, one.node}, message])
+    end
+
+    start_store_on(two, :later)
+    await_listed([one, two], app: one, later: two)
+    assert whereis(one, Stores) == registry
+  end
+
   test "a call from another node may announce", %{tmp_dir: dir} do
     [one, two] = peers = start_connected(dir, 2)
     :ok = call(two, :erpc, :call, [one.node, Stores, :announce_store, [:remote, %{data_dir: "/remote"}]])

@@ -149,6 +149,8 @@ defmodule Tank.Store.RegistryCase do
   @doc false
   def local_start_listener do
     test = self()
+    # The one before, if any, ends.
+    if Process.whereis(:listener), do: local_kill(:listener)
 
     spawn(fn ->
       Process.register(self(), :listener)
@@ -189,6 +191,22 @@ defmodule Tank.Store.RegistryCase do
       end)
 
     receive do: ({:announced, ^pid} -> pid)
+  end
+
+  @doc false
+  # Announces and unannounces stores at random, so many times; gives the ids that are left.
+  def local_churn(ids, times) do
+    Enum.reduce(1..times, MapSet.new(), fn _time, left ->
+      id = Enum.random(ids)
+
+      if :rand.uniform(2) == 1 do
+        :ok = Registry.announce_store(id, data_dir: "/#{:rand.uniform(3)}")
+        MapSet.put(left, id)
+      else
+        :ok = Registry.unannounce_store(id)
+        MapSet.delete(left, id)
+      end
+    end)
   end
 
   @doc false
