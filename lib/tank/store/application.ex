@@ -8,7 +8,9 @@ defmodule Tank.Store.Application do
   def start(_type, _args) do
     children = [
       {Registry, keys: :unique, name: Tank.Store.Names},
-      {DynamicSupervisor, name: Tank.Store.Instances, strategy: :one_for_one}
+      {DynamicSupervisor, name: Tank.Store.Instances, strategy: :one_for_one},
+      # Last, so that its end is not that of a store.
+      Tank.Store.Registry.Supervisor
     ]
 
     Supervisor.start_link(children, strategy: :rest_for_one, name: Tank.Store.Supervisor)

@@ -13,6 +13,7 @@ defmodule Tank.Store.Server do
   require Logger
 
   alias Tank.Store.{Deadline, Error, Inbox, Instance, Join, Members, Names, Native, Options, Peers, Running}
+  alias Tank.Store.Registry.Feed
 
   # How often, and for how long, the cluster that was joined is asked what became of that.
   @ask_again_ms 500
@@ -86,6 +87,10 @@ defmodule Tank.Store.Server do
   @spec store_ids :: [atom]
   def store_ids, do: Registry.select(Names, [{{{:dir, :"$1"}, :_, :_}, [], [:"$1"]}])
 
+  @doc "The running stores, with their servers and directories."
+  @spec running :: [{atom, pid, String.t()}]
+  def running, do: Registry.select(Names, [{{{:dir, :"$1"}, :"$2", {:"$3", :_}}, [], [{{:"$1", :"$2", :"$3"}}]}])
+
   @impl true
   def init(config) do
     # So that `terminate` runs, and closes the store, when the supervisor stops it.
@@ -99,6 +104,7 @@ defmodule Tank.Store.Server do
       {:ok, store} ->
         publish(config.store_id, store)
         {:ok, _pid} = Registry.register(Names, {:dir, config.store_id}, {config.data_dir, config.owner})
+        :ok = Feed.opened(config.store_id)
         {:ok, %{config: config, link: link, store: store, joining: nil}}
 
       {:error, reason} ->
@@ -181,6 +187,7 @@ defmodule Tank.Store.Server do
 
   @impl true
   def terminate(_reason, %{config: config, store: store}) do
+    :ok = Feed.closing(config.store_id)
     # While it still answers: the others go on without an election.
     Members.give_up_leadership(store, Deadline.in_ms(@hand_over_timeout))
     close(config, store)

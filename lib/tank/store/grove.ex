@@ -1,0 +1,303 @@
+defmodule Tank.Store.Grove do
+  @moduledoc """
+  A storage backend for CRDT state: what the CRDT library Grove calls a `Grove.Storage`, on a store of this library.
+
+  A group of replicas has one state, which is kept through restarts, on a majority of the members when the store is a
+  cluster. Give the module and its options to whatever saves and loads states:
+
+      {:ok, ref} = Tank.Store.Grove.init(data_dir: "/var/lib/crdts", merge: &MyCounter.merge/2)
+      :ok = Tank.Store.Grove.save(ref, {:counter, "views"}, state)
+      {:ok, state} = Tank.Store.Grove.load(ref, {:counter, "views"})
+
+  ## Options
+
+    * `:store` - the id of a running store; with `:data_dir` the id that it gets, `:grove` by default.
+    * `:data_dir` - a directory: the backend starts a store of its own there. It is shared by all backends of this node
+      that are given the same directory and id, and stops when the last of them is closed.
+    * `:prefix` - the path below which the groups are, `[:grove]` by default. Backends with the same store and prefix
+      share their groups; with another prefix, not the beginning of the first, they know nothing of each other.
+    * `:merge` - a function that merges two states, the stored one and the one to save: `save/3` then never loses what
+      another replica saved.
+    * `:timeout` - how long a call may take, 5,000 milliseconds by default.
+
+  A **group** is any term; groups are the same when they are `===`, so that `1` and `1.0` are two. A **state** is any
+  term, of at most 16 MiB in the external term format.
+
+  Functions do not raise when the store cannot answer: they return `{:error, reason}` with a reason of
+  `Tank.Store.Error`, within the timeout, and what was saved before stays. After `{:error, :timeout}` it is unknown
+  whether the new state is saved.
+  """
+
+  if Code.ensure_loaded?(Grove.Storage), do: @behaviour(Grove.Storage)
+
+  alias Tank.Store.{Cluster, Error, Path, Tree}
+  alias Tank.Store.Grove.{Boot, Group}
+
+  # To be removed when it is there.
+  @compile {:no_warn_undefined, Tree}
+
+  @options [:store, :data_dir, :prefix, :merge, :timeout]
+  @timeout 5_000
+  @start_timeout 60_000
+  # Entries of a page of `list_groups/1`, which has keys only.
+  @page 1_000
+  @format_version 1
+
+  @enforce_keys [:store, :prefix, :merge, :timeout, :open, :booted?]
+  defstruct @enforce_keys
+
+  @typedoc "A backend that was opened by `init/1`. It may be used by any process of its node."
+  @opaque ref :: %__MODULE__{}
+
+  @type group :: term
+  @type state :: term
+
+  @doc """
+  Opens a backend; see the options above.
+
+  Errors: `:noproc` when the store does not run, or why the one in `:data_dir` does not start
+  (`Tank.Store.Cluster.start/3`). Raises `ArgumentError` for options that make no sense.
+
+      iex> Tank.Store.Grove.init(store: :never_started)
+      {:error, :noproc}
+  """
+  @spec init(keyword | map) :: {:ok, ref} | {:error, term}
+  def init(opts) do
+    opts = options!(opts)
+    store = Map.get(opts, :store, :grove)
+
+    with {:ok, booted?} <- obtain(store, opts) do
+      # The one flag that all copies of the ref share.
+      open = :atomics.new(1, [])
+      :atomics.put(open, 1, 1)
+
+      {:ok,
+       %__MODULE__{
+         store: store,
+         prefix: Map.get(opts, :prefix, [:grove]),
+         merge: opts[:merge],
+         timeout: Map.get(opts, :timeout, @timeout),
+         open: open,
+         booted?: booted?
+       }}
+    end
+  end
+
+  @doc """
+  Saves the state of a group, in the place of the one that there is; with `:merge`, merged with it.
+
+  `:ok` means that it is on the disks of a majority. Of several saves at a time one is the last, and with `:merge` the
+  result is what all of them merge to. A merge function that raises, raises here.
+
+      iex> {:ok, ref} = Tank.Store.Grove.init(store: :grove_doc, prefix: [:save_doc], merge: &MapSet.union/2)
+      iex> Tank.Store.Grove.save(ref, "tags", MapSet.new([:a]))
+      :ok
+      iex> Tank.Store.Grove.save(ref, "tags", MapSet.new([:b]))
+      :ok
+      iex> Tank.Store.Grove.load(ref, "tags")
+      {:ok, MapSet.new([:a, :b])}
+  """
+  @spec save(ref, group, state) :: :ok | {:error, term}
+  def save(%__MODULE__{merge: nil} = ref, group, state) do
+    open(ref, fn -> with {:ok, _revision} <- put(ref, group, state, timeout: ref.timeout), do: :ok end)
+  end
+
+  def save(%__MODULE__{} = ref, group, state) do
+    open(ref, fn ->
+      deadline = System.monotonic_time(:millisecond) + ref.timeout
+      with {:ok, entry} <- entry(ref, group, ref.timeout), do: merge(ref, group, state, entry, deadline)
+    end)
+  end
+
+  @doc """
+  The state of a group, `{:ok, nil}` when there is none. It is the one that was saved last, wherever that was.
+
+      iex> {:ok, ref} = Tank.Store.Grove.init(store: :grove_doc, prefix: [:load_doc])
+      iex> Tank.Store.Grove.load(ref, {:counter, "views"})
+      {:ok, nil}
+  """
+  @spec load(ref, group) :: {:ok, state | nil} | {:error, term}
+  def load(%__MODULE__{} = ref, group) do
+    open(ref, fn ->
+      with {:ok, entry} <- entry(ref, group, ref.timeout), {:ok, state} <- state(entry, group), do: {:ok, state}
+    end)
+  end
+
+  @doc """
+  Deletes a group and its state. One that is not there is fine.
+
+      iex> {:ok, ref} = Tank.Store.Grove.init(store: :grove_doc, prefix: [:delete_doc])
+      iex> Tank.Store.Grove.delete(ref, :nothing)
+      :ok
+  """
+  @spec delete(ref, group) :: :ok | {:error, term}
+  def delete(%__MODULE__{} = ref, group) do
+    open(ref, fn ->
+      with {:ok, _revision} <- Tree.delete(ref.store, path(ref, group), timeout: ref.timeout), do: :ok
+    end)
+  end
+
+  @doc """
+  All groups that have a state, in no particular order.
+
+      iex> {:ok, ref} = Tank.Store.Grove.init(store: :grove_doc, prefix: [:list_doc])
+      iex> for group <- [1, 1.0, {:counter, "views"}], do: :ok = Tank.Store.Grove.save(ref, group, 0)
+      iex> {:ok, groups} = Tank.Store.Grove.list_groups(ref)
+      iex> Enum.sort(groups) == Enum.sort([1, 1.0, {:counter, "views"}])
+      true
+  """
+  @spec list_groups(ref) :: {:ok, [group]} | {:error, term}
+  def list_groups(%__MODULE__{} = ref), do: open(ref, fn -> list(ref, nil, []) end)
+
+  @doc """
+  Closes the backend: later calls with this ref give `{:error, :closed}`. Closing it again is fine.
+
+  A store that was started for it stops with the last backend that uses it.
+
+      iex> {:ok, ref} = Tank.Store.Grove.init(store: :grove_doc)
+      iex> Tank.Store.Grove.close(ref)
+      :ok
+      iex> Tank.Store.Grove.load(ref, "tags")
+      {:error, :closed}
+  """
+  @spec close(ref) :: :ok
+  def close(%__MODULE__{} = ref) do
+    if :atomics.exchange(ref.open, 1, 0) == 1 and ref.booted?, do: Boot.stop(ref.store), else: :ok
+  end
+
+  # -- Saving
+
+  # Whoever writes between our reading and our writing makes it a conflict, and is merged with next.
+  defp merge(ref, group, state, entry, deadline) do
+    with {:ok, stored} <- stored(entry, group) do
+      left = deadline - System.monotonic_time(:millisecond)
+
+      answer =
+        case stored do
+          _any when left <= 0 -> {:error, :timeout}
+          :none -> Tree.create(ref.store, path(ref, group), value(group, state), timeout: left)
+          {:state, old} -> put_merged(ref, group, old, ref.merge.(old, state), entry.revision, left)
+        end
+
+      case answer do
+        {:ok, _revision} -> :ok
+        {:error, {kind, _entry}} when kind in [:conflict, :exists] -> merge_again(ref, group, state, deadline)
+        {:error, reason} -> {:error, reason}
+      end
+    end
+  end
+
+  # All of it is there already, on a majority, since the reading was linearizable.
+  defp put_merged(_ref, _group, old, merged, revision, _left) when old === merged, do: {:ok, revision}
+
+  defp put_merged(ref, group, _old, merged, revision, left),
+    do: put(ref, group, merged, if_revision: revision, timeout: left)
+
+  defp merge_again(ref, group, state, deadline) do
+    left = max(deadline - System.monotonic_time(:millisecond), 1)
+    with {:ok, entry} <- entry(ref, group, left), do: merge(ref, group, state, entry, deadline)
+  end
+
+  defp put(ref, group, state, opts), do: Tree.put(ref.store, path(ref, group), value(group, state), opts)
+
+  # The group as it was given: of a long one the path has only a hash.
+  defp value(group, state), do: {@format_version, group, state}
+
+  # -- Loading
+
+  defp entry(ref, group, timeout) do
+    case Tree.get_entry(ref.store, path(ref, group), favor: :consistency, timeout: timeout) do
+      {:ok, %{value: _value} = entry} -> {:ok, entry}
+      {:error, :not_found} -> {:ok, nil}
+      {:error, reason} -> {:error, reason}
+    end
+  end
+
+  defp state(entry, group) do
+    case stored(entry, group) do
+      {:ok, {:state, state}} -> {:ok, state}
+      {:ok, :none} -> {:ok, nil}
+      {:error, reason} -> {:error, reason}
+    end
+  end
+
+  defp stored(nil, _group), do: {:ok, :none}
+  defp stored(%{value: {@format_version, group, state}}, group), do: {:ok, {:state, state}}
+  # Another group whose long name has the same hash, or what is no state at all.
+  defp stored(%{value: {@format_version, other, _state}}, _group), do: {:error, {:conflict, other}}
+  defp stored(%{value: _other}, _group), do: {:error, {:storage, "this is not the state of a group"}}
+
+  # -- Listing
+
+  defp list(ref, last, groups) do
+    opts = [keys_only: true, depth: 1, limit: @page, favor: :consistency, timeout: ref.timeout]
+    opts = if last, do: [{:after, last} | opts], else: opts
+
+    with {:ok, entries, _revision} <- Tree.list(ref.store, ref.prefix, opts),
+         {:ok, found} <- groups(ref, entries) do
+      if length(entries) < @page,
+        do: {:ok, Enum.concat(Enum.reverse([found | groups]))},
+        else: list(ref, List.last(entries).path, [found | groups])
+    end
+  end
+
+  defp groups(ref, entries) do
+    Enum.reduce_while(entries, {:ok, []}, fn entry, {:ok, groups} ->
+      case group(ref, entry) do
+        {:ok, group} -> {:cont, {:ok, [group | groups]}}
+        :none -> {:cont, {:ok, groups}}
+        {:error, reason} -> {:halt, {:error, reason}}
+      end
+    end)
+  end
+
+  defp group(ref, %{path: path}) do
+    case path |> List.last() |> Group.from_component() do
+      :in_value -> group_in_value(ref, path)
+      other -> other
+    end
+  end
+
+  defp group_in_value(ref, path) do
+    case Tree.get_entry(ref.store, path, favor: :consistency, timeout: ref.timeout) do
+      {:ok, %{value: {@format_version, group, _state}}} -> {:ok, group}
+      {:ok, _other} -> :none
+      # Deleted since the page was read.
+      {:error, :not_found} -> :none
+      {:error, reason} -> {:error, reason}
+    end
+  end
+
+  # -- The store
+
+  defp path(ref, group), do: ref.prefix ++ [Group.to_component(group)]
+
+  defp open(ref, fun) do
+    if :atomics.get(ref.open, 1) == 1, do: fun.(), else: {:error, :closed}
+  rescue
+    error in Error -> {:error, error.reason}
+  end
+
+  defp obtain(store, %{data_dir: dir}), do: Boot.start(dir, store, @start_timeout)
+  defp obtain(store, _opts), do: if(Cluster.is_store_running(store), do: {:ok, false}, else: {:error, :noproc})
+
+  defp options!(opts) do
+    opts = Map.new(opts)
+
+    for {name, value} <- opts do
+      unless name in @options and valid?(name, value),
+        do: raise(ArgumentError, "option #{inspect(name)} cannot be #{inspect(value)}; there are #{inspect(@options)}")
+    end
+
+    unless is_map_key(opts, :store) or is_map_key(opts, :data_dir),
+      do: raise(ArgumentError, "give the :store that is to be used, or the :data_dir of a new one")
+
+    opts
+  end
+
+  defp valid?(:store, store), do: is_atom(store) and store not in [nil, true, false]
+  defp valid?(:data_dir, dir), do: is_binary(dir)
+  defp valid?(:prefix, prefix), do: match?({:ok, _key}, Path.to_key(prefix))
+  defp valid?(:merge, merge), do: is_nil(merge) or is_function(merge, 2)
+  defp valid?(:timeout, timeout), do: is_integer(timeout) and timeout > 0
+end
