@@ -13,11 +13,13 @@ defmodule Tank.Store.Instance do
 
   use Supervisor, restart: :temporary
 
-  alias Tank.Store.{Events, Inbox, Names, Peers, Server}
+  alias Tank.Store.{Events, Inbox, Names, Peers, Reopening, Server}
 
   @doc "Starts a store and waits until it answers. `owner` is the process whose end closes it, or nil."
   @spec start(Server.config()) :: {:ok, pid} | {:error, term}
   def start(config) do
+    config = Map.put(config, :reopening, Reopening.new())
+
     case DynamicSupervisor.start_child(Tank.Store.Instances, {__MODULE__, config}) do
       {:ok, pid} ->
         {:ok, pid}
