@@ -33,6 +33,26 @@ defmodule Tank.Store.Faults.DiskErrorTest do
     assert_named_errors(child)
   end
 
+  test "errors for a dozen seconds: the store waits for its disk, and works when it is back", %{
+    child: child,
+    tmp_dir: dir
+  } do
+    tank = Child.call(child, Process, :whereis, [Tank.Store])
+    Child.write_until(child, 1, 200)
+
+    strace = Strace.attach(Child.os_pid(child), "error=EIO", dir)
+    Child.await_errors(child, 1)
+    # How long the disk is out of order; nothing is waited for.
+    Process.sleep(12_000)
+    assert Strace.detach(strace) >= 1
+
+    Child.await_acknowledged(child, 500)
+    Child.call(child, Subject, :stop_writers, [])
+    assert Child.call(child, Process, :whereis, [Tank.Store]) == tank
+    assert Child.judge(child) == []
+    assert_named_errors(child)
+  end
+
   test "while errors last nothing is acknowledged; afterwards it opens with all that was", context do
     %{child: child, tmp_dir: dir, options: options} = context
     Child.write_until(child, 1, 500)

@@ -4,11 +4,15 @@ defmodule Tank.Store.Application do
 
   use Application
 
+  # A supervisor waits for each child to open or to close, which takes long on a disk that hangs. With so many of them
+  # two stores hardly ever have the same one.
+  @instances 64
+
   @impl true
   def start(_type, _args) do
     children = [
       {Registry, keys: :unique, name: Tank.Store.Names},
-      {DynamicSupervisor, name: Tank.Store.Instances, strategy: :one_for_one},
+      {PartitionSupervisor, child_spec: DynamicSupervisor, name: Tank.Store.Instances, partitions: @instances},
       # Last, so that its end is not that of a store.
       Tank.Store.Registry.Supervisor
     ]

@@ -4,7 +4,7 @@ defmodule Tank.Store.Instance do
   # It has one of its own, so that a store that keeps failing takes no other one with it.
   #
   #     Tank.Store.Supervisor
-  #     └── Tank.Store.Instances        (dynamic, one for each running store)
+  #     └── Tank.Store.Instances        (dynamic, one for each running store; several, for one that is slow to open)
   #         └── Tank.Store.Instance     (temporary: whoever started the store decides what comes after)
   #             ├── Tank.Store.Events   (tells subscribers about the cluster)
   #             ├── Tank.Store.Peers    (the way to other nodes: relays)
@@ -13,12 +13,14 @@ defmodule Tank.Store.Instance do
 
   use Supervisor, restart: :temporary
 
-  alias Tank.Store.{Events, Inbox, Names, Peers, Server}
+  alias Tank.Store.{Events, Inbox, Names, Peers, Reopening, Server}
 
   @doc "Starts a store and waits until it answers. `owner` is the process whose end closes it, or nil."
   @spec start(Server.config()) :: {:ok, pid} | {:error, term}
   def start(config) do
-    case DynamicSupervisor.start_child(Tank.Store.Instances, {__MODULE__, config}) do
+    config = Map.put(config, :reopening, Reopening.new())
+
+    case DynamicSupervisor.start_child(instances(config.store_id), {__MODULE__, config}) do
       {:ok, pid} ->
         {:ok, pid}
 
@@ -42,7 +44,7 @@ defmodule Tank.Store.Instance do
         await_end(Server.whereis(store_id))
 
       pid ->
-        _already_gone? = DynamicSupervisor.terminate_child(Tank.Store.Instances, pid)
+        _already_gone? = DynamicSupervisor.terminate_child(instances(store_id), pid)
         :ok
     end
   end
@@ -67,6 +69,8 @@ defmodule Tank.Store.Instance do
     monitor = Process.monitor(orphan)
     receive do: ({:DOWN, ^monitor, :process, ^orphan, _reason} -> :ok)
   end
+
+  defp instances(store_id), do: {:via, PartitionSupervisor, {Tank.Store.Instances, store_id}}
 
   defp name(store_id), do: {:via, Registry, {Names, {:instance, store_id}}}
 end

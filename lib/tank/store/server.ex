@@ -6,13 +6,14 @@ defmodule Tank.Store.Server do
   #        |             | |---owner dies------> the whole instance is stopped
   #        |             | +---join--> opens a new member, and asks until it is one; or the old one again (Tank.Store.Join)
   #        |             +---go_alone--> opens the same member as a cluster of its own
-  #        +--error--> does not start, with the reason
+  #        +--error--> does not start, with the reason; if the store ran before and it is the disk, tries again for a
+  #                    while, without a store (Tank.Store.Reopening)
 
   use GenServer, shutdown: 30_000
 
   require Logger
 
-  alias Tank.Store.{Deadline, Error, Inbox, Instance, Join, Members, Names, Native, Options, Peers, Running}
+  alias Tank.Store.{Deadline, Error, Inbox, Instance, Join, Members, Names, Native, Options, Peers, Reopening, Running}
   alias Tank.Store.Registry.Feed
 
   # How often, and for how long, the cluster that was joined is asked what became of that.
@@ -26,7 +27,8 @@ defmodule Tank.Store.Server do
           required(:store_id) => atom,
           required(:data_dir) => String.t(),
           required(:owner) => pid | nil,
-          required(:options) => map
+          required(:options) => map,
+          optional(:reopening) => Reopening.t()
         }
 
   def start_link(config), do: GenServer.start_link(__MODULE__, config, name: name(config.store_id))
@@ -98,21 +100,18 @@ defmodule Tank.Store.Server do
 
     if config.owner, do: Process.monitor(config.owner)
 
-    link = Peers.link(config.store_id)
+    state = %{config: config, link: Peers.link(config.store_id), store: nil, joining: nil, tries: 0}
 
-    case Native.open(Options.to_native(config), link) do
-      {:ok, store} ->
-        publish(config.store_id, store)
-        {:ok, _pid} = Registry.register(Names, {:dir, config.store_id}, {config.data_dir, config.owner})
-        :ok = Feed.opened(config.store_id)
-        {:ok, %{config: config, link: link, store: store, joining: nil}}
-
-      {:error, reason} ->
-        {:stop, Error.from_native(reason)}
+    case Reopening.pause(config.reopening) do
+      0 -> with {:stop, error, _state} <- open(state), do: {:stop, error}
+      pause_ms -> {:ok, wait(state, pause_ms)}
     end
   end
 
   @impl true
+  # Between two tries to open it there is no store.
+  def handle_call(_request, _from, %{store: nil} = state), do: {:reply, {:error, :noproc}, state}
+
   # Until it is known whether this is a member of another cluster, it can neither join one nor be alone.
   def handle_call(request, _from, %{joining: joining} = state) when joining != nil and request != :found,
     do: {:reply, {:error, :timeout}, state}
@@ -151,6 +150,13 @@ defmodule Tank.Store.Server do
   end
 
   @impl true
+  def handle_info(:open, %{store: nil} = state) do
+    case open(state) do
+      {:ok, state} -> {:noreply, state}
+      {:stop, error, state} -> {:stop, {:shutdown, error}, state}
+    end
+  end
+
   def handle_info(:resolve, %{joining: {member_id, request}, config: config} = state) do
     case Join.resolve(config.store_id, member_id, request, Deadline.in_ms(@ask_timeout)) do
       :voter ->
@@ -170,9 +176,13 @@ defmodule Tank.Store.Server do
     end
   end
 
+  # Of an engine that did not come up, which was told already.
+  def handle_info({:tank_store_failed, _reason}, %{store: nil} = state), do: {:noreply, state}
+
   def handle_info({:tank_store_failed, reason}, state) do
     error = Error.from_native(reason)
     Logger.error("store #{inspect(state.config.store_id)} failed: #{Exception.message(error)}")
+    Reopening.failed(state.config.reopening, error)
     {:stop, {:shutdown, error}, state}
   end
 
@@ -186,11 +196,38 @@ defmodule Tank.Store.Server do
   def handle_info(_other, state), do: {:noreply, state}
 
   @impl true
+  def terminate(_reason, %{store: nil}), do: :ok
+
   def terminate(_reason, %{config: config, store: store}) do
     :ok = Feed.closing(config.store_id)
     # While it still answers: the others go on without an election.
     Members.give_up_leadership(store, Deadline.in_ms(@hand_over_timeout))
     close(config, store)
+  end
+
+  # Opens the store, or waits for the next try.
+  defp open(%{config: config} = state) do
+    case Native.open(Options.to_native(config), state.link) do
+      {:ok, store} ->
+        publish(config.store_id, store)
+        {:ok, _pid} = Registry.register(Names, {:dir, config.store_id}, {config.data_dir, config.owner})
+        :ok = Feed.opened(config.store_id)
+        Reopening.opened(config.reopening)
+        {:ok, %{state | store: store, tries: 0}}
+
+      {:error, reason} ->
+        error = Error.from_native(reason)
+
+        case Reopening.again(config.reopening, error, state.tries + 1) do
+          {:after, again_ms} -> {:ok, wait(%{state | tries: state.tries + 1}, again_ms)}
+          :no -> {:stop, error, state}
+        end
+    end
+  end
+
+  defp wait(state, ms) do
+    Process.send_after(self(), :open, ms)
+    state
   end
 
   # Another member may have come in since the caller looked: joining would leave it behind without a word.

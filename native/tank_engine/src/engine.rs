@@ -29,6 +29,7 @@ use crate::options::Options;
 use crate::peers::{Lane, Server};
 use crate::raft::Raft;
 use crate::read_gate::ReadGate;
+use crate::runtime::Runtime;
 use crate::storage::format::Identity;
 use crate::sync::lock;
 use crate::view::{Published, View};
@@ -42,6 +43,7 @@ use lifecycle::Parts;
 pub struct Engine(Arc<Inner>);
 
 struct Inner {
+    runtime: Runtime,
     options: Options,
     dir: PathBuf,
     identity: Identity,
@@ -96,7 +98,7 @@ impl Engine {
     /// Takes a frame that the transport brought from `node`. Never blocks.
     pub fn deliver(&self, node: &str, lane: Lane, frame: &[u8]) {
         if self.check().is_ok() {
-            self.0.peers.deliver(node, lane, frame);
+            self.0.peers.deliver(&self.0.runtime, node, lane, frame);
         }
     }
 

@@ -1,44 +1,83 @@
-//! The tokio runtime of all stores of this process, and tasks that cannot fail unnoticed.
+//! A store's tokio runtime, and tasks and threads that cannot fail unnoticed.
 
 use std::future::Future;
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 
 use futures_util::FutureExt;
-use once_cell::sync::Lazy;
-use tokio::runtime::{Builder, Runtime};
+use tokio::runtime::{Builder, Handle, RuntimeFlavor};
 
+use crate::error::EngineError;
 use crate::health::Health;
 
-/// Enough that one store's blocking step (a snapshot install) does not hold up another's
-/// heartbeats; the BEAM's schedulers need the cores too.
-const WORKERS: usize = 4;
-
-static RUNTIME: Lazy<std::io::Result<Runtime>> = Lazy::new(|| {
-    // Never shut down: the library stays mapped for the life of the process, and dropping a
-    // runtime blocks.
-    Builder::new_multi_thread().worker_threads(WORKERS).thread_name("tank-raft").enable_time().build()
-});
-
-/// The runtime.
+/// The thread that runs a store's tasks: raft core, ingress, applying, timers. Each store has its
+/// own, so that one that is held up holds up no other.
 ///
-/// # Errors
-/// The operating system gave no threads.
-pub fn handle() -> Result<&'static Runtime, crate::error::EngineError> {
-    RUNTIME.as_ref().map_err(|error| crate::error::EngineError::Storage(format!("no threads: {error}")))
+/// A single one: a write passes through all of these tasks, one after the other, and with more
+/// threads each step wakes another one. That took a quarter of a write's processor time.
+pub struct Runtime {
+    handle: Handle,
+    /// Gone only while this is dropped.
+    owned: Option<tokio::runtime::Runtime>,
 }
 
-/// Runs `task` on the runtime. When it panics, the store is marked as failed.
-pub(crate) fn spawn<F>(name: &'static str, health: Arc<Health>, task: F)
+impl Runtime {
+    /// Starts the thread.
+    ///
+    /// # Errors
+    /// The operating system gave none.
+    pub fn start() -> Result<Self, EngineError> {
+        let runtime = Builder::new_multi_thread().worker_threads(1).thread_name("tank-raft").enable_time().build();
+        let failed = |error: std::io::Error| EngineError::Storage(format!("no threads: {error}"));
+        let runtime = runtime.map_err(failed)?;
+        Ok(Self { handle: runtime.handle().clone(), owned: Some(runtime) })
+    }
+
+    /// Waits for `future`, on a thread that may block.
+    pub fn block_on<F: Future>(&self, future: F) -> F::Output {
+        self.handle.block_on(future)
+    }
+
+    /// Runs `task`. When it panics, the store is marked as failed.
+    pub(crate) fn spawn<F>(&self, name: &'static str, health: &Arc<Health>, task: F)
+    where
+        F: Future<Output = ()> + Send + 'static,
+    {
+        self.handle.spawn(guarded(name, Arc::clone(health), task));
+    }
+}
+
+impl Drop for Runtime {
+    fn drop(&mut self) {
+        if let Some(runtime) = self.owned.take() {
+            // The last handle on a store may be a task's: it cannot wait for itself.
+            runtime.shutdown_background();
+        }
+    }
+}
+
+/// As [`Runtime::spawn`], from a task of a store, on its runtime. Anywhere else `task` is dropped.
+pub(crate) fn spawn_here<F>(name: &'static str, health: Arc<Health>, task: F)
 where
     F: Future<Output = ()> + Send + 'static,
 {
-    let Ok(runtime) = self::handle() else { return };
-    runtime.spawn(async move {
-        if let Err(panic) = AssertUnwindSafe(task).catch_unwind().await {
-            health.panicked(name, panic.as_ref());
-        }
-    });
+    if let Ok(handle) = Handle::try_current() {
+        handle.spawn(guarded(name, health, task));
+    }
+}
+
+async fn guarded(name: &'static str, health: Arc<Health>, task: impl Future<Output = ()> + Send) {
+    if let Err(panic) = AssertUnwindSafe(task).catch_unwind().await {
+        health.panicked(name, panic.as_ref());
+    }
+}
+
+/// Runs `step`, which may block for long, so that the other tasks of this runtime go on meanwhile.
+pub(crate) fn blocking<T>(step: impl FnOnce() -> T) -> T {
+    match Handle::try_current().map(|handle| handle.runtime_flavor()) {
+        Ok(RuntimeFlavor::MultiThread) => tokio::task::block_in_place(step),
+        _ => step(),
+    }
 }
 
 /// Runs `body` on a thread of its own. When it panics, the store is marked as failed.

@@ -19,6 +19,22 @@ defmodule Tank.Store.LifecycleTest do
     end
   end
 
+  test "a store that takes long to open holds up no other", %{tmp_dir: dir} do
+    slow = unique_id()
+    # Of another supervisor (Tank.Store.Application). It need not open: that it is heard is enough.
+    other = Enum.find(Stream.repeatedly(&unique_id/0), &(:erlang.phash2(&1, 64) != :erlang.phash2(slow, 64)))
+    File.write!(Path.join(dir, "file"), "")
+
+    arm("apply", "pause")
+    opening = Task.async(fn -> Cluster.start(Path.join(dir, "slow"), slow, 60_000) end)
+    eventually("the store to be opening", fn -> server(slow) != nil end)
+    assert {:error, reason} = Cluster.start(Path.join(dir, "file/store"), other, 10_000)
+    assert reason != :timeout
+    disarm("apply")
+    assert Task.await(opening, 60_000) == {:ok, slow}
+    :ok = Cluster.stop(slow)
+  end
+
   describe "before it is started, and after it was stopped" do
     test "every call says so", %{tmp_dir: dir} do
       assert_not_started()

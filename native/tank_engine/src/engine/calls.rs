@@ -7,7 +7,6 @@ use std::time::Duration;
 use crate::command::Command;
 use crate::error::EngineError;
 use crate::outcome::Outcome;
-use crate::runtime;
 use crate::storage::Directory;
 
 use super::Engine;
@@ -110,8 +109,7 @@ impl Engine {
     /// up after `timeout`.
     pub fn await_readable(&self, timeout: Duration, reply: Reply<()>) {
         let engine = self.clone();
-        let Ok(runtime) = runtime::handle() else { return reply.send(Err(EngineError::Closed)) };
-        runtime.spawn(async move {
+        self.0.runtime.spawn("read", &self.0.health, async move {
             let read = engine.0.leader.read_index(tokio::time::Instant::now() + timeout).await;
             reply.send(engine.check().and(read));
         });

@@ -15,7 +15,7 @@ use crate::health::Health;
 use crate::options::Options;
 use crate::outcome::Outcome;
 use crate::raft::{Responder, WriteResult};
-use crate::runtime;
+use crate::runtime::{self, Runtime};
 use crate::sync::lock;
 
 use super::calls::Reply;
@@ -62,7 +62,13 @@ struct Pending {
 }
 
 impl Ingress {
-    pub(super) fn start(leader: LeaderClient, client: u64, options: &Options, health: &Arc<Health>) -> Self {
+    pub(super) fn start(
+        runtime: &Runtime,
+        leader: LeaderClient,
+        client: u64,
+        options: &Options,
+        health: &Arc<Health>,
+    ) -> Self {
         let (queue, pending) = mpsc::unbounded_channel();
         let bounds = Arc::new(Bounds {
             writes: AtomicUsize::new(0),
@@ -72,7 +78,7 @@ impl Ingress {
             sequences: Mutex::default(),
             health: Arc::clone(health),
         });
-        runtime::spawn("ingress", Arc::clone(health), feed(pending, leader));
+        runtime.spawn("ingress", health, feed(pending, leader));
         Self { queue, bounds, client }
     }
 
@@ -167,7 +173,7 @@ impl Pending {
             Ok(response) => self.reply(Ok(response.data)),
             Err(ClientWriteError::ForwardToLeader(_) | ClientWriteError::LogEntryDiscarded(_)) => {
                 let health = Arc::clone(&self.bounds.health);
-                runtime::spawn("forward", health, async move {
+                runtime::spawn_here("forward", health, async move {
                     let outcome = leader.write(request, self.deadline).await;
                     self.reply(outcome);
                 });

@@ -26,7 +26,7 @@ use crate::payload::Memory;
 use crate::peers::{Network, NoPeers, Rpc, Server, Transport};
 use crate::raft::{self, LogId, Member, Raft, Types, Vote};
 use crate::read_gate::ReadGate;
-use crate::runtime;
+use crate::runtime::Runtime;
 use crate::storage::Directory;
 use crate::storage::format::random_id;
 use crate::sync::lock;
@@ -49,8 +49,8 @@ pub(super) struct Parts {
 }
 
 /// How a member comes out of opening.
-#[derive(Clone, Copy)]
 struct Ready {
+    runtime: Runtime,
     /// The vote that the only member leads with.
     vote: Option<Vote>,
     /// Marks this opening's requests.
@@ -78,7 +78,7 @@ impl Engine {
         transport: Arc<dyn Transport>,
         on_failure: OnFailure,
     ) -> Result<Self, EngineError> {
-        let runtime = runtime::handle()?;
+        let runtime = Runtime::start()?;
         let config = raft::config(&options.timing)
             .map_err(|error| EngineError::InvalidOption { option: "timing", why: error.to_string() })?;
         let health = Arc::new(Health::new(on_failure));
@@ -109,9 +109,9 @@ impl Engine {
             }
         };
         let ready = runtime.block_on(get_ready(&raft, parts.directory.identity.member_id, &options, &health));
-        let ready = ready.and_then(|vote| Ok(Ready { vote, client: random_id()? }));
+        let ready = ready.and_then(|vote| Ok((vote, random_id()?)));
         let ready = match ready {
-            Ok(ready) => ready,
+            Ok((vote, client)) => Ready { runtime, vote, client },
             Err(error) => {
                 let _ = runtime.block_on(raft.shutdown());
                 drop(raft);
@@ -133,18 +133,19 @@ impl Engine {
         log_stats: Arc<crate::log::WriterStats>,
         ready: Ready,
     ) -> Self {
-        let Ready { vote, client } = ready;
+        let Ready { runtime, vote, client } = ready;
         let (raft, lease) = (leader.raft.clone(), options.timing.leader_lease());
         let gate = Arc::new(ReadGate::default());
         if vote.is_some() {
             gate.open_for_good();
         }
         let watch = watch::follow(raft.clone(), leader.me, vote, lease, Arc::clone(&gate), Arc::clone(&health));
-        runtime::spawn("raft-watch", Arc::clone(&health), watch);
+        runtime.spawn("raft-watch", &health, watch);
         let (rpc, dir) = (Arc::clone(&leader.rpc), parts.directory.path.clone());
         Self(Arc::new(Inner {
-            ingress: Ingress::start(leader.clone(), client, &options, &health),
-            peers: Server::start(rpc, raft.clone(), dir, Arc::clone(&health), options.timing.vote_embargo()),
+            ingress: Ingress::start(&runtime, leader.clone(), client, &options, &health),
+            peers: Server::start(&runtime, rpc, raft.clone(), dir, Arc::clone(&health), options.timing.vote_embargo()),
+            runtime,
             leader,
             dir: parts.directory.path.clone(),
             identity: parts.directory.identity.clone(),
@@ -168,8 +169,7 @@ impl Engine {
         self.0.closed.store(true, Ordering::Release);
         let Some(parts) = lock(&self.0.parts).take() else { return Ok(()) };
         self.0.gate.shut();
-        let runtime = runtime::handle()?;
-        let _ = runtime.block_on(self.0.raft.shutdown());
+        let _ = self.0.runtime.block_on(self.0.raft.shutdown());
         parts.close()
     }
 }

@@ -1,7 +1,6 @@
 //! The members of the cluster: who they are, and changing that.
 
 use std::collections::BTreeSet;
-use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
@@ -14,7 +13,6 @@ use tokio::time::Instant;
 use crate::error::EngineError;
 use crate::peers::Change;
 use crate::raft::{MemberId, Raft, Types};
-use crate::runtime;
 use crate::storage::format::random_id;
 
 use super::Engine;
@@ -110,7 +108,7 @@ impl Engine {
         let lost = cluster.members.iter().find(|member| Some(member.id) == cluster.leader && member.node == node);
         let Some(leader) = lost.map(|member| member.id).filter(|id| *id != self.0.leader.me) else { return };
         let engine = self.clone();
-        runtime::spawn("peer-lost", Arc::clone(&self.0.health), async move { engine.succeed(leader).await });
+        self.0.runtime.spawn("peer-lost", &self.0.health, async move { engine.succeed(leader).await });
     }
 
     async fn succeed(&self, leader: MemberId) {
@@ -135,8 +133,7 @@ impl Engine {
     /// `timeout`; then the change may still come.
     pub fn change_members(&self, change: Change, timeout: Duration, reply: Reply<()>) {
         let engine = self.clone();
-        let Ok(runtime) = runtime::handle() else { return reply.send(Err(EngineError::Closed)) };
-        runtime.spawn(async move {
+        self.0.runtime.spawn("change-members", &self.0.health, async move {
             let result = engine.ask_leader_to(change, Instant::now() + timeout).await;
             reply.send(engine.check().and(result));
         });
@@ -145,8 +142,7 @@ impl Engine {
     /// Has this member, if it leads, make `to` the leader.
     pub fn transfer_leader(&self, to: MemberId, timeout: Duration, reply: Reply<()>) {
         let engine = self.clone();
-        let Ok(runtime) = runtime::handle() else { return reply.send(Err(EngineError::Closed)) };
-        runtime.spawn(async move {
+        self.0.runtime.spawn("give-leadership", &self.0.health, async move {
             let result = engine.give_leadership(to, timeout).await;
             reply.send(engine.check().and(result));
         });

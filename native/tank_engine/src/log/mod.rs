@@ -31,7 +31,7 @@ use crate::sync::lock;
 
 use disk::{LogDisk, LogWrite, Recovered};
 use tail::Tail;
-use writer::{Done, Due, Job, Writer};
+use writer::{Done, Job, Writer};
 
 /// The bytes of entries that one read for replication gives, about.
 const READ_BYTES_MAX: usize = 2 << 20;
@@ -91,7 +91,7 @@ impl<D: LogDisk> LogStore<D> {
 
     fn hand_over(&self, write: LogWrite, done: Done) -> io::Result<()> {
         let gone = |_| io::Error::other("the log's writer has ended");
-        self.queue.send(Job { write, due: Due::new(done) }).map_err(gone)
+        self.queue.send(Job { write, done }).map_err(gone)
     }
 }
 

@@ -130,7 +130,7 @@ impl LogDisk for RocksLog {
 
     fn write(&self, writes: &[LogWrite]) -> io::Result<()> {
         self.lower_note(writes)?;
-        let mut batch = WriteBatch::default();
+        let mut batch = WriteBatch::with_capacity_bytes(writes.iter().map(batch_bytes).sum());
         for write in writes {
             self.add(&mut batch, write).map_err(io::Error::other)?;
         }
@@ -175,6 +175,15 @@ fn check_marker(marker: &Marker, last: Option<&LogId>, vote: Option<&Vote>) -> R
         return Err(EngineError::Corrupt { what: "vote", detail });
     }
     Ok(())
+}
+
+/// About what a write takes up in a batch: one that grows is copied again and again.
+fn batch_bytes(write: &LogWrite) -> usize {
+    const OVERHEAD: usize = 64;
+    match write {
+        LogWrite::Append(entries) => entries.iter().map(|entry| OVERHEAD + super::tail::size(entry)).sum(),
+        _ => OVERHEAD,
+    }
 }
 
 fn encode(entry: &LogEntry) -> Result<Vec<u8>, EngineError> {

@@ -5,6 +5,7 @@
 //! writes, and hundreds when hundreds do, without a timer.
 
 use std::io;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::thread::JoinHandle;
@@ -31,7 +32,7 @@ const BATCH_BYTES_MAX: usize = 8 << 20;
 /// A write on its way to the disk, and who waits for it.
 pub(super) struct Job {
     pub(super) write: LogWrite,
-    pub(super) due: Due,
+    pub(super) done: Done,
 }
 
 /// Who is told that a write is durable.
@@ -40,10 +41,6 @@ pub(super) enum Done {
     Caller(oneshot::Sender<io::Result<()>>),
     Nobody,
 }
-
-/// A report that is made once: also when the writer panics, or else whoever waits would do so
-/// until the store is closed.
-pub(super) struct Due(Option<Done>);
 
 /// How often the disk was synced, and for how many entries.
 #[derive(Debug, Default)]
@@ -89,36 +86,45 @@ impl Writer {
 fn run<D: LogDisk>(shared: &Shared<D>, jobs: &Receiver<Job>, health: &Health) {
     let mut failure: Option<io::Error> = None;
     while let Ok(first) = jobs.recv() {
-        faults::point("log_writer");
         let (writes, waiting) = gather(first, jobs);
         // After one error it is unknown what the disk holds: nothing is reported durable any more.
         let result = match &failure {
             Some(error) => Err(again(error)),
-            None => shared.disk.write(&writes),
+            None => write(shared, &writes, health),
         };
-        match &result {
-            Ok(()) => written(shared, &writes),
-            Err(error) if failure.is_none() => {
-                failure = Some(again(error));
-                health.fail(super::storage_error(&shared.dir, error));
-            }
-            Err(_) => {}
+        if let (Err(error), None) = (&result, &failure) {
+            failure = Some(again(error));
+            health.fail(super::storage_error(&shared.dir, error));
         }
-        for due in waiting {
-            due.report(&result);
+        for done in waiting {
+            done.report(&result);
         }
     }
 }
 
+/// Writes a batch. A panic is a failure like others: whoever waits is told, now and later.
+fn write<D: LogDisk>(shared: &Shared<D>, writes: &[LogWrite], health: &Health) -> io::Result<()> {
+    let result = catch_unwind(AssertUnwindSafe(|| {
+        faults::point("log_writer");
+        shared.disk.write(writes)?;
+        written(shared, writes);
+        Ok(())
+    }));
+    result.unwrap_or_else(|panic| {
+        health.panicked("log-writer", panic.as_ref());
+        Err(io::Error::other("panic in the log's writer"))
+    })
+}
+
 /// Takes what has gathered since the last batch.
-fn gather(first: Job, jobs: &Receiver<Job>) -> (Vec<LogWrite>, Vec<Due>) {
+fn gather(first: Job, jobs: &Receiver<Job>) -> (Vec<LogWrite>, Vec<Done>) {
     let mut bytes = size(&first.write);
-    let (mut writes, mut waiting) = (vec![first.write], vec![first.due]);
+    let (mut writes, mut waiting) = (vec![first.write], vec![first.done]);
     while bytes < BATCH_BYTES_MAX {
         let Ok(job) = jobs.try_recv() else { break };
         bytes += size(&job.write);
         writes.push(job.write);
-        waiting.push(job.due);
+        waiting.push(job.done);
     }
     (writes, waiting)
 }
@@ -145,26 +151,6 @@ fn written<D: LogDisk>(shared: &Shared<D>, writes: &[LogWrite]) {
     }
     if let Some(id) = last {
         crate::sync::lock(&shared.tail).durable_upto(&id);
-    }
-}
-
-impl Due {
-    pub(super) fn new(done: Done) -> Self {
-        Self(Some(done))
-    }
-
-    fn report(mut self, result: &io::Result<()>) {
-        if let Some(done) = self.0.take() {
-            done.report(result);
-        }
-    }
-}
-
-impl Drop for Due {
-    fn drop(&mut self) {
-        if let Some(done) = self.0.take() {
-            done.report(&Err(io::Error::other("the log's writer has ended")));
-        }
     }
 }
 

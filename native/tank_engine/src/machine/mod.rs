@@ -109,7 +109,7 @@ impl Machine {
     fn apply_batch(&mut self, batch: Vec<EntryResponder<Types>>) -> Result<(), EngineError> {
         faults::point("apply");
         let Some(record) = batch.last().map(|(entry, _)| entry.index()) else { return Ok(()) };
-        let mut write = WriteBatch::default();
+        let mut write = WriteBatch::with_capacity_bytes(batch_bytes(&batch));
         let mut remembered = Vec::new();
         let mut answers = Vec::with_capacity(batch.len());
         for (entry, responder) in batch {
@@ -174,6 +174,16 @@ impl Machine {
         self.health.fail(error.clone());
         Err(io::Error::other(error))
     }
+}
+
+/// About what applying `batch` writes: a write batch that grows is copied again and again.
+fn batch_bytes(batch: &[EntryResponder<Types>]) -> usize {
+    const OVERHEAD: usize = 128;
+    let size = |entry: &LogEntry| match &entry.payload {
+        EntryPayload::Normal(request) => OVERHEAD + request.command.size(),
+        _ => 0,
+    };
+    OVERHEAD + batch.iter().map(|(entry, _)| size(entry)).sum::<usize>()
 }
 
 /// The next entries to apply together; empty at the end of the stream.

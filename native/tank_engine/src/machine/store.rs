@@ -24,6 +24,7 @@ use crate::key::Key;
 use crate::lease::Lease;
 use crate::payload::Memory;
 use crate::raft::{LogId, StoredMembership};
+use crate::runtime;
 use crate::snapshot::{PinnedSnapshot, ReceivedSnapshot, SnapshotData, SnapshotReceiver};
 use crate::state::{Applied, LeaseChange, Remembered, State};
 use crate::storage::rocks::{self, Db};
@@ -274,7 +275,10 @@ impl StateStore {
     /// # Errors
     /// The disk's.
     pub fn write(&self, batch: WriteBatch) -> Result<(), EngineError> {
-        self.db.write_opt(batch, &rocks::unsynced()).map_err(|error| EngineError::from_rocks(&self.dir, &error))
+        let write = || self.db.write_opt(batch, &rocks::unsynced());
+        // The raft core, which has heartbeats to send, runs on the same thread.
+        let written = if rocks::is_held_up(&self.db) { runtime::blocking(write) } else { write() };
+        written.map_err(|error| EngineError::from_rocks(&self.dir, &error))
     }
 
     /// Pins the state as it is now.

@@ -12,7 +12,7 @@ use crate::engine::members;
 use crate::error::EngineError;
 use crate::health::Health;
 use crate::raft::{Raft, SnapshotMeta, Types, Vote};
-use crate::runtime;
+use crate::runtime::{self, Runtime};
 use crate::snapshot::{Frame, SnapshotData, SnapshotReceiver};
 use crate::sync::lock;
 
@@ -50,6 +50,7 @@ struct Receiving {
 impl Server {
     /// `leader_lease` is how long a leader may rest on an acknowledged heartbeat.
     pub(crate) fn start(
+        runtime: &Runtime,
         rpc: Arc<Rpc>,
         raft: Raft,
         dir: PathBuf,
@@ -63,7 +64,7 @@ impl Server {
             Arc::new(Self { rpc, raft, dir, health, no_vote_until, heard: Mutex::new(None), ordered, receiving });
         // Weak: it ends with the server.
         let weak = Arc::downgrade(&server);
-        runtime::spawn("peer-snapshot", Arc::clone(&server.health), async move {
+        runtime.spawn("peer-snapshot", &server.health, async move {
             while let Some((node, incoming)) = calls.recv().await {
                 let Some(server) = weak.upgrade() else { return };
                 server.serve(&node, incoming).await;
@@ -78,14 +79,14 @@ impl Server {
     }
 
     /// Takes a frame that `node` sent. Never blocks.
-    pub(crate) fn deliver(self: &Arc<Self>, node: &str, lane: Lane, frame: &[u8]) {
+    pub(crate) fn deliver(self: &Arc<Self>, runtime: &Runtime, node: &str, lane: Lane, frame: &[u8]) {
         let Some(incoming) = self.rpc.receive(frame, lane) else { return };
         let (server, node) = (Arc::clone(self), node.to_owned());
         if lane == Lane::Snapshot {
             // In the order they came: a snapshot is one stream. Few are on their way at a time.
             let _ = self.ordered.send((node, incoming));
         } else {
-            runtime::spawn("peer-call", Arc::clone(&self.health), async move { server.serve(&node, incoming).await });
+            runtime.spawn("peer-call", &self.health, async move { server.serve(&node, incoming).await });
         }
     }
 
@@ -142,7 +143,8 @@ impl Server {
     async fn take_frame(&self, transfer: u64, frame: &[u8]) -> Answer {
         let finished = {
             let mut receiving = lock(&self.receiving);
-            match take(&mut receiving, transfer, frame) {
+            // It writes to files.
+            match runtime::blocking(|| take(&mut receiving, transfer, frame)) {
                 Ok(None) => return Answer::SnapshotTaken,
                 Ok(Some(finished)) => finished,
                 Err(error) => {

@@ -12,13 +12,7 @@ use std::path::Path;
 
 use crate::error::EngineError;
 
-const BLOCK_BYTES: u64 = 32 << 10;
-
-/// `checksum u32 | length u16 little-endian | type u8`; a recycled log's head is longer.
-const HEAD_BYTES: usize = 7;
-
-/// The types of records in recycled logs (`db/log_format.h`).
-const RECYCLED: [u8; 6] = [5, 6, 7, 8, 11, 131];
+use super::records::{BLOCK_BYTES, Record};
 
 /// Looks at the write-ahead logs and manifests in `db`.
 ///
@@ -50,7 +44,7 @@ fn is_readable(path: &Path) -> io::Result<bool> {
     let mut block = Vec::new();
     loop {
         block.clear();
-        if file.by_ref().take(BLOCK_BYTES).read_to_end(&mut block)? == 0 {
+        if file.by_ref().take(BLOCK_BYTES as u64).read_to_end(&mut block)? == 0 {
             return Ok(true);
         }
         if !is_block_readable(&block) {
@@ -60,14 +54,13 @@ fn is_readable(path: &Path) -> io::Result<bool> {
 }
 
 fn is_block_readable(mut rest: &[u8]) -> bool {
-    while let Some((&[_, _, _, _, low, high, kind], behind)) = rest.split_first_chunk::<HEAD_BYTES>() {
-        if RECYCLED.contains(&kind) {
+    while let Some(record) = Record::first(rest) {
+        if record.is_recycled() {
             return false;
         }
-        let length = usize::from(u16::from_le_bytes([low, high]));
         // What has no end or no kind ends the block for RocksDB too.
-        let Some(next) = behind.get(length..).filter(|_| kind != 0 || length != 0) else { break };
-        rest = next;
+        let Some(behind) = record.behind().filter(|_| !record.is_blank()) else { break };
+        rest = behind;
     }
     true
 }
@@ -85,7 +78,7 @@ mod tests {
     fn a_recycled_kind_is_refused_wherever_a_record_begins() {
         let whole = [record(1, b"one"), record(2, &[5; 100]), record(4, b"")].concat();
         assert!(is_block_readable(&whole) && is_block_readable(&[]));
-        for kind in RECYCLED {
+        for kind in [5, 6, 7, 8, 11, 131] {
             assert!(!is_block_readable(&[&whole[..], &record(kind, b"x")].concat()), "{kind}");
         }
     }

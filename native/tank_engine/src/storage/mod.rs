@@ -16,6 +16,7 @@ pub mod rocks;
 mod aside;
 mod claim;
 mod framing;
+mod records;
 mod torn;
 
 use std::fs;

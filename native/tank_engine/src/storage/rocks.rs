@@ -13,7 +13,7 @@ use std::sync::Arc;
 
 use rocksdb::{
     BlockBasedOptions, BoundColumnFamily, Cache, ColumnFamilyDescriptor, DBCompressionType, DBRecoveryMode,
-    DBWithThreadMode, ErrorKind, MultiThreaded, Options, WriteBatch, WriteOptions,
+    DBWithThreadMode, ErrorKind, MultiThreaded, Options, WriteBatch, WriteOptions, properties,
 };
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -153,6 +153,12 @@ pub fn encode<T: Serialize>(value: &T) -> Result<Vec<u8>, EngineError> {
 pub fn decode<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, EngineError> {
     rmp_serde::from_slice(bytes)
         .map_err(|error| EngineError::Corrupt { what: "database", detail: format!("decoding: {error}") })
+}
+
+/// Whether a write has to wait until RocksDB has flushed or compacted what it has.
+pub fn is_held_up(db: &Db) -> bool {
+    let held_up = |property| matches!(db.property_int_value(property), Ok(Some(value)) if value > 0);
+    held_up(properties::IS_WRITE_STOPPED) || held_up(properties::ACTUAL_DELAYED_WRITE_RATE)
 }
 
 /// A write that is durable only with a later sync.

@@ -11,12 +11,7 @@ use std::fs::{self, File};
 use std::io;
 use std::path::{Path, PathBuf};
 
-/// A log is written in blocks of this many bytes; no record crosses from one to the next.
-const BLOCK: usize = 32 << 10;
-
-/// `crc u32 | length u16 | kind u8`, little-endian; some kinds add the number of the log.
-const HEADER: usize = 7;
-const LONG_HEADER: usize = 11;
+use super::records::{BLOCK_BYTES, HEADER_BYTES, Part, Record};
 
 /// Cuts the torn end off the newest log in the database's directory `db`; false when it has none.
 pub(super) fn cut(db: &Path) -> io::Result<bool> {
@@ -47,60 +42,27 @@ fn newest_log(db: &Path) -> io::Result<Option<PathBuf>> {
 /// when the log has no such record, also when it is damaged in another way.
 fn torn_at(log: &[u8]) -> Option<usize> {
     let zeros_from = log.iter().rposition(|&byte| byte != 0)? + 1;
-    let mut in_fragments = false;
-    let mut at = 0;
-    loop {
-        let room = BLOCK - at % BLOCK;
-        if room < HEADER {
-            at += room;
-            continue;
+    let mut in_parts = false;
+    for (number, block) in log.chunks(BLOCK_BYTES).enumerate() {
+        let mut rest = block;
+        while let Some(record) = Record::first(rest) {
+            let at = number * BLOCK_BYTES + block.len() - rest.len();
+            if record.is_blank() {
+                // An end as it should be, but in the middle of a record of several parts.
+                return (in_parts && zeros_from <= at + HEADER_BYTES).then_some(at);
+            }
+            let Some(behind) = record.behind().filter(|_| record.is_whole()) else {
+                return (zeros_from < at + record.bytes).then_some(at);
+            };
+            match record.part() {
+                Part::More => in_parts = true,
+                Part::Last => in_parts = false,
+                Part::Other => {}
+            }
+            rest = behind;
         }
-        let record = Record::at(log, at)?;
-        if record.blank {
-            // An end as it should be, but in the middle of a record of several parts.
-            return (in_fragments && zeros_from <= at + HEADER).then_some(at);
-        }
-        if record.bytes > room || !record.is_whole(log, at) {
-            return (zeros_from < at + record.bytes).then_some(at);
-        }
-        in_fragments = match record.kind {
-            2 | 3 | 6 | 7 => true,
-            1 | 4 | 5 | 8 => false,
-            _ => in_fragments,
-        };
-        at += record.bytes;
     }
-}
-
-/// The header of a record.
-struct Record {
-    crc: u32,
-    kind: u8,
-    /// Of all of it.
-    bytes: usize,
-    /// Whether it is none: nothing was written here.
-    blank: bool,
-}
-
-impl Record {
-    fn at(log: &[u8], at: usize) -> Option<Self> {
-        let &[a, b, c, d, low, high, kind] = log.get(at..)?.first_chunk::<HEADER>()?;
-        let length = usize::from(u16::from_le_bytes([low, high]));
-        let header = if matches!(kind, 5..=8 | 11 | 131) { LONG_HEADER } else { HEADER };
-        let crc = u32::from_le_bytes([a, b, c, d]);
-        Some(Self { crc, kind, bytes: header + length, blank: kind == 0 && length == 0 })
-    }
-
-    fn is_whole(&self, log: &[u8], at: usize) -> bool {
-        // The kind, the last byte of the first header, is covered too.
-        let covered = log.get(at + HEADER - 1..at + self.bytes);
-        covered.is_some_and(|bytes| mask(crc32c::crc32c(bytes)) == self.crc)
-    }
-}
-
-/// RocksDB keeps checksums so, in order that one of data with checksums in it is still a good one.
-fn mask(crc: u32) -> u32 {
-    crc.rotate_right(15).wrapping_add(0xa282_ead8)
+    None
 }
 
 #[cfg(test)]
@@ -171,7 +133,8 @@ mod tests {
         // Records in several parts, each in a block of its own.
         let counts = counts_torn(100_000, |end| (end / 2..end).step_by(4096).collect());
         assert!(counts.is_sorted() && counts.contains(&(WRITES / 2)), "{counts:?}");
-        let counts = counts_torn(100_000, |end| (end / 2 / BLOCK * BLOCK..end).step_by(BLOCK).collect());
+        let counts =
+            counts_torn(100_000, |end| (end / 2 / BLOCK_BYTES * BLOCK_BYTES..end).step_by(BLOCK_BYTES).collect());
         assert!(counts.is_sorted(), "{counts:?}");
     }
 

@@ -208,9 +208,9 @@ pub fn log_id(index: u64) -> LogId {
     LogId::new(<Types as RaftTypeConfig>::LeaderId::new_committed(1, 1), index)
 }
 
-/// Runs a future on the engine's runtime.
+/// Runs a future on a runtime like a store's.
 pub fn block_on<F: Future>(future: F) -> F::Output {
-    tank_engine::runtime::handle().unwrap().block_on(future)
+    tank_engine::runtime::Runtime::start().unwrap().block_on(future)
 }
 
 /// A test of this binary that runs in a process of its own, to be killed.
