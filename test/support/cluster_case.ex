@@ -175,32 +175,6 @@ defmodule Tank.Store.ClusterCase do
   end
 
   @doc false
-  # The same, and notes "<name> <time>" for each acknowledged write in a file, which outlives a kill -9.
-  def start_noting_writer(prefix, path) do
-    spawn(fn ->
-      Process.register(self(), :"writer_#{prefix}")
-      {:ok, file} = :file.open(path, [:write, :raw, :binary])
-      note_on("#{prefix}-#{:erlang.phash2(node())}", 0, file)
-    end)
-
-    :ok
-  end
-
-  defp note_on(prefix, number, file) do
-    receive do
-      {:stop, pid, ref} -> send(pid, {ref, :ok})
-    after
-      0 ->
-        name = "#{prefix}-#{number}"
-
-        with {:ok, _revision} <- local_put(name, number, 5_000),
-             do: :ok = :file.write(file, "#{name} #{System.os_time(:millisecond)}\n")
-
-        note_on(prefix, number + 1, file)
-    end
-  end
-
-  @doc false
   # Gives the numbers that were acknowledged, and the times of the acknowledgements.
   def stop_writer(prefix) do
     ref = make_ref()

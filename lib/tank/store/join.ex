@@ -32,7 +32,7 @@ defmodule Tank.Store.Join do
     with {:ok, store} <- here(store_id),
          {:remote, true} <- {:remote, node != node()},
          {:ok, remote} <- describe(store_id, node, deadline),
-         {:ok, left?} <- leave(store, deadline) do
+         {:ok, left?} <- leave(store_id, store, deadline) do
       request = %{node: node, cluster_id: remote.cluster_id, role: role, left?: left?}
       Server.join(store_id, request, deadline)
     else
@@ -148,11 +148,11 @@ defmodule Tank.Store.Join do
   end
 
   # Whether there was a cluster to leave.
-  defp leave(store, deadline) do
+  defp leave(store_id, store, deadline) do
     with {:ok, cluster} <- Members.of(store) do
       if Members.others(cluster) == [],
         do: {:ok, false},
-        else: with(:ok <- Leave.leave(store, cluster, deadline), do: {:ok, true})
+        else: with(:ok <- Leave.leave(store_id, store, cluster, deadline), do: {:ok, true})
     end
   end
 

@@ -4,7 +4,13 @@ defmodule Tank.Store.Members do
 
   alias Tank.Store.{Call, Deadline, Error, Native, Running}
 
-  @type member :: %{id: non_neg_integer, node: node, voter: boolean, matched: non_neg_integer | nil}
+  @type member :: %{
+          id: non_neg_integer,
+          node: node,
+          voter: boolean,
+          matched: non_neg_integer | nil,
+          in_touch: boolean | nil
+        }
   @type cluster :: %{
           member_id: non_neg_integer,
           cluster_id: non_neg_integer,
@@ -71,7 +77,7 @@ defmodule Tank.Store.Members do
   def give_up_leadership(store, deadline) do
     with {:ok, %{role: :leader} = cluster} <- of(store),
          [_one | _more] = voters <- cluster |> others() |> Enum.filter(& &1.voter) do
-      _led? = transfer(store, Enum.max_by(voters, &(&1.matched || 0)).id, deadline)
+      _led? = transfer(store, Enum.max_by(voters, &{&1.in_touch, &1.matched || 0}).id, deadline)
     end
 
     :ok

@@ -106,6 +106,7 @@ rustler::atoms! {
     members,
     voter,
     matched,
+    in_touch,
     role,
     term,
     leader,

@@ -96,11 +96,12 @@ fn cluster_map<'a>(env: Env<'a>, store: &Store, cluster: &ClusterStatus) -> NifR
 }
 
 fn member_map<'a>(env: Env<'a>, member: &MemberStatus) -> NifResult<Term<'a>> {
-    let pairs: [(Atom, Term<'a>); 4] = [
+    let pairs: [(Atom, Term<'a>); 5] = [
         (atoms::id(), member.id.encode(env)),
         (atoms::node(), member.node.encode(env)),
         (atoms::voter(), member.voter.encode(env)),
         (atoms::matched(), member.matched.encode(env)),
+        (atoms::in_touch(), member.in_touch.encode(env)),
     ];
     Term::map_from_pairs(env, &pairs)
 }

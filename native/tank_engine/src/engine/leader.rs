@@ -31,6 +31,8 @@ pub(super) struct LeaderClient {
     pub(super) raft: Raft,
     pub(super) rpc: Arc<Rpc>,
     pub(super) me: MemberId,
+    /// How recently a member must have answered to be counted on.
+    pub(super) in_touch_within: Duration,
 }
 
 enum Leader {
@@ -81,7 +83,7 @@ impl LeaderClient {
 
     async fn try_change(&self, change: &Change, deadline: Instant) -> Option<Result<(), String>> {
         match self.leader() {
-            Leader::Here => members::change_by(&self.raft, change.clone(), deadline).await,
+            Leader::Here => members::change_by(&self.raft, change.clone(), self.in_touch_within, deadline).await,
             Leader::There(id, member) => {
                 let within_ms = u64::try_from(remaining(deadline).as_millis()).unwrap_or(u64::MAX);
                 let call = Call::Change { change: change.clone(), within_ms };

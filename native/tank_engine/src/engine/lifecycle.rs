@@ -118,7 +118,7 @@ impl Engine {
             }
         };
         let me = parts.directory.identity.member_id;
-        let leader = LeaderClient { raft, rpc, me };
+        let leader = LeaderClient { raft, rpc, me, in_touch_within: options.timing.vote_embargo() };
         Ok(Self::assemble(options, parts, leader, published, health, log_stats, ready))
     }
 

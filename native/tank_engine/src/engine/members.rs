@@ -9,11 +9,12 @@ use openraft::ChangeMembers;
 use openraft::async_runtime::watch::WatchReceiver;
 use openraft::errors::{ChangeMembershipError, ClientWriteError};
 use openraft::metrics::RaftMetrics;
+use openraft::raft::ReadPolicy;
 use tokio::time::Instant;
 
 use crate::error::EngineError;
 use crate::peers::Change;
-use crate::raft::{MemberId, Raft, Types};
+use crate::raft::{MemberId, Raft, StoredMembership, Types};
 use crate::runtime;
 use crate::storage::format::random_id;
 
@@ -37,6 +38,8 @@ pub struct MemberStatus {
     pub voter: bool,
     /// The last log index it is known to have; only a leader knows.
     pub matched: Option<u64>,
+    /// Whether it answered the leader a moment ago; only a leader knows.
+    pub in_touch: Option<bool>,
 }
 
 /// This member's place in the cluster.
@@ -72,12 +75,15 @@ impl Engine {
         let metrics = metrics.borrow_watched();
         let membership = metrics.membership_config.membership();
         let voters: BTreeSet<MemberId> = membership.voter_ids().collect();
+        let leads = metrics.state == openraft::ServerState::Leader;
+        let within = self.0.options.timing.vote_embargo();
         let matched = |id: &MemberId| metrics.replication.as_ref()?.get(id)?.as_ref().map(|log_id| log_id.index());
         let members = membership.nodes().map(|(id, member)| MemberStatus {
             id: *id,
             node: member.node.clone(),
             voter: voters.contains(id),
             matched: matched(id),
+            in_touch: leads.then(|| answers(&metrics, *id, within)),
         });
         Ok(ClusterStatus {
             members: members.collect(),
@@ -180,26 +186,77 @@ impl Engine {
 /// As [`change`], until `deadline`; `None` also when it took longer, and then it may still come.
 ///
 /// Several at once get into each other's way, and are then done one after the other.
-pub(crate) async fn change_by(raft: &Raft, change: Change, deadline: Instant) -> Option<Result<(), String>> {
-    tokio::time::timeout_at(deadline, self::change(raft, change)).await.ok()?
+pub(crate) async fn change_by(
+    raft: &Raft,
+    change: Change,
+    in_touch_within: Duration,
+    deadline: Instant,
+) -> Option<Result<(), String>> {
+    tokio::time::timeout_at(deadline, self::change(raft, change, in_touch_within)).await.ok()?
 }
 
-/// Changes the members through this member's raft core; `None` when it does not lead.
-async fn change(raft: &Raft, change: Change) -> Option<Result<(), String>> {
-    let gone = |id| raft.metrics().borrow_watched().membership_config.membership().get_node(&id).is_none();
-    let changed = match change {
+/// Changes the members through this member's raft core; `None` when it does not lead, or when it
+/// is not in touch with enough members for the change to come about.
+async fn change(raft: &Raft, change: Change, in_touch_within: Duration) -> Option<Result<(), String>> {
+    if let Change::Remove(id) = change
+        && is_gone(raft, id).await
+    {
         // It was removed by an earlier try.
-        Change::Remove(id) if gone(id) => return Some(Ok(())),
+        return Some(Ok(()));
+    }
+    if !may_come_about(&raft.metrics().borrow_watched(), &change, in_touch_within) {
+        return None;
+    }
+    let adds = matches!(change, Change::AddLearner(..));
+    let changed = match change {
         Change::AddLearner(id, member) => raft.add_learner(id, member, true).await,
         Change::Promote(id) => raft.change_membership(ChangeMembers::AddVoterIds(BTreeSet::from([id])), true).await,
         Change::Demote(id) => raft.change_membership(ChangeMembers::RemoveVoters(BTreeSet::from([id])), true).await,
         Change::Remove(id) => remove(raft, id).await,
     };
     match changed {
+        // Waiting for a learner to catch up also ends when another member leads: ask that one.
+        Ok(_) if adds && !raft.is_leader() => None,
         Ok(_) => Some(Ok(())),
         Err(error) if may_pass(error.api_error()) => None,
         Err(error) => Some(Err(error.to_string())),
     }
+}
+
+/// Whether this member leads, as a majority confirms, and `id` is no member, as a majority knows.
+/// One that leads no more may not have heard of a member that came since.
+async fn is_gone(raft: &Raft, id: MemberId) -> bool {
+    let metrics = || raft.metrics().borrow_watched().clone();
+    let known = |membership: &StoredMembership| membership.membership().get_node(&id).is_some();
+    if known(&metrics().membership_config) || raft.ensure_linearizable(ReadPolicy::ReadIndex).await.is_err() {
+        return false;
+    }
+    let now = metrics();
+    !known(&now.membership_config) && !known(&now.committed_membership_config)
+}
+
+/// Whether majorities of the voters before and after the change are in touch with this member,
+/// which leads. A change that is in the log counts at once, and cannot be taken back: one that no
+/// majority can commit would stop the cluster until the missing member is back.
+fn may_come_about(metrics: &RaftMetrics<Types>, change: &Change, within: Duration) -> bool {
+    let before: BTreeSet<MemberId> = metrics.membership_config.voter_ids().collect();
+    let mut after = before.clone();
+    match change {
+        Change::AddLearner(..) => {}
+        Change::Promote(id) => drop(after.insert(*id)),
+        Change::Demote(id) | Change::Remove(id) => drop(after.remove(id)),
+    }
+    let majority = |voters: &BTreeSet<MemberId>| {
+        let answering = voters.iter().filter(|id| answers(metrics, **id, within)).count();
+        answering * 2 > voters.len()
+    };
+    majority(&before) && majority(&after)
+}
+
+/// Whether the member `id` answered this one, which leads, a moment ago.
+fn answers(metrics: &RaftMetrics<Types>, id: MemberId, within: Duration) -> bool {
+    let heard = || metrics.heartbeat.as_ref()?.get(&id)?.as_ref().map(|at| super::watch::age(**at));
+    id == metrics.id || heard().is_some_and(|age| age < within)
 }
 
 /// Whether asking again may help: another member leads, or another change came in between. All

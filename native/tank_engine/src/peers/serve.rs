@@ -29,6 +29,8 @@ pub(crate) struct Server {
     raft: Raft,
     dir: PathBuf,
     health: Arc<Health>,
+    /// How recently a member must have answered to be counted on.
+    in_touch_within: Duration,
     /// Until then no vote is given: this member may have acknowledged a heartbeat just before it
     /// was restarted, and a leader may rest on that.
     no_vote_until: Instant,
@@ -59,8 +61,17 @@ impl Server {
         let no_vote_until = Instant::now() + leader_lease;
         let (ordered, mut calls) = mpsc::unbounded_channel::<(String, Incoming)>();
         let receiving = Mutex::new(None);
-        let server =
-            Arc::new(Self { rpc, raft, dir, health, no_vote_until, heard: Mutex::new(None), ordered, receiving });
+        let server = Arc::new(Self {
+            rpc,
+            raft,
+            dir,
+            health,
+            in_touch_within: leader_lease,
+            no_vote_until,
+            heard: Mutex::new(None),
+            ordered,
+            receiving,
+        });
         // Weak: it ends with the server.
         let weak = Arc::downgrade(&server);
         runtime::spawn("peer-snapshot", Arc::clone(&server.health), async move {
@@ -117,7 +128,7 @@ impl Server {
             Call::Write(request) => Answer::Write(write(&self.raft, request).await),
             Call::Change { change, within_ms } => {
                 let deadline = tokio::time::Instant::now() + Duration::from_millis(within_ms).min(CHANGE_TIMEOUT_MAX);
-                Answer::Change(members::change_by(&self.raft, change, deadline).await)
+                Answer::Change(members::change_by(&self.raft, change, self.in_touch_within, deadline).await)
             }
             Call::ReadIndex => {
                 let read = self.raft.get_read_linearizer(ReadPolicy::ReadIndex).await;
