@@ -131,6 +131,20 @@ defmodule Tank.Store.ClusterCase do
   end
 
   @doc false
+  def local_start_tank(dir) do
+    {:ok, pid} = Tank.Store.start_link(data_dir: dir)
+    Process.unlink(pid)
+    :ok
+  end
+
+  @doc false
+  def local_get_pod(name) do
+    Tank.Store.get_pod(name)
+  rescue
+    error in Tank.Store.Error -> {:error, error.reason}
+  end
+
+  @doc false
   # Collects the events of the store.
   def start_subscriber do
     test = self()
