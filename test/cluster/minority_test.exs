@@ -16,6 +16,11 @@ defmodule Tank.Store.Cluster.MinorityTest do
     for peer <- peers, do: assert(get_pod(peer, "web") == {:ok, pod})
     for peer <- [b, c], do: kill_node(peer)
 
+    # For a moment the leader may rest on its lease, and rightly so.
+    eventually("the quorum to be lost", fn ->
+      match?({:ok, %{quorum: false}}, call(a, Tank.Store.Cluster, :status, []))
+    end)
+
     # All at once: each of them waits for its whole timeout.
     [
       fn -> call(a, Tank.Store, :put_pod, [pod("later")]) end,
