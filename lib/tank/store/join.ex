@@ -23,7 +23,7 @@ defmodule Tank.Store.Join do
   # How long the remote cluster is asked to take back a member that was perhaps taken in after all.
   @withdraw_timeout 60_000
 
-  @type role :: :voter | :learner
+  @type role :: :voter | :learner | :witness
 
   @spec join(atom, node, role, Deadline.t()) :: :ok | {:error, term}
   def join(store_id, node, role, deadline) do
@@ -51,7 +51,7 @@ defmodule Tank.Store.Join do
       Remote.call(node, __MODULE__, function, arguments, deadline)
     end
 
-    case ask.(:add, [node()]) do
+    case ask.(:add, [node(), role]) do
       :ok when role == :learner ->
         :ok
 
@@ -81,14 +81,14 @@ defmodule Tank.Store.Join do
   end
 
   @doc "Adds a learner, and waits until it has caught up."
-  @spec add(atom, non_neg_integer, node, timeout) :: :ok | {:error, term}
-  def add(store_id, member_id, node, timeout) do
+  @spec add(atom, non_neg_integer, node, role, timeout) :: :ok | {:error, term}
+  def add(store_id, member_id, node, role, timeout) do
     deadline = Deadline.in_ms(timeout)
 
     with {:ok, store} <- Running.fetch(store_id),
          {:ok, cluster} <- Members.of(store),
          :ok <- remove_predecessors(store, cluster, member_id, node, deadline),
-         do: Members.change(store, {:add_learner, member_id, node}, deadline)
+         do: Members.change(store, {:add_learner, member_id, node, role == :witness}, deadline)
   end
 
   @doc "Lets a learner vote."

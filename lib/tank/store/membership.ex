@@ -67,8 +67,7 @@ defmodule Tank.Store.Membership do
           :ok
 
         %{id: id} when id == cluster.member_id ->
-          [%{id: to}] = Enum.filter(cluster.members, &(&1.node == node))
-          with {:error, reason} <- Members.transfer(store, to, deadline), do: {:error, in_time(reason)}
+          transfer(store_id, store, Enum.find(cluster.members, &(&1.node == node)), deadline)
 
         %{node: leader} ->
           args = [store_id, node, Deadline.remaining(Deadline.before(deadline))]
@@ -78,6 +77,13 @@ defmodule Tank.Store.Membership do
           {:error, :timeout}
       end
     end
+  end
+
+  defp transfer(store_id, _store, %{witness: true, node: node}, _deadline),
+    do: {:error, {:tank, :is_a_witness, %{store_id: store_id, node: node}}}
+
+  defp transfer(_store_id, store, member, deadline) do
+    with {:error, reason} <- Members.transfer(store, member.id, deadline), do: {:error, in_time(reason)}
   end
 
   # As a majority knows it: this member may not have heard yet of one that was just taken in.
@@ -108,6 +114,7 @@ defmodule Tank.Store.Membership do
     role =
       cond do
         member.id == cluster.leader -> :leader
+        member.voter and member.witness -> :witness
         member.voter -> :voter
         true -> :learner
       end

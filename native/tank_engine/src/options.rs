@@ -21,6 +21,8 @@ pub struct Options {
     pub timing: Timing,
     /// What a new directory becomes.
     pub formation: Formation,
+    /// Whether a member that joins does so as a witness. Of one that has joined, the cluster knows.
+    pub witness: bool,
 }
 
 /// What a new directory becomes.
@@ -74,6 +76,7 @@ impl Options {
             value_bytes_max: 16 << 20,
             timing: Timing::default(),
             formation: Formation::NewCluster,
+            witness: false,
         }
     }
 }

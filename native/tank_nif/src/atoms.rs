@@ -107,6 +107,8 @@ rustler::atoms! {
     voter,
     matched,
     in_touch,
+    witness,
+    only_witnesses_left,
     role,
     term,
     leader,

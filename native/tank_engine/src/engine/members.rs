@@ -13,7 +13,7 @@ use openraft::raft::ReadPolicy;
 use tokio::time::Instant;
 
 use crate::error::EngineError;
-use crate::peers::Change;
+use crate::peers::{Change, NotChanged};
 use crate::raft::{MemberId, Raft, StoredMembership, Types};
 use crate::runtime;
 use crate::storage::format::random_id;
@@ -36,6 +36,8 @@ pub struct MemberStatus {
     pub node: String,
     /// Whether it counts for a quorum.
     pub voter: bool,
+    /// Whether it serves nobody.
+    pub witness: bool,
     /// The last log index it is known to have; only a leader knows.
     pub matched: Option<u64>,
     /// Whether it answered the leader a moment ago; only a leader knows.
@@ -82,6 +84,7 @@ impl Engine {
             id: *id,
             node: member.node.clone(),
             voter: voters.contains(id),
+            witness: member.witness,
             matched: matched(id),
             in_touch: leads.then(|| answers(&metrics, *id, within)),
         });
@@ -112,6 +115,9 @@ impl Engine {
     /// as soon as nobody can rest on that leader's lease any more, without the time that it would
     /// otherwise give a late heartbeat.
     pub fn peer_lost(&self, node: &str) {
+        if self.0.witness.is_one() {
+            return;
+        }
         let Ok(cluster) = self.cluster() else { return };
         let lost = cluster.members.iter().find(|member| Some(member.id) == cluster.leader && member.node == node);
         let Some(leader) = lost.map(|member| member.id).filter(|id| *id != self.0.leader.me) else { return };
@@ -191,18 +197,21 @@ pub(crate) async fn change_by(
     change: Change,
     in_touch_within: Duration,
     deadline: Instant,
-) -> Option<Result<(), String>> {
+) -> Option<Result<(), NotChanged>> {
     tokio::time::timeout_at(deadline, self::change(raft, change, in_touch_within)).await.ok()?
 }
 
 /// Changes the members through this member's raft core; `None` when it does not lead, or when it
 /// is not in touch with enough members for the change to come about.
-async fn change(raft: &Raft, change: Change, in_touch_within: Duration) -> Option<Result<(), String>> {
+async fn change(raft: &Raft, change: Change, in_touch_within: Duration) -> Option<Result<(), NotChanged>> {
     if let Change::Remove(id) = change
         && is_gone(raft, id).await
     {
         // It was removed by an earlier try.
         return Some(Ok(()));
+    }
+    if leaves_only_witnesses(&raft.metrics().borrow_watched().membership_config, &change) {
+        return Some(Err(NotChanged::OnlyWitnesses));
     }
     if !may_come_about(&raft.metrics().borrow_watched(), &change, in_touch_within) {
         return None;
@@ -219,7 +228,7 @@ async fn change(raft: &Raft, change: Change, in_touch_within: Duration) -> Optio
         Ok(_) if adds && !raft.is_leader() => None,
         Ok(_) => Some(Ok(())),
         Err(error) if may_pass(error.api_error()) => None,
-        Err(error) => Some(Err(error.to_string())),
+        Err(error) => Some(Err(NotChanged::Other(error.to_string()))),
     }
 }
 
@@ -240,17 +249,27 @@ async fn is_gone(raft: &Raft, id: MemberId) -> bool {
 /// majority can commit would stop the cluster until the missing member is back.
 fn may_come_about(metrics: &RaftMetrics<Types>, change: &Change, within: Duration) -> bool {
     let before: BTreeSet<MemberId> = metrics.membership_config.voter_ids().collect();
-    let mut after = before.clone();
-    match change {
-        Change::AddLearner(..) => {}
-        Change::Promote(id) => drop(after.insert(*id)),
-        Change::Demote(id) | Change::Remove(id) => drop(after.remove(id)),
-    }
+    let after = voters_after(&metrics.membership_config, change);
     let majority = |voters: &BTreeSet<MemberId>| {
         let answering = voters.iter().filter(|id| answers(metrics, **id, within)).count();
         answering * 2 > voters.len()
     };
     majority(&before) && majority(&after)
+}
+
+fn voters_after(membership: &StoredMembership, change: &Change) -> BTreeSet<MemberId> {
+    let mut voters: BTreeSet<MemberId> = membership.voter_ids().collect();
+    match change {
+        Change::AddLearner(..) => {}
+        Change::Promote(id) => drop(voters.insert(*id)),
+        Change::Demote(id) | Change::Remove(id) => drop(voters.remove(id)),
+    }
+    voters
+}
+
+fn leaves_only_witnesses(membership: &StoredMembership, change: &Change) -> bool {
+    let node = |id| membership.membership().get_node(id);
+    voters_after(membership, change).iter().all(|id| node(id).is_some_and(|member| member.witness))
 }
 
 /// Whether the member `id` answered this one, which leads, a moment ago.
