@@ -66,8 +66,8 @@ defmodule Tank.Store.ClusterCase do
   end
 
   @doc "Calls a function on a node."
-  def call(%Peer{control: control}, module, function, args),
-    do: :peer.call(control, module, function, args, @call_ms)
+  def call(%Peer{control: control}, module, function, args, timeout \\ @call_ms),
+    do: :peer.call(control, module, function, args, timeout)
 
   @doc "Calls `Tank.Store.Cluster` on a node."
   def cluster(peer, function, args), do: call(peer, Cluster, function, args)
@@ -128,6 +128,19 @@ defmodule Tank.Store.ClusterCase do
 
     with {:ok, children} <- Call.children(@store, key),
          do: for({_kind, name, value} <- children, into: %{}, do: {name, value})
+  end
+
+  @doc false
+  # Writes "<prefix>-<n>" for so many numbers, by some processes at once.
+  def local_fill(prefix, count, bytes) do
+    value = :binary.copy("x", bytes)
+
+    1..count
+    |> Task.async_stream(fn number -> {:ok, _revision} = local_put("#{prefix}-#{number}", value, 30_000) end,
+      max_concurrency: 128,
+      timeout: :infinity
+    )
+    |> Stream.run()
   end
 
   @doc false

@@ -14,7 +14,7 @@ use tank_engine::engine::{Engine, Reply};
 use tank_engine::error::EngineError;
 use tank_engine::key::{Component, Key};
 use tank_engine::options::{Formation, Options};
-use tank_engine::peers::Change;
+use tank_engine::peers::{Change, Lane};
 use tank_engine::raft::Member;
 use tank_engine::storage::format::random_id;
 use tank_sim::net::SimNet;
@@ -206,6 +206,21 @@ fn a_member_that_was_away_comes_back_by_snapshot_while_writes_go_on() {
     }
     cluster.agree();
     assert_eq!(get(cluster.engine(away), "k99").unwrap().unwrap(), "later");
+}
+
+#[test]
+fn a_snapshot_arrives_also_when_frames_of_it_are_lost() {
+    let mut cluster = Cluster::with_snapshots_after(3, 200);
+    let away = (cluster.leader() + 1) % 3;
+    cluster.stop(away);
+    let writer = cluster.leader_among_running();
+    for i in 0..2_000u32 {
+        put(cluster.engine(writer), &format!("k{}", i % 500), &[7; 500]).unwrap();
+    }
+    // There are about ten, answers included: the first one that is lost is sent again, and so on.
+    cluster.net.lose_one_of(4, Lane::Snapshot);
+    cluster.start(away, Formation::NewCluster);
+    cluster.agree();
 }
 
 #[test]

@@ -115,6 +115,7 @@ impl Engine {
     /// as soon as nobody can rest on that leader's lease any more, without the time that it would
     /// otherwise give a late heartbeat.
     pub fn peer_lost(&self, node: &str) {
+        self.0.leader.rpc.lost(node);
         if self.0.witness.is_one() {
             return;
         }
