@@ -144,6 +144,9 @@ defmodule Tank.Store.ClusterCase do
   end
 
   @doc false
+  def local_suspended, do: for(pid <- Process.list(), Process.info(pid, :status) == {:status, :suspended}, do: pid)
+
+  @doc false
   def local_start_tank(dir) do
     {:ok, pid} = Tank.Store.start_link(data_dir: dir)
     Process.unlink(pid)
