@@ -144,6 +144,18 @@ defmodule Tank.Store.ClusterCase do
   end
 
   @doc false
+  # Counts up by comparing revisions: none may be applied twice, or be refused. Gives what it counted to.
+  def local_count(name, revision, steps) do
+    Enum.reduce(1..steps, revision, fn number, revision ->
+      {:ok, revision} = Call.write(@store, :put, key(name), number, revision, 20_000)
+      revision
+    end)
+
+    {:ok, count} = local_get(name, 20_000)
+    count
+  end
+
+  @doc false
   def local_suspended, do: for(pid <- Process.list(), Process.info(pid, :status) == {:status, :suspended}, do: pid)
 
   @doc false
