@@ -234,8 +234,9 @@ defmodule Tank.Store.Cluster do
   @doc """
   Leaves the cluster, and erases the store: it ends stopped, and its directory empty. The others go on without it.
 
-  Takes a store id, a timeout, or both. Without a majority of the members that answers it gives `{:error, :timeout}`,
-  and the store runs on as it was.
+  Takes a store id, a timeout, or both. It takes a majority of the members that answers, and one of those that would be
+  left: without, it gives `{:error, :timeout}`, nothing has changed, and the store runs on as it was.
+  `{:error, :only_witnesses_left}` when nobody else could lead.
 
       iex> Tank.Store.Cluster.reset(:never_started)
       {:error, {:tank, :not_a_tank_store, %{store_id: :never_started}}}
@@ -338,7 +339,8 @@ defmodule Tank.Store.Cluster do
   @doc """
   Makes the member on `node` the leader, without an election timeout. It must be a voter, and be up.
 
-  Errors: `{:tank, :not_a_member, %{store_id: _, node: _}}`, `:timeout`.
+  Errors: `{:tank, :not_a_member, %{store_id: _, node: _}}`, `{:tank, :is_a_witness, %{store_id: _, node: _}}`,
+  `:timeout`.
   """
   @spec transfer_leader(store_id, node, timeout) :: :ok | {:error, term}
   def transfer_leader(store_id, node, timeout \\ @timeout) when is_atom(store_id) and is_atom(node),
@@ -350,9 +352,10 @@ defmodule Tank.Store.Cluster do
   before.
 
   The data of the removed member stays where it is. If it still runs, it serves nobody, and should be stopped or
-  `reset/1`; to leave in good order, call `reset/1` there instead.
+  `reset/1`, or join again; to leave in good order, call `reset/1` there instead.
 
-  Errors: `{:tank, :not_a_member, %{store_id: _, node: _}}`, `:timeout` also when there is no majority.
+  Errors: `{:tank, :not_a_member, %{store_id: _, node: _}}`; `:timeout`, also when there is no majority that answers, or
+  none among those that would be left: remove the dead before the living; `:only_witnesses_left`.
   """
   @spec remove_member(store_id, node, timeout) :: :ok | {:error, term}
   def remove_member(store_id, node, timeout \\ @timeout) when is_atom(store_id) and is_atom(node),
