@@ -13,7 +13,8 @@ defmodule Tank.Bench do
     get: Workload.Get,
     list: Workload.List,
     mixed: Workload.Mixed,
-    start: Workload.Start
+    start: Workload.Start,
+    cluster: Workload.Cluster
   ]
 
   @type settings :: %{

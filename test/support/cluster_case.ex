@@ -66,8 +66,8 @@ defmodule Tank.Store.ClusterCase do
   end
 
   @doc "Calls a function on a node."
-  def call(%Peer{control: control}, module, function, args),
-    do: :peer.call(control, module, function, args, @call_ms)
+  def call(%Peer{control: control}, module, function, args, timeout \\ @call_ms),
+    do: :peer.call(control, module, function, args, timeout)
 
   @doc "Calls `Tank.Store.Cluster` on a node."
   def cluster(peer, function, args), do: call(peer, Cluster, function, args)
@@ -131,6 +131,48 @@ defmodule Tank.Store.ClusterCase do
   end
 
   @doc false
+  # Writes "<prefix>-<n>" for so many numbers, by some processes at once.
+  def local_fill(prefix, count, bytes) do
+    value = :binary.copy("x", bytes)
+
+    1..count
+    |> Task.async_stream(fn number -> {:ok, _revision} = local_put("#{prefix}-#{number}", value, 30_000) end,
+      max_concurrency: 128,
+      timeout: :infinity
+    )
+    |> Stream.run()
+  end
+
+  @doc false
+  # Counts up by comparing revisions: none may be applied twice, or be refused. Gives what it counted to.
+  def local_count(name, revision, steps) do
+    Enum.reduce(1..steps, revision, fn number, revision ->
+      {:ok, revision} = Call.write(@store, :put, key(name), number, revision, 20_000)
+      revision
+    end)
+
+    {:ok, count} = local_get(name, 20_000)
+    count
+  end
+
+  @doc false
+  def local_suspended, do: for(pid <- Process.list(), Process.info(pid, :status) == {:status, :suspended}, do: pid)
+
+  @doc false
+  def local_start_tank(dir) do
+    {:ok, pid} = Tank.Store.start_link(data_dir: dir)
+    Process.unlink(pid)
+    :ok
+  end
+
+  @doc false
+  def local_get_pod(name) do
+    Tank.Store.get_pod(name)
+  rescue
+    error in Tank.Store.Error -> {:error, error.reason}
+  end
+
+  @doc false
   # Collects the events of the store.
   def start_subscriber do
     test = self()
@@ -172,32 +214,6 @@ defmodule Tank.Store.ClusterCase do
     end)
 
     :ok
-  end
-
-  @doc false
-  # The same, and notes "<name> <time>" for each acknowledged write in a file, which outlives a kill -9.
-  def start_noting_writer(prefix, path) do
-    spawn(fn ->
-      Process.register(self(), :"writer_#{prefix}")
-      {:ok, file} = :file.open(path, [:write, :raw, :binary])
-      note_on("#{prefix}-#{:erlang.phash2(node())}", 0, file)
-    end)
-
-    :ok
-  end
-
-  defp note_on(prefix, number, file) do
-    receive do
-      {:stop, pid, ref} -> send(pid, {ref, :ok})
-    after
-      0 ->
-        name = "#{prefix}-#{number}"
-
-        with {:ok, _revision} <- local_put(name, number, 5_000),
-             do: :ok = :file.write(file, "#{name} #{System.os_time(:millisecond)}\n")
-
-        note_on(prefix, number + 1, file)
-    end
   end
 
   @doc false

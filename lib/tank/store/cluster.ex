@@ -32,6 +32,15 @@ defmodule Tank.Store.Cluster do
   store that holds entries of its own already never joins by itself, since it would lose them. The start waits until the
   store is in the cluster: give it time.
 
+  ### Witnesses
+
+  With two members, a cluster stops when either is lost. A third one on a small device mends that without serving
+  anybody: a witness (`join/4` with `role: :witness`, or `role: :witness` beside `:cluster` in the config of `start/3`)
+  votes and keeps the log and the state on its disk. Reads and writes there give `{:error, :witness}`. It never leads,
+  except for a moment when it alone has what the lost leader had acknowledged: it brings the others up to date and hands
+  over. It never founds a cluster either, so it must not be the first of the list. A member stays what it joined as;
+  joining again changes that.
+
   Functions without a store id are about the default store (`get_default_store_id/0`). Timeouts are in milliseconds,
   5,000 unless given, and may be `:infinity`.
 
@@ -41,7 +50,7 @@ defmodule Tank.Store.Cluster do
 
   #{Tank.Store.Options.docs()}
 
-  And `:cluster`, the nodes to form a cluster with; see above.
+  And `:cluster`, the nodes to form a cluster with, and `:role`, what to join it as (`:voter`); see above.
   """
 
   require Logger
@@ -88,10 +97,10 @@ defmodule Tank.Store.Cluster do
         store_id_or_config \\ get_default_store_id(),
         timeout \\ @timeout
       ) do
-    {store_id, options, nodes} = config!(store_id_or_config)
+    {store_id, options, formation} = config!(store_id_or_config)
 
     with {:ok, dir} <- dir(data_dir_or_system) do
-      start_within(%{store_id: store_id, data_dir: dir, owner: nil, options: options}, nodes, timeout)
+      start_within(%{store_id: store_id, data_dir: dir, owner: nil, options: options}, formation, timeout)
     end
   end
 
@@ -165,7 +174,7 @@ defmodule Tank.Store.Cluster do
   | `term`, `leader` | the raft term, and the node of the leader that this member follows, or nil |
   | `last_log_index` | index of the last log entry here |
   | `quorum` | whether this member was in touch with a majority a moment ago |
-  | `members` | a map for each: `node`, `role` (`:leader`, `:voter`, `:learner`), `member_id`, and, as only a leader knows, `lag`: log entries that it does not have yet |
+  | `members` | a map for each: `node`, `role` (`:leader`, `:voter`, `:learner`, `:witness`), `member_id`, and, as only a leader knows, `lag`: log entries that it does not have yet, and `in_touch`: whether it answered a moment ago; nil elsewhere |
   | `malformed_frames`, `foreign_frames` | messages of other nodes that were dropped: not decodable, or not for this member |
 
       iex> Tank.Store.Cluster.status(:never_started)
@@ -196,7 +205,7 @@ defmodule Tank.Store.Cluster do
   fail then, its data stays and it is a member of none; join again. Joining one's own node does nothing.
 
   The arguments are a node, or `{store_id, node}`, or a store id and a node, each with an optional timeout. The fourth
-  argument takes `role: :learner` for a member that gets everything and never votes (`promote/3`).
+  argument takes `role: :learner` for a member that gets everything and never votes (`promote/3`), or `role: :witness`.
 
   Errors: `{:tank, :not_a_tank_store, %{store_id: _}}` when the local store does not run,
   `{:tank, :failed_to_join_remote_node, %{store_id: _, node: _}}` when the node cannot be reached, `:noproc` when the
@@ -218,7 +227,7 @@ defmodule Tank.Store.Cluster do
 
   def join(store_id, node), do: join(store_id, node, @timeout)
 
-  @spec join(store_id, node, timeout, role: :voter | :learner) :: :ok | {:error, term}
+  @spec join(store_id, node, timeout, role: :voter | :learner | :witness) :: :ok | {:error, term}
   def join(store_id, node, timeout, options \\ []) when is_atom(store_id) and is_atom(node) do
     Join.join(store_id, node, role!(options), Deadline.in_ms(timeout))
   end
@@ -226,8 +235,9 @@ defmodule Tank.Store.Cluster do
   @doc """
   Leaves the cluster, and erases the store: it ends stopped, and its directory empty. The others go on without it.
 
-  Takes a store id, a timeout, or both. Without a majority of the members that answers it gives `{:error, :timeout}`,
-  and the store runs on as it was.
+  Takes a store id, a timeout, or both. It takes a majority of the members that answers, and one of those that would be
+  left: without, it gives `{:error, :timeout}`, nothing has changed, and the store runs on as it was.
+  `{:error, :only_witnesses_left}` when nobody else could lead.
 
       iex> Tank.Store.Cluster.reset(:never_started)
       {:error, {:tank, :not_a_tank_store, %{store_id: :never_started}}}
@@ -330,7 +340,8 @@ defmodule Tank.Store.Cluster do
   @doc """
   Makes the member on `node` the leader, without an election timeout. It must be a voter, and be up.
 
-  Errors: `{:tank, :not_a_member, %{store_id: _, node: _}}`, `:timeout`.
+  Errors: `{:tank, :not_a_member, %{store_id: _, node: _}}`, `{:tank, :is_a_witness, %{store_id: _, node: _}}`,
+  `:timeout`.
   """
   @spec transfer_leader(store_id, node, timeout) :: :ok | {:error, term}
   def transfer_leader(store_id, node, timeout \\ @timeout) when is_atom(store_id) and is_atom(node),
@@ -342,9 +353,10 @@ defmodule Tank.Store.Cluster do
   before.
 
   The data of the removed member stays where it is. If it still runs, it serves nobody, and should be stopped or
-  `reset/1`; to leave in good order, call `reset/1` there instead.
+  `reset/1`, or join again; to leave in good order, call `reset/1` there instead.
 
-  Errors: `{:tank, :not_a_member, %{store_id: _, node: _}}`, `:timeout` also when there is no majority.
+  Errors: `{:tank, :not_a_member, %{store_id: _, node: _}}`; `:timeout`, also when there is no majority that answers, or
+  none among those that would be left: remove the dead before the living; `:only_witnesses_left`.
   """
   @spec remove_member(store_id, node, timeout) :: :ok | {:error, term}
   def remove_member(store_id, node, timeout \\ @timeout) when is_atom(store_id) and is_atom(node),
@@ -467,19 +479,20 @@ defmodule Tank.Store.Cluster do
 
   defp role!(options) do
     case Keyword.get(options, :role, :voter) do
-      role when role in [:voter, :learner] -> role
-      other -> raise ArgumentError, "option :role must be :voter or :learner, got: #{inspect(other)}"
+      role when role in [:voter, :learner, :witness] -> role
+      other -> raise ArgumentError, "option :role must be :voter, :learner or :witness, got: #{inspect(other)}"
     end
   end
 
-  defp config!(store_id) when is_atom(store_id) and store_id != nil, do: {store_id, %{}, nil}
+  defp config!(store_id) when is_atom(store_id) and store_id != nil, do: {store_id, %{}, {nil, :voter}}
 
   defp config!(%{cluster_name: store_id} = config) when is_atom(store_id) and store_id != nil do
     if Map.has_key?(config, :initial_members) do
       Logger.warning("initial_members is ignored: members are added with join")
     end
 
-    {store_id, Options.validate!(config, [:cluster_name, :initial_members, :cluster]), nodes!(config[:cluster])}
+    options = Options.validate!(config, [:cluster_name, :initial_members, :cluster, :role])
+    {store_id, options, {nodes!(config[:cluster]), role!(role: Map.get(config, :role, :voter))}}
   end
 
   defp config!(other) do
@@ -502,12 +515,12 @@ defmodule Tank.Store.Cluster do
   defp no_path(dir), do: {:error, Error.from_native({:invalid_option, :data_dir, "#{inspect(dir)} is not a path"})}
 
   # Opening cannot be interrupted, so another process does it, and this one waits for as long as it may.
-  defp start_within(config, nodes, timeout) do
+  defp start_within(config, {nodes, role}, timeout) do
     deadline = Deadline.before(Deadline.in_ms(timeout))
 
     {pid, monitor} =
       spawn_monitor(fn ->
-        with {:ok, store_id} <- start_or_compare(config), :ok <- Formation.form(store_id, nodes, deadline) do
+        with {:ok, store_id} <- start_or_compare(config), :ok <- Formation.form(store_id, nodes, role, deadline) do
           exit({:started, {:ok, store_id}})
         else
           {:error, reason} -> exit({:started, {:error, reason}})

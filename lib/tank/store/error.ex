@@ -11,6 +11,8 @@ defmodule Tank.Store.Error do
   | `:noproc` | the store is not running; nothing was written | start it, or wait until its supervisor has |
   | `:overloaded` | too many writes in flight; nothing was written | slow down, retry |
   | `:no_quorum` | no leader that a majority follows; nothing was written | retry |
+  | `:witness` | this member is a witness: it serves neither reads nor writes | ask another member |
+  | `:only_witnesses_left` | without that member nobody could lead; nothing was changed | let another voter join first |
   | `:timeout` | **unknown**: a write may or may not have been applied | read, or repeat a write that may be repeated |
   | `:exists`, `:not_found`, `{:conflict, entry}` | the store holds something else than was asked for | |
   | `{:invalid_path, why}`, `{:too_large, what, limit}` | the caller's fault; nothing was written | |
@@ -83,6 +85,8 @@ defmodule Tank.Store.Error do
   defp message_of(:timeout), do: "no answer in time: the outcome is unknown"
   defp message_of(:overloaded), do: "too many writes in flight: nothing was written, retry later"
   defp message_of(:no_quorum), do: "no leader that a majority of the members follows: nothing was written, retry"
+  defp message_of(:witness), do: "this member is a witness, which serves neither reads nor writes: ask another one"
+  defp message_of(:only_witnesses_left), do: "only witnesses would be left to vote, and they never lead"
   defp message_of(:disk_full), do: "no space left on the disk of the store: free some, then start it again"
   defp message_of(:engine_failed), do: "the engine failed; its supervisor restarts it"
   defp message_of({:engine_failed, why}), do: "the engine failed (#{why}); its supervisor restarts it"

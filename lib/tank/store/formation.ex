@@ -25,17 +25,18 @@ defmodule Tank.Store.Formation do
   # A node that does not answer must not hold up those that do.
   @ask_timeout 1_000
 
-  @doc "Returns once the store is in the cluster of `nodes`."
-  @spec form(atom, nodes | nil, Deadline.t()) :: :ok | {:error, term}
-  def form(_store_id, nil, _deadline), do: :ok
+  @doc "Returns once the store is in the cluster of `nodes`, in that role if it had to join."
+  @spec form(atom, nodes | nil, Join.role(), Deadline.t()) :: :ok | {:error, term}
+  def form(store_id, nodes, role \\ :voter, deadline)
+  def form(_store_id, nil, _role, _deadline), do: :ok
 
-  def form(store_id, nodes, deadline) do
+  def form(store_id, nodes, role, deadline) do
     all = nodes |> list() |> Enum.concat([node()]) |> Enum.uniq() |> Enum.sort()
 
     with {:ok, cluster} <- Members.local(store_id) do
       if Members.others(cluster) != [] or all == [node()],
         do: :ok,
-        else: look(store_id, nodes, all, deadline)
+        else: look(store_id, nodes, role, all, deadline)
     end
   end
 
@@ -51,33 +52,38 @@ defmodule Tank.Store.Formation do
     end
   end
 
-  defp look(store_id, nodes, all, deadline) do
+  defp look(store_id, nodes, role, all, deadline) do
     states = ask(store_id, List.delete(all, node()))
     present = for {node, :in_cluster} <- states, do: node
     reached = 1 + Enum.count(states, fn {_node, state} -> state in [:in_cluster, :waiting, :not_running] end)
 
     cond do
-      present != [] -> join(store_id, nodes, hd(present), deadline)
-      node() == hd(all) and reached * 2 > length(all) -> Server.found(store_id)
-      true -> again(store_id, nodes, deadline, {:error, {:tank, :no_cluster_formed, %{reached: reached, nodes: all}}})
+      present != [] ->
+        join(store_id, nodes, role, hd(present), deadline)
+
+      role == :voter and node() == hd(all) and reached * 2 > length(all) ->
+        Server.found(store_id)
+
+      true ->
+        again(store_id, nodes, role, deadline, {:error, {:tank, :no_cluster_formed, %{reached: reached, nodes: all}}})
     end
   end
 
-  defp join(store_id, nodes, node, deadline) do
+  defp join(store_id, nodes, role, node, deadline) do
     if empty?(store_id) do
-      with {:error, reason} <- Join.join(store_id, node, :voter, deadline),
-           do: again(store_id, nodes, deadline, {:error, reason})
+      with {:error, reason} <- Join.join(store_id, node, role, deadline),
+           do: again(store_id, nodes, role, deadline, {:error, reason})
     else
       Logger.error("store #{inspect(store_id)} holds entries of its own and does not join #{node} by itself")
       {:error, {:tank, :holds_data, %{store_id: store_id, node: node}}}
     end
   end
 
-  defp again(store_id, nodes, deadline, error) do
+  defp again(store_id, nodes, role, deadline, error) do
     if Deadline.remaining(deadline) == 0 do
       error
     else
-      receive after: (@ask_again_ms -> form(store_id, nodes, deadline))
+      receive after: (@ask_again_ms -> form(store_id, nodes, role, deadline))
     end
   end
 

@@ -23,7 +23,7 @@ defmodule Tank.Store.Join do
   # How long the remote cluster is asked to take back a member that was perhaps taken in after all.
   @withdraw_timeout 60_000
 
-  @type role :: :voter | :learner
+  @type role :: :voter | :learner | :witness
 
   @spec join(atom, node, role, Deadline.t()) :: :ok | {:error, term}
   def join(store_id, node, role, deadline) do
@@ -32,7 +32,7 @@ defmodule Tank.Store.Join do
     with {:ok, store} <- here(store_id),
          {:remote, true} <- {:remote, node != node()},
          {:ok, remote} <- describe(store_id, node, deadline),
-         {:ok, left?} <- leave(store, deadline) do
+         {:ok, left?} <- leave(store_id, store, deadline) do
       request = %{node: node, cluster_id: remote.cluster_id, role: role, left?: left?}
       Server.join(store_id, request, deadline)
     else
@@ -51,7 +51,7 @@ defmodule Tank.Store.Join do
       Remote.call(node, __MODULE__, function, arguments, deadline)
     end
 
-    case ask.(:add, [node()]) do
+    case ask.(:add, [node(), role]) do
       :ok when role == :learner ->
         :ok
 
@@ -81,14 +81,14 @@ defmodule Tank.Store.Join do
   end
 
   @doc "Adds a learner, and waits until it has caught up."
-  @spec add(atom, non_neg_integer, node, timeout) :: :ok | {:error, term}
-  def add(store_id, member_id, node, timeout) do
+  @spec add(atom, non_neg_integer, node, role, timeout) :: :ok | {:error, term}
+  def add(store_id, member_id, node, role, timeout) do
     deadline = Deadline.in_ms(timeout)
 
     with {:ok, store} <- Running.fetch(store_id),
          {:ok, cluster} <- Members.of(store),
          :ok <- remove_predecessors(store, cluster, member_id, node, deadline),
-         do: Members.change(store, {:add_learner, member_id, node}, deadline)
+         do: Members.change(store, {:add_learner, member_id, node, role == :witness}, deadline)
   end
 
   @doc "Lets a learner vote."
@@ -148,11 +148,11 @@ defmodule Tank.Store.Join do
   end
 
   # Whether there was a cluster to leave.
-  defp leave(store, deadline) do
+  defp leave(store_id, store, deadline) do
     with {:ok, cluster} <- Members.of(store) do
       if Members.others(cluster) == [],
         do: {:ok, false},
-        else: with(:ok <- Leave.leave(store, cluster, deadline), do: {:ok, true})
+        else: with(:ok <- Leave.leave(store_id, store, cluster, deadline), do: {:ok, true})
     end
   end
 

@@ -2,7 +2,7 @@ defmodule Tank.Store.Leave do
   @moduledoc false
   # Leaving a cluster, and erasing what is left of it here.
 
-  alias Tank.Store.{Deadline, Error, Instance, Members, Native, Running, Server}
+  alias Tank.Store.{Deadline, Error, Instance, Members, Native, Remote, Running, Server}
 
   @doc "Leaves the cluster if there is one, stops the store, and erases its data. If it cannot leave, nothing changes."
   @spec reset(atom, Deadline.t()) :: :ok | {:error, term}
@@ -10,7 +10,7 @@ defmodule Tank.Store.Leave do
     with {:ok, store} <- Running.fetch(store_id),
          {:ok, dir} <- Server.data_dir(store_id),
          {:ok, cluster} <- Members.of(store),
-         :ok <- leave(store, cluster, Deadline.before(deadline)) do
+         :ok <- leave(store_id, store, cluster, Deadline.before(deadline)) do
       :ok = Instance.stop(store_id)
       erase(dir, store_id)
     else
@@ -21,13 +21,45 @@ defmodule Tank.Store.Leave do
   end
 
   @doc "Has the others remove this member. A leader hands over first, so that nobody has to wait for an election."
-  @spec leave(Native.store(), Members.cluster(), Deadline.t()) :: :ok | {:error, Error.reason()}
-  def leave(store, cluster, deadline) do
-    if Members.others(cluster) == [] do
-      :ok
-    else
-      Members.give_up_leadership(store, Deadline.half(deadline))
-      Members.change(store, {:remove, cluster.member_id}, deadline)
+  @spec leave(atom, Native.store(), Members.cluster(), Deadline.t()) :: :ok | {:error, Error.reason()}
+  def leave(store_id, store, cluster, deadline) do
+    case Members.others(cluster) do
+      [] ->
+        :ok
+
+      others ->
+        Members.give_up_leadership(store, Deadline.half(deadline))
+        remove(store_id, store, cluster, Enum.map(others, & &1.node), deadline)
+    end
+  end
+
+  # A member that was removed without its knowledge hears of no leader any more, and the members that it knows may have
+  # been replaced since. So their nodes are asked too, when it is out of touch.
+  defp remove(_store_id, store, %{quorum: true} = cluster, _nodes, deadline),
+    do: Members.change(store, {:remove, cluster.member_id}, deadline)
+
+  defp remove(store_id, store, cluster, nodes, deadline) do
+    with {:error, _reason} <- Members.change(store, {:remove, cluster.member_id}, Deadline.half(deadline)) do
+      args = [store_id, cluster.cluster_id, cluster.member_id, Deadline.remaining(Deadline.before(deadline))]
+
+      nodes
+      |> Enum.uniq()
+      |> Task.async_stream(&Remote.call(&1, __MODULE__, :remove_member, args, deadline),
+        timeout: :infinity,
+        ordered: false,
+        max_concurrency: length(nodes)
+      )
+      |> Enum.find_value({:error, :no_quorum}, fn {:ok, answer} -> answer == :ok && :ok end)
+    end
+  end
+
+  @doc "Has a cluster that this node's store is in part with a member. Called on other nodes."
+  @spec remove_member(atom, non_neg_integer, non_neg_integer, timeout) :: :ok | {:error, Error.reason()}
+  def remove_member(store_id, cluster_id, member_id, timeout) do
+    with {:ok, store} <- Running.fetch(store_id), {:ok, cluster} <- Members.of(store) do
+      if cluster.cluster_id == cluster_id,
+        do: Members.change(store, {:remove, member_id}, Deadline.in_ms(timeout)),
+        else: {:error, :noproc}
     end
   end
 

@@ -4,7 +4,14 @@ defmodule Tank.Store.Members do
 
   alias Tank.Store.{Call, Deadline, Error, Native, Running}
 
-  @type member :: %{id: non_neg_integer, node: node, voter: boolean, matched: non_neg_integer | nil}
+  @type member :: %{
+          id: non_neg_integer,
+          node: node,
+          voter: boolean,
+          witness: boolean,
+          matched: non_neg_integer | nil,
+          in_touch: boolean | nil
+        }
   @type cluster :: %{
           member_id: non_neg_integer,
           cluster_id: non_neg_integer,
@@ -18,7 +25,7 @@ defmodule Tank.Store.Members do
           foreign_frames: non_neg_integer
         }
   @type change ::
-          {:add_learner, non_neg_integer, node}
+          {:add_learner, non_neg_integer, node, witness? :: boolean}
           | {:promote, non_neg_integer}
           | {:demote, non_neg_integer}
           | {:remove, non_neg_integer}
@@ -70,8 +77,8 @@ defmodule Tank.Store.Members do
   @spec give_up_leadership(Native.store(), Deadline.t()) :: :ok
   def give_up_leadership(store, deadline) do
     with {:ok, %{role: :leader} = cluster} <- of(store),
-         [_one | _more] = voters <- cluster |> others() |> Enum.filter(& &1.voter) do
-      _led? = transfer(store, Enum.max_by(voters, &(&1.matched || 0)).id, deadline)
+         [_one | _more] = voters <- cluster |> others() |> Enum.filter(&(&1.voter and not &1.witness)) do
+      _led? = transfer(store, Enum.max_by(voters, &{&1.in_touch, &1.matched || 0}).id, deadline)
     end
 
     :ok
@@ -80,6 +87,6 @@ defmodule Tank.Store.Members do
   # Names of nodes come from the log: as many as there are members.
   defp with_node(member), do: %{member | node: String.to_atom(member.node)}
 
-  defp native({:add_learner, id, node}), do: {:add_learner, id, Atom.to_string(node)}
+  defp native({:add_learner, id, node, witness?}), do: {:add_learner, id, Atom.to_string(node), witness?}
   defp native(change), do: change
 end

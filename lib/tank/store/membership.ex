@@ -38,13 +38,13 @@ defmodule Tank.Store.Membership do
   @doc "Promotes or demotes the member of a node."
   @spec change(atom, :promote | :demote, node, Deadline.t()) :: :ok | {:error, term}
   def change(store_id, kind, node, deadline) do
-    with {:ok, store, cluster} <- find(store_id, node), do: change_all(store, kind, node, cluster, deadline)
+    with {:ok, store, cluster} <- find(store_id, node, deadline), do: change_all(store, kind, node, cluster, deadline)
   end
 
   @doc "Removes the member of a node, whether it is alive or not."
   @spec remove(atom, node, Deadline.t()) :: :ok | {:error, term}
   def remove(store_id, node, deadline) do
-    with {:ok, store, cluster} <- find(store_id, node) do
+    with {:ok, store, cluster} <- find(store_id, node, deadline) do
       # A leader that goes hands over first, if it still can; the others need no election then.
       if leads?(node, cluster), do: Remote.call(node, __MODULE__, :hand_over, [store_id], Deadline.half(deadline))
       change_all(store, :remove, node, cluster, deadline)
@@ -61,14 +61,13 @@ defmodule Tank.Store.Membership do
   @doc "Makes the member of a node the leader. The one that leads has to do it, so it is asked to."
   @spec transfer_leader(atom, node, Deadline.t()) :: :ok | {:error, term}
   def transfer_leader(store_id, node, deadline) do
-    with {:ok, store, cluster} <- find(store_id, node) do
+    with {:ok, store, cluster} <- find(store_id, node, deadline) do
       case Members.leader(cluster) do
         %{node: ^node} ->
           :ok
 
         %{id: id} when id == cluster.member_id ->
-          [%{id: to}] = Enum.filter(cluster.members, &(&1.node == node))
-          with {:error, reason} <- Members.transfer(store, to, deadline), do: {:error, in_time(reason)}
+          transfer(store_id, store, Enum.find(cluster.members, &(&1.node == node)), deadline)
 
         %{node: leader} ->
           args = [store_id, node, Deadline.remaining(Deadline.before(deadline))]
@@ -80,11 +79,22 @@ defmodule Tank.Store.Membership do
     end
   end
 
-  defp find(store_id, node) do
-    with {:ok, store} <- Running.fetch(store_id), {:ok, cluster} <- Members.of(store) do
+  defp transfer(store_id, _store, %{witness: true, node: node}, _deadline),
+    do: {:error, {:tank, :is_a_witness, %{store_id: store_id, node: node}}}
+
+  defp transfer(_store_id, store, member, deadline) do
+    with {:error, reason} <- Members.transfer(store, member.id, deadline), do: {:error, in_time(reason)}
+  end
+
+  # As a majority knows it: this member may not have heard yet of one that was just taken in.
+  defp find(store_id, node, deadline) do
+    with {:ok, store} <- Running.fetch(store_id),
+         {:ok, cluster} <- Members.confirmed(store_id, Deadline.before(deadline)) do
       if Enum.any?(cluster.members, &(&1.node == node)),
         do: {:ok, store, cluster},
         else: {:error, {:tank, :not_a_member, %{store_id: store_id, node: node}}}
+    else
+      {:error, reason} -> {:error, in_time(reason)}
     end
   end
 
@@ -104,12 +114,13 @@ defmodule Tank.Store.Membership do
     role =
       cond do
         member.id == cluster.leader -> :leader
+        member.voter and member.witness -> :witness
         member.voter -> :voter
         true -> :learner
       end
 
     lag = if cluster.role == :leader and member.matched, do: max((cluster.last_log_index || 0) - member.matched, 0)
-    %{node: member.node, member_id: member.id, role: role, lag: lag}
+    %{node: member.node, member_id: member.id, role: role, lag: lag, in_touch: member.in_touch}
   end
 
   # Without a majority there is no answer, however long one waits: as with khepri_cluster, that is a timeout.

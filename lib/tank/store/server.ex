@@ -244,6 +244,7 @@ defmodule Tank.Store.Server do
   defp join_anew(request, deadline, %{config: config} = state) do
     close(config, state.store)
     options = config |> Options.to_native() |> Map.put(:joining, request.cluster_id)
+    options = if request.role == :witness, do: Map.put(options, :witness, true), else: options
 
     case Native.open(options, state.link) do
       {:ok, store} -> state |> Map.put(:store, store) |> ask_in(request, deadline)

@@ -40,15 +40,20 @@ defmodule Tank.Store.StatusText do
   defp digest(digest), do: digest |> Integer.to_string(16) |> String.downcase() |> String.pad_leading(16, "0")
 
   defp table(members) do
-    rows = for member <- members, do: [Atom.to_string(member.node), Atom.to_string(member.role), lag(member.lag)]
-    rows = [["member", "role", "lag"] | rows]
-    widths = for column <- 0..2, do: rows |> Enum.map(&String.length(Enum.at(&1, column))) |> Enum.max()
+    rows = for member <- members, do: cells(member)
+    rows = [["member", "role", "lag", ""] | rows]
+    widths = for column <- 0..3, do: rows |> Enum.map(&String.length(Enum.at(&1, column))) |> Enum.max()
 
     for row <- rows, into: "" do
       cells = row |> Enum.zip(widths) |> Enum.map_join("  ", fn {cell, width} -> String.pad_trailing(cell, width) end)
       "  " <> String.trim_trailing(cells) <> "\n"
     end
   end
+
+  defp cells(member), do: [Atom.to_string(member.node), Atom.to_string(member.role), lag(member.lag), silent(member)]
+
+  defp silent(%{in_touch: false}), do: "NO ANSWER"
+  defp silent(_member), do: ""
 
   # Only the leader knows.
   defp lag(nil), do: "-"

@@ -12,6 +12,7 @@ mod leader;
 mod lifecycle;
 pub(crate) mod members;
 mod watch;
+mod witness;
 
 pub use calls::{Reply, Status};
 pub use members::{ClusterStatus, MemberStatus};
@@ -37,6 +38,7 @@ use crate::view::{Published, View};
 use ingress::Ingress;
 use leader::LeaderClient;
 use lifecycle::Parts;
+use witness::Witness;
 
 /// An open store. Clones are handles on the same one; [`Engine::close`] ends it for all.
 #[derive(Clone)]
@@ -55,6 +57,7 @@ struct Inner {
     ingress: Ingress,
     leader: LeaderClient,
     peers: Arc<Server>,
+    witness: Arc<Witness>,
     closed: AtomicBool,
     /// What closing takes apart; gone afterwards.
     parts: Mutex<Option<Parts>>,
@@ -65,9 +68,9 @@ impl Engine {
     /// what was acknowledged here.
     ///
     /// # Errors
-    /// The store is closed or has failed.
+    /// The store is closed or has failed, or is a witness.
     pub fn view(&self) -> Result<Guard<Arc<View>>, EngineError> {
-        self.check()?;
+        self.check_serves()?;
         Ok(self.0.published.load())
     }
 
@@ -75,9 +78,9 @@ impl Engine {
     /// `None` when that takes asking: see [`Engine::await_readable`].
     ///
     /// # Errors
-    /// The store is closed or has failed.
+    /// The store is closed or has failed, or is a witness.
     pub fn authoritative_view(&self) -> Result<Option<Guard<Arc<View>>>, EngineError> {
-        self.check()?;
+        self.check_serves()?;
         Ok(self.0.gate.is_open().then(|| self.0.published.load()))
     }
 
@@ -100,6 +103,11 @@ impl Engine {
         if self.check().is_ok() {
             self.0.peers.deliver(&self.0.runtime, node, lane, frame);
         }
+    }
+
+    fn check_serves(&self) -> Result<(), EngineError> {
+        self.check()?;
+        if self.0.witness.is_one() { Err(EngineError::Witness) } else { Ok(()) }
     }
 
     fn check(&self) -> Result<(), EngineError> {

@@ -19,6 +19,12 @@ pub enum EngineError {
     /// This member does not know of a leader that a quorum follows.
     #[error("no quorum: no leader that a majority of the members follows is known")]
     NoQuorum,
+    /// This member is a witness: it holds nothing to read, and takes no writes. Ask another one.
+    #[error("a witness serves neither reads nor writes")]
+    Witness,
+    /// The change would leave witnesses as the only voters, and they never lead.
+    #[error("only witnesses would be left to vote")]
+    OnlyWitnesses,
 
     // -- Outcome unknown: ask again with the same request id, or read.
     /// The write was handed over, and its fate was not learned.

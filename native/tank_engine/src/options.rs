@@ -24,6 +24,8 @@ pub struct Options {
     pub timing: Timing,
     /// What a new directory becomes.
     pub formation: Formation,
+    /// Whether a member that joins does so as a witness. Of one that has joined, the cluster knows.
+    pub witness: bool,
 }
 
 /// What a new directory becomes.
@@ -78,6 +80,7 @@ impl Options {
             memory_bytes_max: None,
             timing: Timing::default(),
             formation: Formation::NewCluster,
+            witness: false,
         }
     }
 }

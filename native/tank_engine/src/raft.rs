@@ -20,6 +20,10 @@ pub struct Member {
     /// The name of the Erlang node it runs on. Only an address: two members never share an id,
     /// but a node's name outlives its members.
     pub node: String,
+    /// It votes and keeps the log, and serves nobody ([`crate::engine`]). Left out when it is none:
+    /// records of before there were witnesses read the same.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub witness: bool,
 }
 
 /// The types that openraft works with.

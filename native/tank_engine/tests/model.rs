@@ -281,7 +281,7 @@ fn transfer(from: &Path, to: &Path, model: &Model) -> Result<(), TestCaseError> 
             received = receiver.accept(&frame).unwrap();
         }
         let received = SnapshotData::Received(received.expect("a last frame"));
-        let (target, state, header) = target.install(received, sent_header.applied).unwrap();
+        let (target, state, header) = target.install(received, sent_header.applied, &Arc::default()).unwrap();
         prop_assert_eq!(&header, &sent_header);
         prop_assert_eq!(&state.sessions, &sent.sessions);
         model.check(&state.entries, state.revision, state.digest.value())?;

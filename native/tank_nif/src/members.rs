@@ -20,8 +20,8 @@ fn cluster<'a>(env: Env<'a>, store: &'a Store) -> NifResult<Term<'a>> {
 }
 
 /// Has the leader change the members: `{:ok, call}`, and `{reference, :ok | {:error, reason}}`
-/// comes within `timeout_ms`. `change` is `{:add_learner, id, node} | {:promote, id} |
-/// {:demote, id} | {:remove, id}`.
+/// comes within `timeout_ms`. `change` is `{:add_learner, id, node, witness?} | {:promote,
+/// id} | {:demote, id} | {:remove, id}`.
 #[rustler::nif]
 fn change_members<'a>(
     env: Env<'a>,
@@ -58,9 +58,9 @@ fn peer_lost(store: &Store, node: &str) -> Atom {
 }
 
 fn change(term: Term<'_>) -> NifResult<Change> {
-    if let Ok((kind, id, node)) = term.decode::<(Atom, u64, String)>() {
+    if let Ok((kind, id, node, witness)) = term.decode::<(Atom, u64, String, bool)>() {
         return if kind == atoms::add_learner() {
-            Ok(Change::AddLearner(id, Member { node }))
+            Ok(Change::AddLearner(id, Member { node, witness }))
         } else {
             Err(Error::BadArg)
         };
@@ -96,11 +96,13 @@ fn cluster_map<'a>(env: Env<'a>, store: &Store, cluster: &ClusterStatus) -> NifR
 }
 
 fn member_map<'a>(env: Env<'a>, member: &MemberStatus) -> NifResult<Term<'a>> {
-    let pairs: [(Atom, Term<'a>); 4] = [
+    let pairs: [(Atom, Term<'a>); 6] = [
         (atoms::id(), member.id.encode(env)),
         (atoms::node(), member.node.encode(env)),
         (atoms::voter(), member.voter.encode(env)),
+        (atoms::witness(), member.witness.encode(env)),
         (atoms::matched(), member.matched.encode(env)),
+        (atoms::in_touch(), member.in_touch.encode(env)),
     ];
     Term::map_from_pairs(env, &pairs)
 }

@@ -8,7 +8,7 @@ use crate::atoms;
 
 /// The options in `map`: `dir`, `store_id` and `node` as binaries; the others are positive
 /// integers, and those that are missing keep the engine's defaults. `joining` is the id of the
-/// cluster that a new member is to join, `alone` is there when the member shall become a cluster of
+/// cluster that a new member is to join, as a witness when `witness` is there; `alone` is there when the member shall become a cluster of
 /// its own; without either, a new directory is a new cluster's.
 pub(crate) fn decode(map: Term<'_>) -> NifResult<Options> {
     let dir: String = required(map, atoms::dir())?;
@@ -28,6 +28,7 @@ pub(crate) fn decode(map: Term<'_>) -> NifResult<Options> {
         let member_id = random_id().map_err(|error| Error::Term(Box::new(error.to_string())))?;
         options.formation = Formation::Joining { cluster_id: cluster_id.decode()?, member_id };
     }
+    options.witness = map.map_get(atoms::witness()).is_ok();
     if map.map_get(atoms::alone()).is_ok() {
         let cluster_id = random_id().map_err(|error| Error::Term(Box::new(error.to_string())))?;
         options.formation = Formation::Alone { cluster_id };

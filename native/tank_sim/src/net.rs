@@ -17,6 +17,8 @@ struct State {
     engines: HashMap<String, Engine>,
     /// Directed links that lose every frame.
     cut: HashSet<(String, String)>,
+    /// A lane that loses one frame of so many, and how many it had.
+    lossy: Option<(Lane, usize, usize)>,
 }
 
 /// One node's way into the network.
@@ -60,9 +62,16 @@ impl SimNet {
         }
     }
 
+    /// Loses one of `every` frames of a lane, without a word.
+    pub fn lose_one_of(&self, every: usize, lane: Lane) {
+        self.lock().lossy = Some((lane, every, 0));
+    }
+
     /// Mends every link.
     pub fn heal(&self) {
-        self.lock().cut.clear();
+        let mut state = self.lock();
+        state.cut.clear();
+        state.lossy = None;
     }
 
     fn lock(&self) -> std::sync::MutexGuard<'_, State> {
@@ -70,12 +79,20 @@ impl SimNet {
     }
 }
 
+impl State {
+    fn loses(&mut self, lane: Lane) -> bool {
+        let Some((_, every, had)) = self.lossy.as_mut().filter(|(lossy, ..)| *lossy == lane) else { return false };
+        *had += 1;
+        (*had).is_multiple_of(*every)
+    }
+}
+
 impl Transport for SimTransport {
     fn send(&self, node: &str, lane: Lane, frame: Vec<u8>) -> Result<(), NotSent> {
         let net = self.net.upgrade().ok_or(NotSent)?;
         let engine = {
-            let state = net.lock();
-            if state.cut.contains(&(self.node.clone(), node.to_owned())) {
+            let mut state = net.lock();
+            if state.loses(lane) || state.cut.contains(&(self.node.clone(), node.to_owned())) {
                 return Ok(());
             }
             state.engines.get(node).cloned().ok_or(NotSent)?

@@ -15,7 +15,7 @@ use tank_engine::error::EngineError;
 use tank_engine::key::{Component, Key};
 use tank_engine::options::{Formation, Options};
 use tank_engine::outcome::Outcome;
-use tank_engine::peers::Change;
+use tank_engine::peers::{Change, Lane};
 use tank_engine::raft::Member;
 use tank_engine::storage::format::random_id;
 use tank_sim::net::SimNet;
@@ -74,10 +74,14 @@ impl Cluster {
     }
 
     fn join(&mut self, node: usize) {
+        self.join_as(node, false);
+    }
+
+    fn join_as(&mut self, node: usize, witness: bool) {
         let cluster_id = self.engine(0).identity().cluster_id;
         let member_id = random_id().unwrap();
         self.start(node, Formation::Joining { cluster_id, member_id });
-        let member = Member { node: Self::name(node) };
+        let member = Member { node: Self::name(node), witness };
         change(self.engine(0), Change::AddLearner(member_id, member)).unwrap();
         change(self.engine(0), Change::Promote(member_id)).unwrap();
     }
@@ -210,6 +214,21 @@ fn a_member_that_was_away_comes_back_by_snapshot_while_writes_go_on() {
 }
 
 #[test]
+fn a_snapshot_arrives_also_when_frames_of_it_are_lost() {
+    let mut cluster = Cluster::with_snapshots_after(3, 200);
+    let away = (cluster.leader() + 1) % 3;
+    cluster.stop(away);
+    let writer = cluster.leader_among_running();
+    for i in 0..2_000u32 {
+        put(cluster.engine(writer), &format!("k{}", i % 500), &[7; 500]).unwrap();
+    }
+    // There are about ten, answers included: the first one that is lost is sent again, and so on.
+    cluster.net.lose_one_of(4, Lane::Snapshot);
+    cluster.start(away, Formation::NewCluster);
+    cluster.agree();
+}
+
+#[test]
 fn a_dead_member_is_removed_and_a_new_one_takes_its_node() {
     let mut cluster = Cluster::of(3);
     let dead = (cluster.leader() + 1) % 3;
@@ -222,11 +241,78 @@ fn a_dead_member_is_removed_and_a_new_one_takes_its_node() {
     let cluster_id = cluster.engine(alive).identity().cluster_id;
     let member_id = random_id().unwrap();
     cluster.start(dead, Formation::Joining { cluster_id, member_id });
-    change(cluster.engine(alive), Change::AddLearner(member_id, Member { node: Cluster::name(dead) })).unwrap();
+    change(cluster.engine(alive), Change::AddLearner(member_id, Member { node: Cluster::name(dead), witness: false }))
+        .unwrap();
     change(cluster.engine(alive), Change::Promote(member_id)).unwrap();
     assert_eq!(get(cluster.engine(dead), "a").unwrap().unwrap(), "1");
     assert_eq!(cluster.engine(dead).cluster().unwrap().members.len(), 3);
     cluster.agree();
+}
+
+#[test]
+fn a_witness_serves_nobody_and_never_stays_the_leader() {
+    let mut cluster = Cluster::of(2);
+    cluster.nodes.push(None);
+    cluster.join_as(2, true);
+    put(cluster.engine(0), "a", b"1").unwrap();
+    let refused = |result: EngineError| assert_eq!(result, EngineError::Witness);
+    refused(put(cluster.engine(2), "a", b"2").unwrap_err());
+    refused(cluster.engine(2).view().map(drop).unwrap_err());
+    refused(cluster.engine(2).authoritative_view().map(drop).unwrap_err());
+    // Also after a restart, when nobody tells it.
+    cluster.stop(2);
+    cluster.start(2, Formation::NewCluster);
+    refused(put(cluster.engine(2), "a", b"2").unwrap_err());
+
+    // Either of the others goes on with it alone.
+    for lost in [0, 1] {
+        cluster.stop(lost);
+        let other = 1 - lost;
+        put(cluster.engine(other), "a", b"3").unwrap();
+        assert_eq!(cluster.leader_among_running(), other);
+        cluster.start(lost, Formation::NewCluster);
+        cluster.agree();
+    }
+    // Nobody could lead without them.
+    let leader = cluster.leader();
+    let ids: Vec<_> = (0..2).map(|node| cluster.engine(node).identity().member_id).collect();
+    change(cluster.engine(leader), Change::Remove(ids[1 - leader])).unwrap();
+    assert_eq!(change(cluster.engine(leader), Change::Remove(ids[leader])), Err(EngineError::OnlyWitnesses));
+    assert_eq!(change(cluster.engine(leader), Change::Demote(ids[leader])), Err(EngineError::OnlyWitnesses));
+    put(cluster.engine(leader), "a", b"4").unwrap();
+}
+
+/// What only the lost leader and the witness have must not be lost with the leader, and must not
+/// stop the cluster: the witness brings the other member up to date, and hands over.
+fn a_lagging_member_leads_after(writes: u32, snapshot_after: u64) {
+    let mut cluster = Cluster::with_snapshots_after(2, snapshot_after);
+    cluster.nodes.push(None);
+    cluster.join_as(2, true);
+    let leader = cluster.leader();
+    let lagging = 1 - leader;
+    cluster.stop(lagging);
+    for i in 0..writes {
+        put(cluster.engine(leader), &format!("k{i}"), &[7; 100]).unwrap();
+    }
+    cluster.stop(leader);
+    cluster.start(lagging, Formation::NewCluster);
+    eventually("the lagging member to take writes", || put(cluster.engine(lagging), "later", b"1").ok());
+    eventually("the witness to hand over", || (cluster.leader_among_running() == lagging).then_some(()));
+    for i in 0..writes {
+        assert!(get(cluster.engine(lagging), &format!("k{i}")).unwrap().is_some(), "k{i} was acknowledged");
+    }
+    cluster.start(leader, Formation::NewCluster);
+    cluster.agree();
+}
+
+#[test]
+fn a_witness_hands_on_what_it_alone_has() {
+    a_lagging_member_leads_after(50, 20_000);
+}
+
+#[test]
+fn a_witness_hands_on_what_is_in_its_log_no_more() {
+    a_lagging_member_leads_after(1_000, 200);
 }
 
 #[test]

@@ -19,9 +19,9 @@ defmodule Tank.Store.StatusTextTest do
       foreign_frames: 3,
       digest: 255,
       members: [
-        %{node: :a@h, role: :leader, member_id: 1, lag: 0},
-        %{node: :bb@h, role: :voter, member_id: 2, lag: 1500},
-        %{node: :c@h, role: :learner, member_id: 3, lag: nil}
+        %{node: :a@h, role: :leader, member_id: 1, lag: 0, in_touch: true},
+        %{node: :bb@h, role: :voter, member_id: 2, lag: 1500, in_touch: false},
+        %{node: :c@h, role: :learner, member_id: 3, lag: nil, in_touch: nil}
       ]
     }
 
@@ -31,7 +31,7 @@ defmodule Tank.Store.StatusTextTest do
            memory 2.0 KiB, disk 10 B, 0 writes in flight, dropped frames 3, digest 00000000000000ff
              member  role     lag
              a@h     leader   0
-             bb@h    voter    1,500
+             bb@h    voter    1,500  NO ANSWER
              c@h     learner  -
            """
 

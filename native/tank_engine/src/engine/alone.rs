@@ -24,7 +24,7 @@ pub(super) fn end_log(disk: &impl LogDisk, me: MemberId, node: &str) -> Result<(
     let logged = recovered.last.map_or(0, |last| last.committed_leader_id().term());
     let term = voted.max(logged) + 1;
     let index = recovered.last.map_or(0, |last| last.index() + 1);
-    let nodes = BTreeMap::from([(me, Member { node: node.to_owned() })]);
+    let nodes = BTreeMap::from([(me, Member { node: node.to_owned(), witness: false })]);
     let alone = Membership::new(vec![BTreeSet::from([me])], nodes);
     let alone = alone.map_err(|error| EngineError::Failed(error.to_string()))?;
     let entry = LogEntry::new_membership(LogId::new(LeaderId::new(term, me).to_committed(), index), alone);

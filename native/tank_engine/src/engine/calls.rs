@@ -98,7 +98,8 @@ impl Engine {
         timeout: Duration,
         reply: Reply<Outcome>,
     ) -> Result<(), (EngineError, Reply<Outcome>)> {
-        let checked = self.check().and_then(|()| command.check(self.0.options.value_bytes_max));
+        let limit = self.0.options.value_bytes_max;
+        let checked = self.check_serves().and_then(|()| command.check(limit));
         if let Err(error) = checked {
             return Err((error, reply));
         }
@@ -120,7 +121,8 @@ impl Engine {
     /// # Errors
     /// The store is closed or has failed.
     pub fn status(&self) -> Result<Status, EngineError> {
-        let view = self.view()?;
+        self.check()?;
+        let view = self.0.published.load();
         let inner = &self.0;
         let load = |counter: &std::sync::atomic::AtomicU64| counter.load(Ordering::Relaxed);
         Ok(Status {

@@ -13,7 +13,7 @@ use tokio::time::{Instant, timeout_at};
 use crate::command::Request;
 use crate::error::EngineError;
 use crate::outcome::Outcome;
-use crate::peers::{Answer, Call, CallError, Change, Lane, NotWritten, Rpc, Written, write};
+use crate::peers::{Answer, Call, CallError, Change, Lane, NotChanged, NotWritten, Rpc, Written, write};
 use crate::raft::{Member, MemberId, Raft};
 
 use super::members;
@@ -32,6 +32,8 @@ pub(super) struct LeaderClient {
     pub(super) raft: Raft,
     pub(super) rpc: Arc<Rpc>,
     pub(super) me: MemberId,
+    /// How recently a member must have answered to be counted on.
+    pub(super) in_touch_within: Duration,
 }
 
 enum Leader {
@@ -73,16 +75,19 @@ impl LeaderClient {
     pub(super) async fn change(&self, change: &Change, deadline: Instant) -> Result<(), EngineError> {
         while Instant::now() < deadline {
             if let Some(done) = self.try_change(change, deadline).await {
-                return done.map_err(EngineError::Storage);
+                return done.map_err(|why| match why {
+                    NotChanged::OnlyWitnesses => EngineError::OnlyWitnesses,
+                    NotChanged::Other(why) => EngineError::Storage(why),
+                });
             }
             self.pause(deadline).await;
         }
         Err(EngineError::NoQuorum)
     }
 
-    async fn try_change(&self, change: &Change, deadline: Instant) -> Option<Result<(), String>> {
+    async fn try_change(&self, change: &Change, deadline: Instant) -> Option<Result<(), NotChanged>> {
         match self.leader() {
-            Leader::Here => members::change_by(&self.raft, change.clone(), deadline).await,
+            Leader::Here => members::change_by(&self.raft, change.clone(), self.in_touch_within, deadline).await,
             Leader::There(id, member) => {
                 let within_ms = u64::try_from(remaining(deadline).as_millis()).unwrap_or(u64::MAX);
                 let call = Call::Change { change: change.clone(), within_ms };

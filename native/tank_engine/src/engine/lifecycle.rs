@@ -34,7 +34,8 @@ use crate::view::Published;
 
 use super::ingress::Ingress;
 use super::leader::LeaderClient;
-use super::{Engine, Inner, alone, watch};
+use super::witness::Witness;
+use super::{Engine, Inner, alone, watch, witness};
 
 /// How long the only member may take to elect itself and to replay its log.
 const READY_TIMEOUT: Duration = Duration::from_secs(120);
@@ -120,7 +121,7 @@ impl Engine {
             }
         };
         let me = parts.directory.identity.member_id;
-        let leader = LeaderClient { raft, rpc, me };
+        let leader = LeaderClient { raft, rpc, me, in_touch_within: options.timing.vote_embargo() };
         Ok(Self::assemble(options, parts, leader, published, health, log_stats, ready))
     }
 
@@ -142,9 +143,14 @@ impl Engine {
         let watch = watch::follow(raft.clone(), leader.me, vote, lease, Arc::clone(&gate), Arc::clone(&health));
         runtime.spawn("raft-watch", &health, watch);
         let (rpc, dir) = (Arc::clone(&leader.rpc), parts.directory.path.clone());
+        let peers = Server::start(&runtime, rpc, raft.clone(), dir, Arc::clone(&health), options.timing.vote_embargo());
+        let witness = Arc::new(Witness::new(&raft, leader.me, options.witness));
+        let stand_in = witness::follow(raft.clone(), Arc::clone(&witness), &peers, options.timing.clone());
+        runtime.spawn("witness", &health, stand_in);
         Self(Arc::new(Inner {
             ingress: Ingress::start(&runtime, leader.clone(), client, &options, &health),
-            peers: Server::start(&runtime, rpc, raft.clone(), dir, Arc::clone(&health), options.timing.vote_embargo()),
+            peers,
+            witness,
             runtime,
             leader,
             dir: parts.directory.path.clone(),
@@ -226,7 +232,7 @@ async fn get_ready(raft: &Raft, me: u64, options: &Options, health: &Health) -> 
         // Nobody else can lead: waiting for the election timeout would be for nothing.
         raft.trigger().elect(false).await.map_err(fatal)?;
     } else if !matches!(options.formation, Formation::Joining { .. }) {
-        let members = BTreeMap::from([(me, Member { node: options.node.clone() })]);
+        let members = BTreeMap::from([(me, Member { node: options.node.clone(), witness: false })]);
         raft.initialize(members).await.map_err(|error| failed(&error.to_string()))?;
     } else {
         return Ok(None);
@@ -240,7 +246,7 @@ async fn get_ready(raft: &Raft, me: u64, options: &Options, health: &Health) -> 
     let recorded = known(&raft.metrics().borrow_watched());
     if recorded.is_some_and(|member| member.node != options.node) {
         // A single member may move to a node of another name; with others, they could not find it.
-        let renamed = BTreeMap::from([(me, Member { node: options.node.clone() })]);
+        let renamed = BTreeMap::from([(me, Member { node: options.node.clone(), witness: false })]);
         let changed = raft.change_membership(ChangeMembers::SetNodes(renamed), true).await;
         changed.map_err(|error| failed(&error.to_string()))?;
     }

@@ -8,11 +8,12 @@ use openraft::ChangeMembers;
 use openraft::async_runtime::watch::WatchReceiver;
 use openraft::errors::{ChangeMembershipError, ClientWriteError};
 use openraft::metrics::RaftMetrics;
+use openraft::raft::ReadPolicy;
 use tokio::time::Instant;
 
 use crate::error::EngineError;
-use crate::peers::Change;
-use crate::raft::{MemberId, Raft, Types};
+use crate::peers::{Change, NotChanged};
+use crate::raft::{MemberId, Raft, StoredMembership, Types};
 use crate::storage::format::random_id;
 
 use super::Engine;
@@ -33,8 +34,12 @@ pub struct MemberStatus {
     pub node: String,
     /// Whether it counts for a quorum.
     pub voter: bool,
+    /// Whether it serves nobody.
+    pub witness: bool,
     /// The last log index it is known to have; only a leader knows.
     pub matched: Option<u64>,
+    /// Whether it answered the leader a moment ago; only a leader knows.
+    pub in_touch: Option<bool>,
 }
 
 /// This member's place in the cluster.
@@ -70,12 +75,16 @@ impl Engine {
         let metrics = metrics.borrow_watched();
         let membership = metrics.membership_config.membership();
         let voters: BTreeSet<MemberId> = membership.voter_ids().collect();
+        let leads = metrics.state == openraft::ServerState::Leader;
+        let within = self.0.options.timing.vote_embargo();
         let matched = |id: &MemberId| metrics.replication.as_ref()?.get(id)?.as_ref().map(|log_id| log_id.index());
         let members = membership.nodes().map(|(id, member)| MemberStatus {
             id: *id,
             node: member.node.clone(),
             voter: voters.contains(id),
+            witness: member.witness,
             matched: matched(id),
+            in_touch: leads.then(|| answers(&metrics, *id, within)),
         });
         Ok(ClusterStatus {
             members: members.collect(),
@@ -104,6 +113,10 @@ impl Engine {
     /// as soon as nobody can rest on that leader's lease any more, without the time that it would
     /// otherwise give a late heartbeat.
     pub fn peer_lost(&self, node: &str) {
+        self.0.leader.rpc.lost(node);
+        if self.0.witness.is_one() {
+            return;
+        }
         let Ok(cluster) = self.cluster() else { return };
         let lost = cluster.members.iter().find(|member| Some(member.id) == cluster.leader && member.node == node);
         let Some(leader) = lost.map(|member| member.id).filter(|id| *id != self.0.leader.me) else { return };
@@ -176,26 +189,90 @@ impl Engine {
 /// As [`change`], until `deadline`; `None` also when it took longer, and then it may still come.
 ///
 /// Several at once get into each other's way, and are then done one after the other.
-pub(crate) async fn change_by(raft: &Raft, change: Change, deadline: Instant) -> Option<Result<(), String>> {
-    tokio::time::timeout_at(deadline, self::change(raft, change)).await.ok()?
+pub(crate) async fn change_by(
+    raft: &Raft,
+    change: Change,
+    in_touch_within: Duration,
+    deadline: Instant,
+) -> Option<Result<(), NotChanged>> {
+    tokio::time::timeout_at(deadline, self::change(raft, change, in_touch_within)).await.ok()?
 }
 
-/// Changes the members through this member's raft core; `None` when it does not lead.
-async fn change(raft: &Raft, change: Change) -> Option<Result<(), String>> {
-    let gone = |id| raft.metrics().borrow_watched().membership_config.membership().get_node(&id).is_none();
-    let changed = match change {
+/// Changes the members through this member's raft core; `None` when it does not lead, or when it
+/// is not in touch with enough members for the change to come about.
+async fn change(raft: &Raft, change: Change, in_touch_within: Duration) -> Option<Result<(), NotChanged>> {
+    if let Change::Remove(id) = change
+        && is_gone(raft, id).await
+    {
         // It was removed by an earlier try.
-        Change::Remove(id) if gone(id) => return Some(Ok(())),
+        return Some(Ok(()));
+    }
+    if leaves_only_witnesses(&raft.metrics().borrow_watched().membership_config, &change) {
+        return Some(Err(NotChanged::OnlyWitnesses));
+    }
+    if !may_come_about(&raft.metrics().borrow_watched(), &change, in_touch_within) {
+        return None;
+    }
+    let adds = matches!(change, Change::AddLearner(..));
+    let changed = match change {
         Change::AddLearner(id, member) => raft.add_learner(id, member, true).await,
         Change::Promote(id) => raft.change_membership(ChangeMembers::AddVoterIds(BTreeSet::from([id])), true).await,
         Change::Demote(id) => raft.change_membership(ChangeMembers::RemoveVoters(BTreeSet::from([id])), true).await,
         Change::Remove(id) => remove(raft, id).await,
     };
     match changed {
+        // Waiting for a learner to catch up also ends when another member leads: ask that one.
+        Ok(_) if adds && !raft.is_leader() => None,
         Ok(_) => Some(Ok(())),
         Err(error) if may_pass(error.api_error()) => None,
-        Err(error) => Some(Err(error.to_string())),
+        Err(error) => Some(Err(NotChanged::Other(error.to_string()))),
     }
+}
+
+/// Whether this member leads, as a majority confirms, and `id` is no member, as a majority knows.
+/// One that leads no more may not have heard of a member that came since.
+async fn is_gone(raft: &Raft, id: MemberId) -> bool {
+    let metrics = || raft.metrics().borrow_watched().clone();
+    let known = |membership: &StoredMembership| membership.membership().get_node(&id).is_some();
+    if known(&metrics().membership_config) || raft.ensure_linearizable(ReadPolicy::ReadIndex).await.is_err() {
+        return false;
+    }
+    let now = metrics();
+    !known(&now.membership_config) && !known(&now.committed_membership_config)
+}
+
+/// Whether majorities of the voters before and after the change are in touch with this member,
+/// which leads. A change that is in the log counts at once, and cannot be taken back: one that no
+/// majority can commit would stop the cluster until the missing member is back.
+fn may_come_about(metrics: &RaftMetrics<Types>, change: &Change, within: Duration) -> bool {
+    let before: BTreeSet<MemberId> = metrics.membership_config.voter_ids().collect();
+    let after = voters_after(&metrics.membership_config, change);
+    let majority = |voters: &BTreeSet<MemberId>| {
+        let answering = voters.iter().filter(|id| answers(metrics, **id, within)).count();
+        answering * 2 > voters.len()
+    };
+    majority(&before) && majority(&after)
+}
+
+fn voters_after(membership: &StoredMembership, change: &Change) -> BTreeSet<MemberId> {
+    let mut voters: BTreeSet<MemberId> = membership.voter_ids().collect();
+    match change {
+        Change::AddLearner(..) => {}
+        Change::Promote(id) => drop(voters.insert(*id)),
+        Change::Demote(id) | Change::Remove(id) => drop(voters.remove(id)),
+    }
+    voters
+}
+
+fn leaves_only_witnesses(membership: &StoredMembership, change: &Change) -> bool {
+    let node = |id| membership.membership().get_node(id);
+    voters_after(membership, change).iter().all(|id| node(id).is_some_and(|member| member.witness))
+}
+
+/// Whether the member `id` answered this one, which leads, a moment ago.
+fn answers(metrics: &RaftMetrics<Types>, id: MemberId, within: Duration) -> bool {
+    let heard = || metrics.heartbeat.as_ref()?.get(&id)?.as_ref().map(|at| super::watch::age(**at));
+    id == metrics.id || heard().is_some_and(|age| age < within)
 }
 
 /// Whether asking again may help: another member leads, or another change came in between. All

@@ -52,7 +52,7 @@ pub(crate) enum Answer {
     SnapshotDone(SnapshotResponse<Types>),
     Write(Result<Written, NotWritten>),
     /// `None`: the member does not lead.
-    Change(Option<Result<(), String>>),
+    Change(Option<Result<(), NotChanged>>),
     /// `None`: the member does not lead.
     ReadIndex(Option<u64>),
     /// The member cannot answer: it has failed, or the call makes no sense there.
@@ -70,6 +70,15 @@ pub enum Change {
     Demote(MemberId),
     /// Part with a member. Its id is never used again.
     Remove(MemberId),
+}
+
+/// Why a change of the members was refused.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) enum NotChanged {
+    /// Witnesses would be the only voters left.
+    OnlyWitnesses,
+    /// Something that should not happen.
+    Other(String),
 }
 
 /// A write that was applied.

@@ -42,9 +42,15 @@ pub struct PeerStats {
 pub(crate) struct Rpc {
     identity: Identity,
     transport: Arc<dyn Transport>,
-    waiting: Mutex<HashMap<u64, oneshot::Sender<Answer>>>,
+    waiting: Mutex<HashMap<u64, Waiting>>,
     next_id: AtomicU64,
     stats: PeerStats,
+}
+
+/// A call whose answer is waited for.
+struct Waiting {
+    node: String,
+    answer: oneshot::Sender<Answer>,
 }
 
 /// A call that came in.
@@ -75,7 +81,7 @@ impl Rpc {
     ) -> Result<Answer, CallError> {
         let call_id = self.next_id.fetch_add(1, Ordering::Relaxed);
         let (sender, answer) = oneshot::channel();
-        lock(&self.waiting).insert(call_id, sender);
+        lock(&self.waiting).insert(call_id, Waiting { node: member.node.clone(), answer: sender });
         let _forget = Forget { rpc: self, call_id };
         let head = self.head(Kind::Call, to, call_id);
         self.send(&member.node, lane, head, call)?;
@@ -84,6 +90,11 @@ impl Rpc {
             Ok(Ok(answer)) => Ok(answer),
             Ok(Err(_)) | Err(_) => Err(CallError::Timeout),
         }
+    }
+
+    /// The connection to `node` was lost: what was asked there is not waited for any longer.
+    pub(crate) fn lost(&self, node: &str) {
+        lock(&self.waiting).retain(|_, waiting| waiting.node != node);
     }
 
     /// Takes a frame from the transport. Answers go to who waits for them; a call is returned.
@@ -101,7 +112,7 @@ impl Rpc {
             Kind::Answer => rmp_serde::from_slice(body).map(|answer| {
                 if let Some(waiting) = lock(&self.waiting).remove(&head.call_id) {
                     // It gave up a moment ago.
-                    let _ = waiting.send(answer);
+                    let _ = waiting.answer.send(answer);
                 }
                 None
             }),

@@ -1,11 +1,12 @@
 //! Answers the calls of other members.
 
+use std::cmp::Ordering;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use openraft::errors::ClientWriteError;
-use openraft::raft::{AppendEntriesResponse, ReadPolicy};
+use openraft::raft::{AppendEntriesResponse, ReadPolicy, SnapshotResponse};
 use tokio::sync::mpsc;
 
 use crate::engine::members;
@@ -29,6 +30,8 @@ pub(crate) struct Server {
     raft: Raft,
     dir: PathBuf,
     health: Arc<Health>,
+    /// How recently a member must have answered to be counted on.
+    in_touch_within: Duration,
     /// Until then no vote is given: this member may have acknowledged a heartbeat just before it
     /// was restarted, and a leader may rest on that.
     no_vote_until: Instant,
@@ -38,7 +41,11 @@ pub(crate) struct Server {
     ordered: mpsc::UnboundedSender<(String, Incoming)>,
     /// The snapshot that is coming in. A new one ends the one before.
     receiving: Mutex<Option<Receiving>>,
+    /// The last one that came in, and what became of it: its sender may not have heard.
+    received: Mutex<Option<(u64, Installed)>>,
 }
+
+type Installed = Result<SnapshotResponse<Types>, String>;
 
 struct Receiving {
     transfer: u64,
@@ -59,9 +66,19 @@ impl Server {
     ) -> Arc<Self> {
         let no_vote_until = Instant::now() + leader_lease;
         let (ordered, mut calls) = mpsc::unbounded_channel::<(String, Incoming)>();
-        let receiving = Mutex::new(None);
-        let server =
-            Arc::new(Self { rpc, raft, dir, health, no_vote_until, heard: Mutex::new(None), ordered, receiving });
+        let (receiving, received) = (Mutex::new(None), Mutex::new(None));
+        let server = Arc::new(Self {
+            rpc,
+            raft,
+            dir,
+            health,
+            in_touch_within: leader_lease,
+            no_vote_until,
+            heard: Mutex::new(None),
+            ordered,
+            receiving,
+            received,
+        });
         // Weak: it ends with the server.
         let weak = Arc::downgrade(&server);
         runtime.spawn("peer-snapshot", &server.health, async move {
@@ -92,12 +109,14 @@ impl Server {
 
     async fn serve(&self, node: &str, incoming: Incoming) {
         let (call, head, lane) = incoming.split();
-        let answer = self.answer(call).await;
-        self.rpc.answer(node, &head, lane, &answer);
+        if let Some(answer) = self.answer(call).await {
+            self.rpc.answer(node, &head, lane, &answer);
+        }
     }
 
-    async fn answer(&self, call: Call) -> Answer {
-        match call {
+    /// `None` for a frame that is not answered, so that it is sent again.
+    async fn answer(&self, call: Call) -> Option<Answer> {
+        Some(match call {
             Call::Append(request) => {
                 let appended = self.raft.append_entries(request).await;
                 if matches!(&appended, Ok(response) if !matches!(response, AppendEntriesResponse::HigherVote(_))) {
@@ -114,21 +133,25 @@ impl Server {
                 or_failed(self.raft.handle_transfer_leader(request).await, Answer::TransferLeader)
             }
             Call::SnapshotBegin { transfer, vote, meta } => self.begin_snapshot(transfer, vote, meta),
-            Call::SnapshotFrame { transfer, frame } => self.take_frame(transfer, &frame).await,
+            Call::SnapshotFrame { transfer, frame } => return self.take_frame(transfer, &frame).await,
             Call::Write(request) => Answer::Write(write(&self.raft, request).await),
             Call::Change { change, within_ms } => {
                 let deadline = tokio::time::Instant::now() + Duration::from_millis(within_ms).min(CHANGE_TIMEOUT_MAX);
-                Answer::Change(members::change_by(&self.raft, change, deadline).await)
+                Answer::Change(members::change_by(&self.raft, change, self.in_touch_within, deadline).await)
             }
             Call::ReadIndex => {
                 let read = self.raft.get_read_linearizer(ReadPolicy::ReadIndex).await;
                 Answer::ReadIndex(read.ok().map(|read| read.read_log_id().index()))
             }
-        }
+        })
     }
 
     fn begin_snapshot(&self, transfer: u64, vote: Vote, meta: SnapshotMeta) -> Answer {
         let mut receiving = lock(&self.receiving);
+        if receiving.as_ref().is_some_and(|current| current.transfer == transfer) {
+            // Sent again: the answer was lost, or late.
+            return Answer::SnapshotTaken;
+        }
         // The files of the one before are removed by the next receiver.
         *receiving = None;
         match SnapshotReceiver::new(&self.dir) {
@@ -140,32 +163,51 @@ impl Server {
         }
     }
 
-    async fn take_frame(&self, transfer: u64, frame: &[u8]) -> Answer {
-        let finished = {
+    async fn take_frame(&self, transfer: u64, frame: &[u8]) -> Option<Answer> {
+        if let Some((_, installed)) = lock(&self.received).as_ref().filter(|(last, _)| *last == transfer) {
+            return Some(or_failed(installed.clone(), Answer::SnapshotDone));
+        }
+        let (vote, snapshot) = {
             let mut receiving = lock(&self.receiving);
             // It writes to files.
             match runtime::blocking(|| take(&mut receiving, transfer, frame)) {
-                Ok(None) => return Answer::SnapshotTaken,
-                Ok(Some(finished)) => finished,
+                Ok(Taken::All(vote, snapshot)) => (vote, *snapshot),
+                Ok(Taken::More) => return Some(Answer::SnapshotTaken),
+                Ok(Taken::Gap) => return None,
                 Err(error) => {
                     *receiving = None;
-                    return Answer::Failed(error.to_string());
+                    return Some(Answer::Failed(error.to_string()));
                 }
             }
         };
-        let (vote, snapshot) = finished;
-        or_failed(self.raft.install_full_snapshot(vote, snapshot).await, Answer::SnapshotDone)
+        let installed = self.raft.install_full_snapshot(vote, snapshot).await.map_err(|error| error.to_string());
+        *lock(&self.received) = Some((transfer, installed.clone()));
+        Some(or_failed(installed, Answer::SnapshotDone))
     }
 }
 
-type Finished = (Vote, openraft::alias::SnapshotOf<Types, SnapshotData>);
+/// What a frame came to.
+enum Taken {
+    More,
+    /// One before it is missing.
+    Gap,
+    All(Vote, Box<openraft::alias::SnapshotOf<Types, SnapshotData>>),
+}
 
-fn take(receiving: &mut Option<Receiving>, transfer: u64, frame: &[u8]) -> Result<Option<Finished>, EngineError> {
+fn take(receiving: &mut Option<Receiving>, transfer: u64, frame: &[u8]) -> Result<Taken, EngineError> {
     let unknown = || EngineError::Storage("a frame of a snapshot that is not being received".to_owned());
     let current = receiving.as_mut().filter(|current| current.transfer == transfer).ok_or_else(unknown)?;
-    let Some(received) = current.receiver.accept(&Frame::decode(frame)?)? else { return Ok(None) };
+    let frame = Frame::decode(frame)?;
+    match frame.sequence.cmp(&current.receiver.next_sequence()) {
+        // Sent again.
+        Ordering::Less => return Ok(Taken::More),
+        Ordering::Equal => {}
+        Ordering::Greater => return Ok(Taken::Gap),
+    }
+    let Some(received) = current.receiver.accept(&frame)? else { return Ok(Taken::More) };
     let Some(Receiving { vote, meta, .. }) = receiving.take() else { return Err(unknown()) };
-    Ok(Some((vote, openraft::alias::SnapshotOf::<Types, _> { meta, snapshot: SnapshotData::Received(received) })))
+    let snapshot = openraft::alias::SnapshotOf::<Types, _> { meta, snapshot: SnapshotData::Received(received) };
+    Ok(Taken::All(vote, Box::new(snapshot)))
 }
 
 /// Writes through this member's raft core, if it leads.

@@ -1,7 +1,7 @@
 //! Sending a snapshot: a few frames on their way at a time, an end when nothing moves.
 
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use futures_util::StreamExt;
 use futures_util::stream::FuturesOrdered;
@@ -22,6 +22,11 @@ const WINDOW: usize = 4;
 /// A frame that is not taken for so long ends the transfer; raft begins another one.
 const IDLE_TIMEOUT: Duration = Duration::from_secs(10);
 
+/// After so long without an answer a frame is sent again: it may have been lost. The first one often
+/// is, when it comes before the member that was just started has opened its store.
+const BEGIN_AGAIN: Duration = Duration::from_millis(250);
+const SEND_AGAIN: Duration = Duration::from_secs(2);
+
 /// Installing, after the last frame, takes as long as reading the whole state does.
 const INSTALL_TIMEOUT: Duration = Duration::from_secs(600);
 
@@ -36,8 +41,8 @@ pub(super) async fn send(
 ) -> Result<SnapshotResponse<Types>, CallError> {
     let failed = |error: crate::error::EngineError| CallError::Failed(error.to_string());
     let transfer = random_id().map_err(failed)?;
-    let ask = |call: Call, timeout| async move { rpc.call(to, member, Lane::Snapshot, &call, timeout).await };
-    match ask(Call::SnapshotBegin { transfer, vote, meta }, IDLE_TIMEOUT).await? {
+    let ask = |call: Call, again, timeout| async move { ask(rpc, to, member, &call, again, timeout).await };
+    match ask(Call::SnapshotBegin { transfer, vote, meta }, BEGIN_AGAIN, IDLE_TIMEOUT).await? {
         Answer::SnapshotTaken => {}
         Answer::SnapshotDone(response) => return Ok(response),
         other => return Err(unexpected(&other)),
@@ -50,7 +55,8 @@ pub(super) async fn send(
         {
             let frame = frame.map_err(failed)?;
             let timeout = if frame.last { INSTALL_TIMEOUT } else { IDLE_TIMEOUT };
-            sent.push_back(ask(Call::SnapshotFrame { transfer, frame: ByteBuf::from(frame.encode()) }, timeout));
+            let call = Call::SnapshotFrame { transfer, frame: ByteBuf::from(frame.encode()) };
+            sent.push_back(ask(call, SEND_AGAIN, timeout));
         }
         match sent.next().await {
             Some(Ok(Answer::SnapshotTaken)) => {}
@@ -59,6 +65,27 @@ pub(super) async fn send(
             Some(Err(error)) => return Err(error),
             None => return Err(CallError::Failed("a snapshot without an end".to_owned())),
         }
+    }
+}
+
+/// Asks again, `again` after the last time, until there is an answer or `timeout` has passed. Ends at
+/// once when the connection is known to be lost.
+async fn ask(
+    rpc: &Rpc,
+    to: MemberId,
+    member: &Member,
+    call: &Call,
+    mut again: Duration,
+    timeout: Duration,
+) -> Result<Answer, CallError> {
+    let deadline = Instant::now() + timeout;
+    loop {
+        let answer = rpc.call(to, member, Lane::Snapshot, call, again).await;
+        if !matches!(answer, Err(CallError::Timeout)) || Instant::now() >= deadline {
+            return answer;
+        }
+        // Installing takes longer the more there is; what is sent meanwhile waits there.
+        again = (again * 2).min(IDLE_TIMEOUT);
     }
 }
 

@@ -65,6 +65,11 @@ impl SnapshotReceiver {
         })
     }
 
+    /// The number of the frame that comes next.
+    pub fn next_sequence(&self) -> u32 {
+        self.next_sequence
+    }
+
     /// Takes the next frame; gives the snapshot with the last one.
     ///
     /// # Errors
