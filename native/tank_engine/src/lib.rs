@@ -19,6 +19,7 @@ pub mod lease;
 pub mod outcome;
 pub mod view;
 
+pub mod backup;
 pub mod log;
 pub mod machine;
 pub mod peers;

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use arc_swap::{ArcSwap, Guard};
+use tokio::sync::Notify;
 
 use crate::entries::{self, Entries};
 use crate::entry::Entry;
@@ -54,17 +55,31 @@ impl View {
 
 /// The current view, which the applying task replaces and any thread reads.
 #[derive(Debug, Default)]
-pub struct Published(ArcSwap<View>);
+pub struct Published {
+    view: ArcSwap<View>,
+    leases_changed: Notify,
+}
 
 impl Published {
     /// The current view, without a lock.
     pub fn load(&self) -> Guard<Arc<View>> {
-        self.0.load()
+        self.view.load()
     }
 
     /// Replaces the view. The old one is dropped elsewhere: what only it held may be much, and
     /// neither a reader nor the applying task should pay for that.
     pub(crate) fn publish(&self, view: View) {
-        reclaim::when_unused(self.0.swap(Arc::new(view)));
+        let view = Arc::new(view);
+        let old = self.view.swap(Arc::clone(&view));
+        if !old.leases.ptr_eq(&view.leases) {
+            self.leases_changed.notify_one();
+        }
+        reclaim::when_unused(old);
+    }
+
+    /// Returns once a view with other leases was published since the last call returned. For one
+    /// task.
+    pub(crate) async fn leases_changed(&self) {
+        self.leases_changed.notified().await;
     }
 }
