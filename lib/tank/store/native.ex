@@ -125,8 +125,14 @@ defmodule Tank.Store.Native do
   @spec page(pinned, binary | nil, pos_integer) :: {[{Tank.Store.Path.t(), binary, non_neg_integer}], binary | nil}
   def page(_pinned, _after, _bytes_max), do: nif()
 
-  @spec put_all(store, reference, [{binary, binary}], non_neg_integer) :: {:ok, call} | {:error, reason}
-  def put_all(_store, _ref, _puts, _timeout_ms), do: nif()
+  @spec put_all(
+          store,
+          reference,
+          [{binary, binary, lease_epoch :: non_neg_integer}],
+          {binary, pos_integer} | nil,
+          non_neg_integer
+        ) :: {:ok, call} | {:error, reason}
+  def put_all(_store, _ref, _puts, _guard, _timeout_ms), do: nif()
 
   @spec cluster(store) :: {:ok, map} | {:error, reason}
   def cluster(_store), do: nif()

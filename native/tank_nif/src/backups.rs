@@ -8,7 +8,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use rustler::{Atom, Binary, Encoder, Env, NewBinary, NifResult, Resource, ResourceArc, Term};
 use tank_engine::backup::{self, About, Progress};
-use tank_engine::command::{Command, Op, Txn, Write};
+use tank_engine::command::{Command, Compare, Op, Relation, Txn, Write};
 use tank_engine::error::EngineError;
 use tank_engine::key::Key;
 use tank_engine::reclaim;
@@ -120,21 +120,28 @@ fn page<'a>(env: Env<'a>, pinned: ResourceArc<Pinned>, after: Option<Binary<'a>>
     (page, atoms::nil()).encode(env)
 }
 
-/// Puts all of `[{key, payload}]` at one revision: answers as `write`, with
-/// `{:ok, {:txn, ...}}`.
+/// Puts all of `[{key, payload, lease}]` at one revision, `lease` being the epoch of the lease that
+/// the entry goes with, or 0; and, unless `guard` is nil, only if the lease with the name and the
+/// epoch `{name, epoch}` is held. Answers as `write`, with `{:ok, {:txn, ...}}`.
 #[rustler::nif(schedule = "DirtyCpu")]
 fn put_all<'a>(
     env: Env<'a>,
     store: &'a Store,
     reference: Term<'a>,
-    puts: Vec<(Binary<'a>, Binary<'a>)>,
+    puts: Vec<(Binary<'a>, Binary<'a>, u64)>,
+    guard: Option<(Binary<'a>, u64)>,
     timeout_ms: u64,
 ) -> NifResult<Term<'a>> {
-    let put = |(key, payload): (Binary<'a>, Binary<'a>)| {
-        Op::Put(Write::new(Key::from_bytes(&key), Bytes::copy_from_slice(&payload)))
+    let put = |(key, payload, lease): (Binary<'a>, Binary<'a>, u64)| {
+        Op::Put(Write { lease, ..Write::new(Key::from_bytes(&key), Bytes::copy_from_slice(&payload)) })
     };
-    let then = puts.into_iter().map(put).collect();
-    let txn = Txn { compare: Vec::new(), then, otherwise: Vec::new() };
+    let compare = |(name, operand): (Binary<'a>, u64)| Compare::Lease {
+        name: Bytes::copy_from_slice(&name),
+        relation: Relation::Equal,
+        operand,
+    };
+    let (compare, then) = (guard.map(compare).into_iter().collect(), puts.into_iter().map(put).collect());
+    let txn = Txn { compare, then, otherwise: Vec::new() };
     hand_over(env, store, reference, Command::Txn(txn), timeout_ms)
 }
 
