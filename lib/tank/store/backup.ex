@@ -149,7 +149,7 @@ defmodule Tank.Store.Backup do
   their conditions (`keep_while`) are left out too. Errors are those of `import/3`.
 
       iex> file = Path.join(System.tmp_dir!(), "khepri_doc_#{System.unique_integer([:positive])}")
-      iex> File.write!(file, "{put,[stock,<<\\"wood\\">>],{p_data,100},\#{}}.\\n")
+      iex> File.write!(file, "{put,[stock,<<\\"wood\\">>],{p_data,100},\\\#{}}.\\n")
       :ok
       iex> Tank.Store.Backup.import_khepri(:tank, file)
       {:ok, %{entries: 1, without_value: 0, functions: 0}}
