@@ -128,7 +128,7 @@ defmodule Tank.Store.LeaseFight do
     case Lease.acquire(@store, @name, holder: {node(), number}, ttl: @ttl, timeout: 2_000) do
       {:ok, lease} ->
         note({:granted, lease.epoch, number})
-        hold(lease, lease.deadline, :rand.uniform(20))
+        hold(lease, monotonic() + Lease.remaining(lease), :rand.uniform(20))
 
       # Held by another; or by this one, when the answer was lost.
       _nothing ->

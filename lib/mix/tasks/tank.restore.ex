@@ -23,7 +23,7 @@ defmodule Mix.Tasks.Tank.Restore do
   def run(arguments) do
     case OptionParser.parse!(arguments, strict: [store: :string]) do
       {options, [file, dir]} ->
-        Mix.Task.run("app.config")
+        if Mix.Project.get(), do: Mix.Task.run("app.config")
         store_id = String.to_atom(options[:store] || "tank")
         Files.report(Backup.restore(file, dir, store_id: store_id, progress: &Files.bar/2))
 
