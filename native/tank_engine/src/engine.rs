@@ -6,9 +6,11 @@
 //! ```
 
 mod alone;
+mod backup;
 mod calls;
 mod ingress;
 mod leader;
+mod leases;
 mod lifecycle;
 pub(crate) mod members;
 mod watch;

@@ -32,6 +32,11 @@ impl Memory {
         Self { bytes: AtomicU64::new(0), bytes_max, over: Some(over) }
     }
 
+    /// For a state that is only looked through.
+    pub(crate) fn without_room() -> Self {
+        Self { bytes_max: 0, ..Self::unbounded() }
+    }
+
     /// The bytes that are taken up now.
     pub fn bytes(&self) -> u64 {
         self.bytes.load(Ordering::Relaxed)

@@ -29,11 +29,13 @@ use crate::read_gate::ReadGate;
 use crate::runtime::Runtime;
 use crate::storage::Directory;
 use crate::storage::format::random_id;
+use crate::storage::rocks::Db;
 use crate::sync::lock;
 use crate::view::Published;
 
 use super::ingress::Ingress;
 use super::leader::LeaderClient;
+use super::leases::Keeper;
 use super::witness::Witness;
 use super::{Engine, Inner, alone, watch, witness};
 
@@ -56,6 +58,8 @@ struct Ready {
     vote: Option<Vote>,
     /// Marks this opening's requests.
     client: u64,
+    /// Marks those of its keeper of leases.
+    keeper: u64,
 }
 
 impl Engine {
@@ -110,9 +114,9 @@ impl Engine {
             }
         };
         let ready = runtime.block_on(get_ready(&raft, parts.directory.identity.member_id, &options, &health));
-        let ready = ready.and_then(|vote| Ok((vote, random_id()?)));
+        let ready = ready.and_then(|vote| Ok((vote, random_id()?, random_id()?)));
         let ready = match ready {
-            Ok((vote, client)) => Ready { runtime, vote, client },
+            Ok((vote, client, keeper)) => Ready { runtime, vote, client, keeper },
             Err(error) => {
                 let _ = runtime.block_on(raft.shutdown());
                 drop(raft);
@@ -134,7 +138,7 @@ impl Engine {
         log_stats: Arc<crate::log::WriterStats>,
         ready: Ready,
     ) -> Self {
-        let Ready { runtime, vote, client } = ready;
+        let Ready { runtime, vote, client, keeper } = ready;
         let (raft, lease) = (leader.raft.clone(), options.timing.leader_lease());
         let gate = Arc::new(ReadGate::default());
         if vote.is_some() {
@@ -142,6 +146,14 @@ impl Engine {
         }
         let watch = watch::follow(raft.clone(), leader.me, vote, lease, Arc::clone(&gate), Arc::clone(&health));
         runtime.spawn("raft-watch", &health, watch);
+        let keeper = Keeper {
+            raft: raft.clone(),
+            me: leader.me,
+            published: Arc::clone(&published),
+            quorum_age_max: options.timing.vote_embargo(),
+            client: keeper,
+        };
+        runtime.spawn("leases", &health, keeper.keep());
         let (rpc, dir) = (Arc::clone(&leader.rpc), parts.directory.path.clone());
         let peers = Server::start(&runtime, rpc, raft.clone(), dir, Arc::clone(&health), options.timing.vote_embargo());
         let witness = Arc::new(Witness::new(&raft, leader.me, options.witness));
@@ -181,6 +193,10 @@ impl Engine {
 }
 
 impl Parts {
+    pub(super) fn db(&self) -> Arc<Db> {
+        Arc::clone(&self.directory.db)
+    }
+
     pub(super) fn discard_aside(&self) -> Result<(), EngineError> {
         self.directory.discard_aside()
     }

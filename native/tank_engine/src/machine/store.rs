@@ -26,7 +26,7 @@ use crate::payload::Memory;
 use crate::raft::{LogId, StoredMembership};
 use crate::runtime;
 use crate::snapshot::{PinnedSnapshot, ReceivedSnapshot, SnapshotData, SnapshotReceiver};
-use crate::state::{Applied, LeaseChange, Remembered, State};
+use crate::state::{Applied, LeaseChange, Remembered, Sessions, State};
 use crate::storage::rocks::{self, Db};
 
 use super::history::{self, RevisionRecord};
@@ -306,7 +306,7 @@ impl StateStore {
         };
         let next = Self { generation: self.generation + 1, ..self.clone() };
         next.drop_generation(next.generation)?;
-        let (state, header) = next.ingest(&received, expected, memory).inspect_err(|_| {
+        let (state, header) = next.ingest(&received, Some(expected), memory).inspect_err(|_| {
             // The old state stays; what is left of the new one goes at the next start at the latest.
             let _ = next.drop_generation(next.generation);
         })?;
@@ -325,10 +325,11 @@ impl StateStore {
         Err(damaged("a snapshot without an end".to_owned()))
     }
 
+    /// `expected` is the log id that it must stand for, when that is known.
     fn ingest(
         &self,
         received: &ReceivedSnapshot,
-        expected: Option<LogId>,
+        expected: Option<Option<LogId>>,
         memory: &Arc<Memory>,
     ) -> Result<(State, Header), EngineError> {
         let failed = |error: rocksdb::Error| EngineError::from_rocks(&self.dir, &error);
@@ -341,10 +342,27 @@ impl StateStore {
             self.db.ingest_external_file_cf_opts(&self.family()?, &options, files).map_err(failed)?;
         }
         let (state, header) = self.load(memory)?;
-        if header.applied != expected {
+        if expected.is_some_and(|expected| header.applied != expected) {
             return Err(damaged(format!("a snapshot of {:?} came as one of {expected:?}", header.applied)));
         }
         Ok((state, header))
+    }
+
+    /// Puts the state of a backup in the place of the empty one of a new member. What tied it to
+    /// its old cluster goes: log ids, members, and the requests that were remembered.
+    ///
+    /// # Errors
+    /// As [`StateStore::install`].
+    pub fn restore(&self, received: &ReceivedSnapshot) -> Result<(), EngineError> {
+        let next = Self { generation: self.generation + 1, ..self.clone() };
+        let (mut state, header) = next.ingest(received, None, &Arc::new(Memory::without_room()))?;
+        state.sessions = Sessions::default();
+        let mut batch = WriteBatch::default();
+        batch.delete_range_cf(&next.family()?, [REMEMBERED], [REMEMBERED + 1]);
+        next.put_header(&mut batch, &Header::new(&state, None, StoredMembership::default(), header.trimmed))?;
+        next.write(batch)?;
+        next.make_current()?;
+        self.drop_generation(self.generation)
     }
 
     fn make_current(&self) -> Result<(), EngineError> {
