@@ -5,7 +5,7 @@
 
 /// The places that can be armed.
 pub const POINTS: &[&str] =
-    &["ingress", "log_writer", "log_sync", "apply", "snapshot_install", "raft_watch", "reclaim", "term_cache"];
+    &["ingress", "log_writer", "log_sync", "apply", "snapshot_install", "raft_watch", "reclaim", "term_cache", "watch_hub"];
 
 /// Arms the point `name` with `action`; `"off"` disarms it.
 ///

@@ -17,6 +17,10 @@ pub struct Options {
     pub in_flight_bytes_max: usize,
     /// The largest payload, in bytes.
     pub value_bytes_max: usize,
+    /// How many revisions of history a leader keeps.
+    pub history_revisions: u64,
+    /// How old they may get, in milliseconds; `None`: as old as they are.
+    pub history_age_ms: Option<u64>,
     /// Raft's times and log retention.
     pub timing: Timing,
     /// What a new directory becomes.
@@ -72,6 +76,8 @@ impl Options {
             in_flight_max: 50_000,
             in_flight_bytes_max: 256 << 20,
             value_bytes_max: 16 << 20,
+            history_revisions: 100_000,
+            history_age_ms: None,
             timing: Timing::default(),
             formation: Formation::NewCluster,
         }
