@@ -2,6 +2,9 @@
 
 use std::path::PathBuf;
 
+/// Default of [`Options::recent_bytes_max`].
+pub(crate) const RECENT_BYTES_MAX: usize = 32 << 20;
+
 /// The options of [`crate::engine::Engine::open`].
 #[derive(Clone, Debug)]
 pub struct Options {
@@ -21,6 +24,8 @@ pub struct Options {
     pub history_revisions: u64,
     /// How old they may get, in milliseconds; `None`: as old as they are.
     pub history_age_ms: Option<u64>,
+    /// Bytes of the newest changes that are kept in memory, for watches.
+    pub recent_bytes_max: usize,
     /// Raft's times and log retention.
     pub timing: Timing,
     /// What a new directory becomes.
@@ -78,6 +83,7 @@ impl Options {
             value_bytes_max: 16 << 20,
             history_revisions: 100_000,
             history_age_ms: None,
+            recent_bytes_max: RECENT_BYTES_MAX,
             timing: Timing::default(),
             formation: Formation::NewCluster,
         }

@@ -39,9 +39,9 @@ pub enum Since {
 /// The difference between two revisions.
 #[derive(Clone, Debug)]
 pub struct Changed {
-    /// Each entry that differs, in the order of keys: as it was at the older revision, and as it is
-    /// at the newer one.
-    pub changes: Vec<Change>,
+    /// Each entry that was written or deleted, in the order of keys: as it was at the older
+    /// revision, and as it is at the newer one; with the revision of its last change.
+    pub changes: Vec<(u64, Change)>,
     /// The newer revision.
     pub revision: u64,
 }
@@ -104,18 +104,21 @@ impl Engine {
             }
         }
         // Created and deleted in between: nobody needs to know.
-        changes.retain(|_, change| change.previous.is_some() || change.entry.is_some());
+        changes.retain(|_, (_, change)| change.previous.is_some() || change.entry.is_some());
         Ok(Since::Changed(Changed { changes: changes.into_values().collect(), revision: view.revision }))
     }
 }
 
 /// Adds the changes of the next revision: of several of one entry, the first one's before and the
 /// last one's after.
-fn fold(changes: &mut BTreeMap<Key, Change>, revised: &Revised, filter: &Filter) {
+fn fold(changes: &mut BTreeMap<Key, (u64, Change)>, revised: &Revised, filter: &Filter) {
     for change in revised.changes.iter().filter(|change| filter.passes(change)) {
         match changes.get_mut(&change.key) {
-            Some(earlier) => *earlier = Change { previous: earlier.previous.take(), ..change.clone() },
-            None => drop(changes.insert(change.key.clone(), change.clone())),
+            Some((revision, earlier)) => {
+                *revision = revised.revision;
+                *earlier = Change { previous: earlier.previous.take(), ..change.clone() };
+            }
+            None => drop(changes.insert(change.key.clone(), (revised.revision, change.clone()))),
         }
     }
 }

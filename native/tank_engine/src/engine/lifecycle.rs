@@ -90,6 +90,7 @@ impl Engine {
         let (log_stats, purged) = (log.stats(), log.purged());
         let rpc = Arc::new(Rpc::new(directory.identity.clone(), transport));
         let published = Arc::new(Published::default());
+        published.hub().set_bytes_max(options.recent_bytes_max);
         let machine = StateStore::open(db, &directory.path)
             .and_then(|store| Machine::open(store, Arc::clone(&published), Arc::clone(&health)))
             .and_then(|machine| check_reach(purged, published.load().applied).map(|()| machine));

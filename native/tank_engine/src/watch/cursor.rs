@@ -83,7 +83,8 @@ impl Cursor {
     /// The store is closed, or the history damaged.
     pub fn next(&self, budget: Budget) -> Result<Next, EngineError> {
         let _turn = lock(&self.turn);
-        let mut batch = Batch { budget, revisions: Vec::new(), bytes: 0, looked: 0, next: self.hub.disarm(&self.waiting) };
+        let mut batch =
+            Batch { budget, revisions: Vec::new(), bytes: 0, looked: 0, next: self.hub.disarm(&self.waiting) };
         let next = self.fill(&mut batch)?;
         self.waiting.next.store(batch.next, Ordering::Release);
         Ok(next)

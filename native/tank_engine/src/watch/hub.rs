@@ -52,6 +52,11 @@ struct Armed {
 }
 
 impl Hub {
+    /// Bounds the bytes of revisions kept in memory.
+    pub(crate) fn set_bytes_max(&self, bytes_max: usize) {
+        lock(&self.ring).set_bytes_max(bytes_max);
+    }
+
     /// Takes revisions that are published. Never waits for a watch.
     pub(crate) fn publish(&self, revised: Vec<Arc<Revised>>) {
         if revised.is_empty() {
@@ -185,7 +190,8 @@ impl Hub {
         };
         if !woken.is_empty() {
             // Under `close` nobody is left to count.
-            let _ = self.count.fetch_update(Ordering::SeqCst, Ordering::SeqCst, |n| Some(n.saturating_sub(woken.len())));
+            let _ =
+                self.count.fetch_update(Ordering::SeqCst, Ordering::SeqCst, |n| Some(n.saturating_sub(woken.len())));
         }
         woken.iter().for_each(|waiting| waiting.wake());
         more

@@ -5,10 +5,9 @@ use std::sync::Arc;
 
 use crate::state::Change;
 
-/// How many revisions are kept, and how many bytes of keys and payloads, about: what a watch that
-/// keeps up needs. Others read the disk.
+/// How many revisions are kept, however small: what a watch that keeps up needs. Others read the
+/// disk.
 const REVISIONS_MAX: usize = 10_000;
-const BYTES_MAX: usize = 32 << 20;
 
 /// What a change takes up besides its key and payloads, about.
 const CHANGE_BYTES: usize = 200;
@@ -34,14 +33,26 @@ impl Revised {
 }
 
 /// Consecutive revisions up to the newest.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct Ring {
     revisions: VecDeque<Arc<Revised>>,
     bytes: usize,
+    bytes_max: usize,
     last: u64,
 }
 
+impl Default for Ring {
+    fn default() -> Self {
+        Self { revisions: VecDeque::new(), bytes: 0, bytes_max: crate::options::RECENT_BYTES_MAX, last: 0 }
+    }
+}
+
 impl Ring {
+    /// Bounds the bytes of keys and payloads, about.
+    pub(super) fn set_bytes_max(&mut self, bytes_max: usize) {
+        self.bytes_max = bytes_max;
+    }
+
     /// The newest revision, whether it is kept or not.
     pub(super) fn last(&self) -> u64 {
         self.last
@@ -67,7 +78,7 @@ impl Ring {
             self.revisions.push_back(one);
         }
         let mut out = Vec::new();
-        while self.revisions.len() > REVISIONS_MAX || self.bytes > BYTES_MAX {
+        while self.revisions.len() > REVISIONS_MAX || self.bytes > self.bytes_max {
             let Some(oldest) = self.revisions.pop_front() else { break };
             self.bytes -= oldest.bytes();
             out.push(oldest);
@@ -120,10 +131,10 @@ mod tests {
         let last = ring.last();
         for n in 1..=100 {
             ring.push(vec![revised(last + n, 1 << 20)]);
-            assert!(ring.bytes <= BYTES_MAX);
+            assert!(ring.bytes <= ring.bytes_max);
         }
         let kept = ring.revisions.len();
-        assert!((28..=32).contains(&kept), "{kept}");
+        assert!((28..=32).contains(&kept), "{kept} revisions of 1 MiB");
         assert_eq!(ring.bytes, ring.revisions.iter().map(|one| one.bytes()).sum::<usize>());
         assert_eq!(ring.first(), ring.revisions.front().unwrap().revision);
     }
