@@ -14,7 +14,8 @@ defmodule Tank.Store.Watched do
     receive do
       {:store_watch, ^ref, message} -> message
     after
-      timeout -> flunk("no message of the watch in #{timeout} ms; the mailbox: #{inspect(Process.info(self(), :messages))}")
+      timeout ->
+        flunk("no message of the watch in #{timeout} ms; the mailbox: #{inspect(Process.info(self(), :messages))}")
     end
   end
 

@@ -113,8 +113,8 @@ defmodule Tank.Store.Projection do
       store: opts[:store],
       pattern: opts[:pattern] || [],
       favor: opts[:favor] || :consistency,
-      key: opts[:key] || & &1.path,
-      value: opts[:value] || & &1.value,
+      key: opts[:key] || (& &1.path),
+      value: opts[:value] || (& &1.value),
       table: table,
       # The key of each entry in the table, by its path: an entry that is gone has none any more.
       keys: %{},

@@ -94,9 +94,10 @@ defmodule Tank.Store.Watch.Feed do
   defp deliver(%{pending: pending} = state, room) do
     {now, later} = Enum.split(pending, room)
 
-    state = Enum.reduce(now, state, fn {revision, changes}, state ->
-      %{tell(state, {:changes, revision, changes(changes, state.opts)}) | sent: revision}
-    end)
+    state =
+      Enum.reduce(now, state, fn {revision, changes}, state ->
+        %{tell(state, {:changes, revision, changes(changes, state.opts)}) | sent: revision}
+      end)
 
     again(%{state | pending: later})
   end
