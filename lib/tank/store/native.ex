@@ -132,7 +132,7 @@ defmodule Tank.Store.Native do
   def deliver_large(_store, _node, _lane, _frame), do: nif()
 
   @spec watch_start(store, binary, :snapshot | :now | non_neg_integer) ::
-          {:ok, watch, non_neg_integer} | {:error, {:compacted, non_neg_integer} | reason}
+          {:ok, watch, non_neg_integer, non_neg_integer} | {:error, {:compacted, non_neg_integer} | reason}
   def watch_start(_store, _prefix, _from), do: nif()
 
   @spec watch_snapshot(watch, pos_integer, pos_integer) :: {:ok, [entry], boolean} | {:error, reason}

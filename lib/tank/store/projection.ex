@@ -144,7 +144,7 @@ defmodule Tank.Store.Projection do
 
   @impl true
   def handle_info({:store_watch, ref, message}, %{ref: ref} = state), do: {:noreply, handle(message, state)}
-  def handle_info({:retry, from}, %{watch: nil} = state), do: {:noreply, begin(state, from)}
+  def handle_info(:retry, %{watch: nil} = state), do: {:noreply, begin(state, :snapshot)}
 
   def handle_info({:gave_up, from}, state),
     do: {:noreply, %{state | waiting: Enum.reject(state.waiting, fn {_revision, other} -> other == from end)}}
@@ -158,19 +158,22 @@ defmodule Tank.Store.Projection do
 
   # -- The watch
 
-  defp begin(state, from) do
+  # From scratch: the store may hold something else by now, and count otherwise.
+  defp begin(state, :snapshot), do: start_watch(%{state | loading: %{}, revision: -1}, :snapshot)
+  defp begin(state, from), do: start_watch(state, from)
+
+  defp start_watch(state, from) do
     case Watch.start(state.store, state.pattern, from: from, favor: state.favor, entries: true) do
       {:ok, watch} ->
         Process.monitor(watch.pid)
         for {revision, _from} <- state.waiting, do: Watch.report_at(watch, revision)
-        loading = if from == :snapshot, do: %{}
-        %{state | watch: watch, ref: watch.ref, loading: loading}
+        %{state | watch: watch, ref: watch.ref}
 
       {:error, {:compacted, _min}} ->
         begin(state, :snapshot)
 
       {:error, _down} ->
-        Process.send_after(self(), {:retry, from}, state.retry_ms)
+        Process.send_after(self(), :retry, state.retry_ms)
         %{state | watch: nil, ref: nil, retry_ms: min(2 * state.retry_ms, @retry_max_ms)}
     end
   end
@@ -181,7 +184,7 @@ defmodule Tank.Store.Projection do
   defp load(%{ref: ref} = state, deadline) do
     receive do
       {:store_watch, ^ref, message} -> message |> handle(state) |> load(deadline)
-      {:retry, from} -> state |> begin(from) |> load(deadline)
+      :retry -> state |> begin(:snapshot) |> load(deadline)
     after
       max(deadline - System.monotonic_time(:millisecond), 0) -> state
     end

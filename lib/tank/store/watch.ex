@@ -38,7 +38,8 @@ defmodule Tank.Store.Watch do
 
     * `{:compacted, min}`: what comes next is no longer in the history; start with a snapshot, or `{:after, min}`, which
       leaves out what was before,
-    * `{:lagged, revision}`: the process did not keep up; `{:after, revision}` goes on where this watch ended,
+    * `{:lagged, revision}`: the process did not keep up; `{:after, revision}` goes on where this watch ended. It is 0
+      when the snapshot was not complete: start with a new one,
     * `:store_stopped`: the store was stopped or opened anew. A store that has joined another cluster holds other
       entries, and revisions that mean something else: start with a snapshot.
 
@@ -197,6 +198,7 @@ defmodule Tank.Store.Watch do
       opts.favor == :low_latency or match?({:after, _revision}, opts.from) ->
         :ok
 
+      # The cheapest question that only an authoritative view answers.
       Native.list_since(native, "", 0) == :wait ->
         Call.await_readable(native, Deadline.remaining(Deadline.in_ms(opts.timeout)))
 

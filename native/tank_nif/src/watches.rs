@@ -57,9 +57,10 @@ impl Resource for Watch {
     }
 }
 
-/// Begins a watch of a path and all below it: `{:ok, watch, revision}`, `{:error, {:compacted,
-/// min}}` or `{:error, reason}`. `from` is `:snapshot`, `:now` or a revision: then what changes
-/// behind it comes. With `:snapshot`, `watch_snapshot` gives the entries as of `revision`.
+/// Begins a watch of a path and all below it: `{:ok, watch, revision, current}`, `{:error,
+/// {:compacted, min}}` or `{:error, reason}`. `from` is `:snapshot`, `:now` or a revision. What
+/// changes behind `revision` comes; `current` is the store's at this moment. With `:snapshot`,
+/// `watch_snapshot` gives the entries as of `revision`.
 #[rustler::nif]
 fn watch_start<'a>(env: Env<'a>, store: &'a Store, prefix: Binary<'a>, from: Term<'a>) -> NifResult<Term<'a>> {
     let filter = match Key::checked(&prefix) {
@@ -83,13 +84,14 @@ fn watch_start<'a>(env: Env<'a>, store: &'a Store, prefix: Binary<'a>, from: Ter
     if after.is_some_and(|after| after < view.compacted) {
         return Ok((atoms::error(), (atoms::compacted(), view.compacted)).encode(env));
     }
-    let revision = after.unwrap_or(view.revision);
+    let current = view.revision;
+    let revision = after.unwrap_or(current);
     let first = Bound::Included(cursor.filter().fixed().clone());
     let snapshot = with_snapshot.then_some(Pages { view, behind: first });
     let watch = ResourceArc::new(Watch { cursor, snapshot: Mutex::new(snapshot) });
     // It fails when the process is gone; then nothing refers to the watch, and it ends.
     let _ = env.monitor(&watch, &pid);
-    Ok((atoms::ok(), watch, revision).encode(env))
+    Ok((atoms::ok(), watch, revision, current).encode(env))
 }
 
 /// The next entries of a watch's snapshot: `{:ok, entries, more?}` or `{:error, reason}`; about

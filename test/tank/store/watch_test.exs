@@ -336,8 +336,7 @@ defmodule Tank.Store.WatchTest do
     test = self()
     total = 1_500
 
-    reference =
-      spawn_link(fn -> Enum.reduce_while(Watch.stream(store, [], from: {:after, 0}), [], &record(&1, &2, test)) end)
+    spawn_link(fn -> Enum.reduce_while(Watch.stream(store, [], from: {:after, 0}), [], &record(&1, &2, test)) end)
 
     watchers = for n <- 1..20, do: Task.async(fn -> watch_at_random(store, n) end)
 
@@ -394,6 +393,10 @@ defmodule Tank.Store.WatchTest do
 
   defp collect(store, watch, left, upto, seen) do
     case next(watch) do
+      # Nothing comes behind the last one.
+      {:changes, revision, [%Change{path: [:end]}]} = message ->
+        {revision, [plain(message) | seen]}
+
       {:changes, revision, _changes} = message ->
         collect(store, watch, left - 1, revision, [plain(message) | seen])
 

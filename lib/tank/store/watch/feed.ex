@@ -26,7 +26,7 @@ defmodule Tank.Store.Watch.Feed do
   @impl true
   def init(%{native: native, key: key, ref: ref, subscriber: subscriber, opts: opts}) do
     case Native.watch_start(native, key, from(opts.from)) do
-      {:ok, watch, revision} ->
+      {:ok, watch, revision, current} ->
         Process.monitor(subscriber)
         send(subscriber, {ref, :began, revision})
 
@@ -39,6 +39,8 @@ defmodule Tank.Store.Watch.Feed do
           sent: revision,
           position: revision,
           told: revision,
+          # What is newer than this is new.
+          current: current,
           snapshot?: opts.from == :snapshot,
           synced?: opts.from == :now,
           pending: [],
@@ -99,7 +101,7 @@ defmodule Tank.Store.Watch.Feed do
         %{tell(state, {:changes, revision, changes(changes, state.opts)}) | sent: revision}
       end)
 
-    again(%{state | pending: later})
+    again(%{state | pending: later, sent: if(later == [], do: state.position, else: state.sent)})
   end
 
   defp deliver_part(%{opts: opts} = state) do
@@ -132,6 +134,10 @@ defmodule Tank.Store.Watch.Feed do
   defp next(watch, revisions) do
     with :dirty <- Native.watch_next(watch, revisions), do: Native.watch_next_large(watch, revisions)
   end
+
+  # What is in the view may take a moment to come to the watches.
+  defp idle(%{synced?: false, sent: sent, current: current} = state) when sent < current,
+    do: {:noreply, look_again(state, @look_again_ms)}
 
   defp idle(%{synced?: false} = state), do: idle(tell(%{state | synced?: true}, {:synced, state.sent}))
 
@@ -191,7 +197,8 @@ defmodule Tank.Store.Watch.Feed do
     since = state.full_since || now
 
     if state.opts.patience != :infinity and now - since >= state.opts.patience do
-      cancelled(state, {:lagged, state.sent})
+      # Half a snapshot is nothing to go on from.
+      cancelled(state, {:lagged, if(state.snapshot?, do: 0, else: state.sent)})
     else
       state = look_again(state, state.look_again)
       {:noreply, %{state | full_since: since, look_again: min(2 * state.look_again, @look_again_max_ms)}}
