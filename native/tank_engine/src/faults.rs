@@ -14,6 +14,7 @@ pub const POINTS: &[&str] = &[
     "reclaim",
     "term_cache",
     "watch_hub",
+    "watch_drop",
 ];
 
 /// Arms the point `name` with `action`; `"off"` disarms it.

@@ -185,8 +185,9 @@ impl Batch {
     fn offer(&mut self, passed: Option<Arc<Revised>>, revision: u64) -> ControlFlow<()> {
         if let Some(revised) = passed {
             let bytes = revised.bytes();
-            let fits = self.bytes + bytes <= self.budget.bytes;
-            if !fits && !(self.revisions.is_empty() && self.budget.patient) {
+            // Somebody patient gets the first one whatever its size.
+            let fits = self.bytes + bytes <= self.budget.bytes || self.budget.patient && self.revisions.is_empty();
+            if !fits {
                 return ControlFlow::Break(());
             }
             self.bytes += bytes;
