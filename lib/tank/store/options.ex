@@ -18,6 +18,11 @@ defmodule Tank.Store.Options do
     {:memory_bytes_max, @bytes, nil,
      "bytes of values that may be in memory, encoded and decoded; those that were not read for long are then read from " <>
        "the disk. Paths and revisions come on top. Without it all values stay in memory"},
+    {:history_revisions, @count, 100_000,
+     "revisions whose changes a leader keeps, for watches that resume and for reads of the past"},
+    {:history_age_ms, @count, :unlimited, "milliseconds that it keeps them at the most"},
+    {:recent_bytes_max, @count, 32 * @megabyte,
+     "bytes of the newest changes that are kept in memory; a watch that is further behind reads the disk"},
     {:heartbeat_ms, @milliseconds, 50, "milliseconds between two heartbeats of a leader"},
     {:election_ms, @milliseconds, 150,
      "milliseconds; a member stands for election when it hears nothing from a leader for three to four times as long, " <>

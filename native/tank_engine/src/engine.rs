@@ -3,11 +3,14 @@
 //! ```text
 //! write --> ingress (bounded) --> raft core --> log --> apply --> view, then the answer
 //! read  --> view, while the read gate is open; otherwise after a round through the raft core
+//! watch --> the newest revisions in memory, or the history on the disk
 //! ```
 
 mod alone;
 mod backup;
 mod calls;
+mod changes;
+mod compaction;
 mod ingress;
 mod leader;
 mod leases;
@@ -17,6 +20,7 @@ mod watch;
 mod witness;
 
 pub use calls::{Reply, Status};
+pub use changes::{Changed, From, Since};
 pub use members::{ClusterStatus, MemberStatus};
 
 use std::path::PathBuf;
@@ -28,6 +32,7 @@ use arc_swap::Guard;
 use crate::error::EngineError;
 use crate::health::Health;
 use crate::log::WriterStats;
+use crate::machine::Replay;
 use crate::options::Options;
 use crate::peers::{Lane, Server};
 use crate::raft::Raft;
@@ -53,6 +58,7 @@ struct Inner {
     identity: Identity,
     raft: Raft,
     published: Arc<Published>,
+    replay: Replay,
     gate: Arc<ReadGate>,
     health: Arc<Health>,
     log_stats: Arc<WriterStats>,

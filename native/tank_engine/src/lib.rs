@@ -19,6 +19,7 @@ pub mod lease;
 pub mod outcome;
 pub mod payload;
 pub mod view;
+pub mod watch;
 
 pub mod backup;
 pub mod log;

@@ -15,6 +15,7 @@ use crate::payload::Memory;
 use crate::raft::LogId;
 use crate::reclaim;
 use crate::state::Leases;
+use crate::watch::Hub;
 
 /// The entries at one revision. Taking one costs nothing, and writes do not disturb it.
 #[derive(Clone, Debug, Default)]
@@ -71,12 +72,13 @@ impl View {
     }
 }
 
-/// The current view, which the applying task replaces and any thread reads.
+/// The current view, which the applying task replaces and any thread reads; and how it came about.
 #[derive(Debug, Default)]
 pub struct Published {
     view: ArcSwap<View>,
     memory: Arc<Memory>,
     leases_changed: Notify,
+    hub: Arc<Hub>,
 }
 
 impl Published {
@@ -93,6 +95,16 @@ impl Published {
     /// The current view, without a lock.
     pub fn load(&self) -> Guard<Arc<View>> {
         self.view.load()
+    }
+
+    /// As [`Published::load`], to be kept for longer.
+    pub(crate) fn load_full(&self) -> Arc<View> {
+        self.view.load_full()
+    }
+
+    /// Where the newest revisions are, and watches wait for more.
+    pub(crate) fn hub(&self) -> &Arc<Hub> {
+        &self.hub
     }
 
     /// Replaces the view. The old one is dropped elsewhere: what only it held may be much, and

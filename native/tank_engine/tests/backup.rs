@@ -123,7 +123,7 @@ fn a_backup_under_load_is_the_state_of_its_revision() {
         let view = other.view().unwrap();
         assert_eq!((view.revision, view.entries.len()), (about.revision, expected.len()));
         for (name, value) in &expected {
-            assert_eq!(view.get(&key(name)).unwrap().payload, *value, "{name}");
+            assert_eq!(view.get(&key(name)).unwrap().payload.in_memory().unwrap(), *value, "{name}");
         }
         drop(view);
         eprintln!("backup {i}: revision {}, {} entries", about.revision, expected.len());

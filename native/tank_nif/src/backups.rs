@@ -115,7 +115,12 @@ fn page<'a>(env: Env<'a>, pinned: ResourceArc<Pinned>, after: Option<Binary<'a>>
         bytes += key.as_bytes().len() + entry.payload.len();
         let name = binary(env, key.as_bytes());
         last = Some(name);
-        page.push((found::path(env, key), binary(env, &entry.payload), entry.lease).encode(env));
+        let payload = match view.payload(key, entry) {
+            Ok(Some(payload)) => payload,
+            Ok(None) => return errors::error(env, &EngineError::Storage("compacted during the export".to_owned())),
+            Err(error) => return errors::error(env, &error),
+        };
+        page.push((found::path(env, key), binary(env, &payload), entry.lease).encode(env));
     }
     (page, atoms::nil()).encode(env)
 }

@@ -24,6 +24,7 @@ mod backups;
 mod prefetch;
 mod reads;
 mod term_cache;
+mod watches;
 
 mod errors;
 mod faults;

@@ -19,8 +19,14 @@ defmodule Tank.Store.Backup.Export do
     end)
   end
 
-  defp pages(pinned, from, write, {done, skipped}, count, progress) do
-    {page, next} = Native.page(pinned, from, @page_bytes)
+  defp pages(pinned, from, write, done, count, progress) do
+    case Native.page(pinned, from, @page_bytes) do
+      {:error, reason} -> {:error, Error.public(reason)}
+      {page, next} -> write_page(pinned, {page, next}, write, done, count, progress)
+    end
+  end
+
+  defp write_page(pinned, {page, next}, write, {done, skipped}, count, progress) do
     lines = for {path, payload, 0} <- page, do: line(path, payload)
     {done, skipped} = {done + length(lines), skipped + length(page) - length(lines)}
     progress.(done + skipped, count)

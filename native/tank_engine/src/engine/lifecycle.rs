@@ -20,7 +20,7 @@ use crate::evict;
 use crate::health::{Health, OnFailure};
 use crate::log::rocks::RocksLog;
 use crate::log::{LogCloser, LogStore};
-use crate::machine::{Machine, StateStore};
+use crate::machine::{Machine, Replay, StateStore};
 use crate::options::{Formation, Options};
 use crate::payload::Memory;
 use crate::peers::{Network, NoPeers, Rpc, Server, Transport};
@@ -97,6 +97,7 @@ impl Engine {
         let (log_stats, purged) = (log.stats(), log.purged());
         let rpc = Arc::new(Rpc::new(directory.identity.clone(), transport));
         let published = publishing(&options, &health)?;
+        published.hub().set_bytes_max(options.recent_bytes_max);
         let machine = StateStore::open(db, &directory.path)
             .and_then(|store| Machine::open(store, Arc::clone(&published), Arc::clone(&health)))
             .and_then(|machine| check_reach(purged, published.load().applied).map(|()| machine));
@@ -159,7 +160,9 @@ impl Engine {
         let witness = Arc::new(Witness::new(&raft, leader.me, options.witness));
         let stand_in = witness::follow(raft.clone(), Arc::clone(&witness), &peers, options.timing.clone());
         runtime.spawn("witness", &health, stand_in);
-        Self(Arc::new(Inner {
+        runtime.spawn("watch-hub", &health, Arc::clone(published.hub()).run());
+        let engine = Self(Arc::new(Inner {
+            replay: Replay::new(&parts.directory.db),
             ingress: Ingress::start(&runtime, leader.clone(), client, &options, &health),
             peers,
             witness,
@@ -175,7 +178,9 @@ impl Engine {
             log_stats,
             closed: AtomicBool::new(false),
             parts: Mutex::new(Some(parts)),
-        }))
+        }));
+        engine.start_compacting();
+        engine
     }
 
     /// Closes the store: all that was acknowledged is on the disk, and the directory is free when
@@ -187,6 +192,7 @@ impl Engine {
         self.0.closed.store(true, Ordering::Release);
         let Some(parts) = lock(&self.0.parts).take() else { return Ok(()) };
         self.0.gate.shut();
+        self.0.published.hub().close();
         let _ = self.0.runtime.block_on(self.0.raft.shutdown());
         parts.close()
     }

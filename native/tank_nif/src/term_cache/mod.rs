@@ -72,6 +72,17 @@ pub(crate) fn term_of<'a>(env: Env<'a>, entry: &Arc<Entry>, payload: &[u8]) -> O
     Some(term)
 }
 
+/// As [`term`], for an entry that hardly anybody reads again: it is not decoded for others.
+pub(crate) fn term_once<'a>(env: Env<'a>, entry: &Entry) -> Result<Term<'a>, NoTerm> {
+    let kept = entry.decoded();
+    let cached = kept.as_ref().and_then(|any| any.downcast_ref::<CachedTerm>());
+    if let Some(cached) = cached {
+        return Ok(cached.copy_to(env));
+    }
+    let payload = entry.payload.in_memory().ok_or(NoTerm::OnDisk)?;
+    decode(env, &payload).ok_or(NoTerm::Undecodable)
+}
+
 /// Asks for the memory that copying `entry`'s term will read.
 pub(crate) fn prefetch(entry: &Entry) {
     let near = entry.near();
@@ -92,7 +103,7 @@ pub(crate) fn room(entry: &Entry) -> Room {
 }
 
 /// Decodes a payload: all of it, or nothing. On a thread of ours only when its maps are small.
-fn decode<'a>(env: Env<'a>, payload: &[u8]) -> Option<Term<'a>> {
+pub(crate) fn decode<'a>(env: Env<'a>, payload: &[u8]) -> Option<Term<'a>> {
     // Trusted: it is what a caller of this store encoded. Decoding may make atoms, since a store
     // that was just started must give back atoms that no loaded module mentions.
     // SAFETY: the bytes come from `term_to_binary`, and every step of their way is checksummed.
