@@ -11,6 +11,7 @@ mod ingress;
 mod leader;
 mod lifecycle;
 pub(crate) mod members;
+mod past;
 mod watch;
 
 pub use calls::{Reply, Status};

@@ -14,13 +14,18 @@ mod store;
 mod members;
 mod transport;
 
+mod commands;
 mod found;
+mod patterns;
 mod reply;
 mod writes;
 
+mod past;
 mod prefetch;
+mod queries;
 mod reads;
 mod term_cache;
+mod views;
 
 mod errors;
 mod faults;

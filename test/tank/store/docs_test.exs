@@ -5,4 +5,5 @@ defmodule Tank.Store.DocsTest do
   doctest Tank.Store.Cluster
   doctest Tank.Store.Error
   doctest Tank.Store.Path
+  doctest Tank.Store.Pattern
 end

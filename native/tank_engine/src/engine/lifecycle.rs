@@ -27,6 +27,7 @@ use crate::read_gate::ReadGate;
 use crate::runtime;
 use crate::storage::Directory;
 use crate::storage::format::random_id;
+use crate::storage::rocks::Db;
 use crate::sync::lock;
 use crate::view::Published;
 
@@ -173,6 +174,10 @@ impl Engine {
 }
 
 impl Parts {
+    pub(super) fn db(&self) -> Arc<Db> {
+        Arc::clone(&self.directory.db)
+    }
+
     pub(super) fn discard_aside(&self) -> Result<(), EngineError> {
         self.directory.discard_aside()
     }

@@ -6,9 +6,11 @@
 //! view, then the answers. So a caller that has its answer sees its write.
 
 pub(crate) mod history;
+mod past;
 mod store;
 pub(crate) mod version_key;
 
+pub(crate) use past::found_at;
 pub use store::{Header, StateStore};
 
 use std::io;
