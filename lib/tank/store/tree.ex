@@ -563,7 +563,7 @@ defmodule Tank.Store.Tree do
   defp scan(store, pattern, opts) do
     with {:ok, pattern} <- Pattern.encode(pattern),
          {:ok, view} <- view(store, opts),
-         :ok <- note(store, View.scanned(pattern), &Tx.note_scan/2),
+         :ok <- note(store, Pattern.prefix(pattern), &Tx.note_scan/2),
          do: {:ok, pattern, view}
   end
 

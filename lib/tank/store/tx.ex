@@ -6,7 +6,7 @@ defmodule Tank.Store.Tx do
   that runs the transaction, and to that run: used elsewhere or afterwards, it raises `ArgumentError`.
   """
 
-  alias Tank.Store.{Entry, Native, View}
+  alias Tank.Store.{Call, Entry, Native, Pattern, View}
 
   @enforce_keys [:ref]
   defstruct [:ref]
@@ -101,7 +101,7 @@ defmodule Tank.Store.Tx do
   # Does what `op` makes of its key at every match of an encoded pattern.
   @spec write_many(t, [tuple], (binary -> tuple)) :: {:ok, non_neg_integer} | {:error, term}
   def write_many(tx, pattern, op) do
-    note_scan(tx, View.scanned(pattern))
+    note_scan(tx, Pattern.prefix(pattern))
 
     with {:ok, keys} <- View.select(view(tx), pattern, :keys) do
       Enum.each(keys, &write(tx, op.(&1)))
@@ -127,7 +127,7 @@ defmodule Tank.Store.Tx do
   defp met?({:revision, revision}, nil), do: revision == 0
   defp met?({:revision, revision}, %Entry{} = entry), do: revision == entry.revision
   defp met?({:payload, _payload}, nil), do: false
-  defp met?({:payload, payload}, %Entry{} = entry), do: payload == Tank.Store.Call.encode(entry.value)
+  defp met?({:payload, payload}, %Entry{} = entry), do: payload == Call.encode(entry.value)
 
   defp note(tx, compare) do
     state = state(tx)

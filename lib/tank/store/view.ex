@@ -2,7 +2,7 @@ defmodule Tank.Store.View do
   @moduledoc false
   # A handle on the store at one revision, and the reads of it. Reads of one view agree with each other.
 
-  alias Tank.Store.{Call, Entry, Error, Native, Pattern, Running}
+  alias Tank.Store.{Call, Entry, Error, Native, Running}
 
   @everything 0x7FFF_FFFF_FFFF_FFFF
 
@@ -67,10 +67,6 @@ defmodule Tank.Store.View do
 
   def with_op(view, {:clear, _key} = op), do: Native.view_with(view, op)
   def with_op(view, op), do: Native.view_with_large(view, op)
-
-  @doc "The key that all matches of an encoded pattern are at or below."
-  @spec scanned([tuple]) :: binary
-  def scanned(pattern), do: Pattern.prefix(pattern)
 
   defp take_when_readable(store, timeout) do
     with :ok <- Call.await_readable(store, timeout), do: result(Native.view(store, false))
