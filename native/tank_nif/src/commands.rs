@@ -79,6 +79,9 @@ fn written(kind: Atom, write: Write) -> NifResult<Command> {
     }
 }
 
+/// An operation that is about a path and nothing else.
+type OfKey = fn(Key) -> Op;
+
 /// `{:put, key, payload, lease} | {:delete | :clear | :get | :list, key}`.
 pub(crate) fn op(term: Term<'_>) -> NifResult<Op> {
     let tuple = get_tuple(term)?;
@@ -91,7 +94,7 @@ pub(crate) fn op(term: Term<'_>) -> NifResult<Op> {
         }
         [key] => {
             let key = self::key(*key)?;
-            let ops: [(Atom, fn(Key) -> Op); 4] = [
+            let ops: [(Atom, OfKey); 4] = [
                 (atoms::delete(), Op::Delete),
                 (atoms::clear(), Op::Clear),
                 (atoms::get(), Op::Get),
