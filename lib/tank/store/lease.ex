@@ -84,7 +84,7 @@ defmodule Tank.Store.Lease do
   def acquire(store, name, opts) when is_atom(store) do
     opts = Keyword.validate!(opts, [:holder, :ttl, timeout: @timeout])
     ttl = ttl!(opts)
-    holder = :erlang.term_to_binary(Keyword.fetch!(opts, :holder))
+    holder = Call.encode(Keyword.fetch!(opts, :holder))
     sent = now()
 
     with {:ok, key} <- key(name), {:ok, native} <- Running.fetch(store) do

@@ -5,6 +5,7 @@ defmodule Tank.Store.DocsTest do
   doctest Tank.Store.Cluster
   doctest Tank.Store.Error
   doctest Tank.Store.Path
+  doctest Tank.Store.Pattern
   doctest Tank.Store.Projection
   doctest Tank.Store.Registry
   doctest Tank.Store.Watch

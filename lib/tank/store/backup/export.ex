@@ -3,7 +3,7 @@ defmodule Tank.Store.Backup.Export do
   # The text of a store. What it looks like: Tank.Store.Backup.export/3.
 
   alias Tank.Store.Backup.Lines
-  alias Tank.Store.{Error, Native}
+  alias Tank.Store.{Call, Error, Native}
 
   @head "%% tank_store export, format 1"
   @end_mark "%% end"
@@ -52,7 +52,7 @@ defmodule Tank.Store.Backup.Export do
     text = payload |> :erlang.binary_to_term() |> text()
 
     case parse(text <> ".") do
-      {:ok, term} -> if :erlang.term_to_binary(term) == payload, do: {:ok, text}, else: :none
+      {:ok, term} -> if Call.encode(term) == payload, do: {:ok, text}, else: :none
       :error -> :none
     end
   rescue
@@ -86,6 +86,7 @@ defmodule Tank.Store.Backup.Export do
     # Reads what the module around it wrote.
 
     alias Tank.Store.Backup.{Export, Lines}
+    alias Tank.Store.Call
 
     @head "%% tank_store export, format 1"
     @end_mark "%% end"
@@ -123,7 +124,7 @@ defmodule Tank.Store.Backup.Export do
       with {:ok, payload} <- Base.decode64(encoded), do: {:ok, path, payload}
     end
 
-    defp entry({path, value}) when is_list(path), do: {:ok, path, :erlang.term_to_binary(value)}
+    defp entry({path, value}) when is_list(path), do: {:ok, path, Call.encode(value)}
     defp entry(_other), do: :error
 
     defp malformed(number), do: {:halt, {:error, {:malformed, number}}}

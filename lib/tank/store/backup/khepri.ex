@@ -4,6 +4,7 @@ defmodule Tank.Store.Backup.Khepri do
   # `khepri_export_erlang`) or in a disk_log (module `mnesia_backup`).
 
   alias Tank.Store.Backup.{Export, Lines}
+  alias Tank.Store.Call
 
   # What a disk_log begins with.
   @disk_log <<1, 2, 3, 4>>
@@ -134,7 +135,7 @@ defmodule Tank.Store.Backup.Khepri do
 
   defp add_node(path, {:p_data, value}, {acc, found}, fun) do
     with {:ok, key} <- Tank.Store.Path.to_key(path),
-         {:cont, acc} <- fun.(key, :erlang.term_to_binary(value), acc) do
+         {:cont, acc} <- fun.(key, Call.encode(value), acc) do
       {:cont, {acc, found}}
     else
       {:halt, result} -> {:halt, result}
