@@ -34,7 +34,6 @@ defmodule Tank.Store.Grove do
   alias Tank.Store.Grove.{Boot, Group}
 
   # To be removed when it is there.
-  @compile {:no_warn_undefined, Tree}
 
   @options [:store, :data_dir, :prefix, :merge, :timeout]
   @timeout 5_000

@@ -87,11 +87,15 @@ defmodule Tank.Store.Server do
 
   @doc "The ids of the running stores."
   @spec store_ids :: [atom]
-  def store_ids, do: Registry.select(Names, [{{{:dir, :"$1"}, :_, :_}, [], [:"$1"]}])
+  def store_ids, do: for({store_id, _pid, _dir} <- running(), do: store_id)
 
   @doc "The running stores, with their servers and directories."
   @spec running :: [{atom, pid, String.t()}]
-  def running, do: Registry.select(Names, [{{{:dir, :"$1"}, :"$2", {:"$3", :_}}, [], [{{:"$1", :"$2", :"$3"}}]}])
+  def running do
+    registered = Registry.select(Names, [{{{:dir, :"$1"}, :"$2", {:"$3", :_}}, [], [{{:"$1", :"$2", :"$3"}}]}])
+    # The registry forgets a process a moment after its end.
+    Enum.filter(registered, fn {_store_id, pid, _dir} -> Process.alive?(pid) end)
+  end
 
   @impl true
   def init(config) do

@@ -45,7 +45,7 @@ defmodule Tank.Store.Tree do
 
   import Tank.Store.Tree.Bang, only: [defbang: 1]
 
-  alias Tank.Store.{Call, Deadline, Entry, Error, Native, Path, Pattern, Running, Tx, View}
+  alias Tank.Store.{Call, Deadline, Entry, Error, Native, Path, Pattern, Running, Since, Tx, View}
   alias Tank.Store.Tree.{Operation, Transaction, Writes}
 
   @typedoc "A store's id, or the transaction that is being run."
@@ -488,6 +488,30 @@ defmodule Tank.Store.Tree do
     with {:ok, store} <- Running.fetch(store),
          do: Call.request(&Native.await_revision(store, &1, revision, &2), timeout)
   end
+
+  @doc """
+  What changed at `prefix` and below since a revision: for a process that looks again and again, and mostly finds
+  nothing new.
+
+  `:unchanged` when the store is at no newer revision, which costs next to nothing. Otherwise `{:ok, changes, revision}`:
+  the difference between the two revisions, a `Tank.Store.Change` for each entry that was written or deleted, in the
+  order of paths, and the revision to ask with the next time. There may be none: what changed stands elsewhere.
+
+  Options: `:favor` and `:timeout`, as for `get/3`. Errors: `{:compacted, min}` when the history does not reach back as
+  far: list everything.
+
+      iex> {:ok, revision} = Tank.Store.Tree.put(:app, [:since, "a"], 1)
+      iex> Tank.Store.Tree.list_since(:app, [:since], revision)
+      :unchanged
+      iex> {:ok, _} = Tank.Store.Tree.put(:app, [:since, "b"], 2)
+      iex> {:ok, [change], _} = Tank.Store.Tree.list_since(:app, [:since], revision)
+      iex> {change.type, change.path, change.value}
+      {:created, [:since, "b"], 2}
+  """
+  @spec list_since(atom, Path.t(), revision, keyword) ::
+          :unchanged | {:ok, [Tank.Store.Change.t()], revision} | error
+  def list_since(store, prefix, revision, opts \\ []) when is_atom(store),
+    do: Since.list(store, prefix, revision, options(opts, @read))
 
   @doc """
   Drops the history before a revision: it is the oldest one that can still be read. It also happens by itself, as the
