@@ -32,18 +32,18 @@ defmodule Tank.Bench.Store do
   # Enough to keep every store's batches full.
   @fillers 256
 
-  @doc "Writes the pods 1 to `n`."
-  @spec fill(module, pos_integer) :: :ok
-  def fill(store, n) do
+  @doc "Writes the pods 1 to `n`, made of their names by `make`."
+  @spec fill(module, pos_integer, (String.t() -> map)) :: :ok
+  def fill(store, n, make \\ &Tank.Bench.Pods.pod/1) do
     1..n
     |> Enum.chunk_every(max(div(n, @fillers), 1))
-    |> Enum.map(&Task.async(fn -> fill_chunk(store, &1) end))
+    |> Enum.map(&Task.async(fn -> fill_chunk(store, &1, make) end))
     |> Task.await_many(:infinity)
 
     :ok
   end
 
-  defp fill_chunk(store, chunk) do
-    for i <- chunk, do: :ok = store.put(Tank.Bench.Pods.pod(Tank.Bench.Pods.name(i)))
+  defp fill_chunk(store, chunk, make) do
+    for i <- chunk, do: :ok = store.put(make.(Tank.Bench.Pods.name(i)))
   end
 end
