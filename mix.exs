@@ -21,7 +21,7 @@ defmodule Tank.Store.MixProject do
       compilers: [:tank_native] ++ Mix.compilers(),
       elixirc_paths: elixirc_paths(Mix.env()),
       # Only the build uses :crypto, for checksums; the application does not need it.
-      xref: [exclude: [:crypto]],
+      elixirc_options: [no_warn_undefined: [:crypto]],
       start_permanent: Mix.env() == :prod,
       deps: []
     ]

@@ -19,7 +19,9 @@ defmodule Tank.Bench.Comparison do
     swap: Cases.Swap,
     transaction: Cases.Transaction,
     select: Cases.Select,
-    watch: Cases.Watch
+    watch: Cases.Watch,
+    cluster: Cases.Cluster,
+    failover: Cases.Failover
   ]
 
   @type settings :: %{

@@ -8,7 +8,7 @@ defmodule Tank.Bench.Store.Khepri do
 
   @behaviour Tank.Bench.Store
 
-  @compile {:no_warn_undefined, [:khepri, :khepri_projection, :ra_counters]}
+  @compile {:no_warn_undefined, [:khepri, :khepri_cluster, :khepri_projection, :ra_counters, :ra_leaderboard]}
 
   @store :khepri
   @every_name {:if_name_matches, :any, :undefined}
@@ -24,7 +24,8 @@ defmodule Tank.Bench.Store.Khepri do
   @impl true
   def start(dir) do
     load_code()
-    :logger.set_primary_config(:level, :error)
+    # After a crash it answers callers of its last life, which Erlang reports as errors.
+    :logger.set_primary_config(:level, :critical)
     {:ok, _started} = Application.ensure_all_started(:khepri)
     File.mkdir_p!(dir)
     {:ok, @store} = :khepri.start(String.to_charlist(dir))
@@ -55,6 +56,14 @@ defmodule Tank.Bench.Store.Khepri do
     Enum.find_value(:ra_counters.overview(), fn {key, counters} ->
       if inspect(key) =~ "wal", do: counters[:batches]
     end)
+  end
+
+  @impl true
+  def join(node), do: :khepri_cluster.join(node)
+
+  @impl true
+  def leader do
+    with {@store, node} <- :ra_leaderboard.lookup_leader(@store), do: node, else: (:undefined -> nil)
   end
 
   @doc "Writes any value under any path of atoms and strings."

@@ -29,6 +29,14 @@ defmodule Tank.Bench.Store do
   @doc "Syncs of its log so far; nil when it does not tell."
   @callback syncs :: non_neg_integer | nil
 
+  @doc "Makes this member, which is alone, one of the cluster that `node` is in."
+  @callback join(node) :: :ok
+
+  @doc "The node of the leader, as this member knows it."
+  @callback leader :: node | nil
+
+  @optional_callbacks join: 1, leader: 0
+
   # Enough to keep every store's batches full.
   @fillers 256
 

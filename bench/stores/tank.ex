@@ -37,6 +37,15 @@ defmodule Tank.Bench.Store.Tank do
     status.fsyncs
   end
 
+  @impl true
+  def join(node), do: Tank.Store.Cluster.join(:tank, node, 60_000)
+
+  @impl true
+  def leader do
+    {:ok, leader} = Tank.Store.Cluster.leader(:tank)
+    leader
+  end
+
   @doc """
   What a reconciler asks in vain most of the time: all pods, unless nothing has changed. The function takes nil at first
   and then what it gave. It needs a `Tank.Store.list_pods_since/1` that gives `{pods, revision}` or `:unchanged`.
