@@ -21,7 +21,9 @@ defmodule Tank.Store.MixProject do
       compilers: [:tank_native] ++ Mix.compilers(),
       elixirc_paths: elixirc_paths(Mix.env()),
       # Only the build uses :crypto, for checksums; the application does not need it.
-      elixirc_options: [no_warn_undefined: [:crypto]],
+      xref: [exclude: [:crypto]],
+      # PropEr, for the tests, is no dependency: it lies beside OTP's own applications.
+      prune_code_paths: Mix.env() != :test,
       start_permanent: Mix.env() == :prod,
       deps: []
     ]
