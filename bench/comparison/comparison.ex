@@ -91,6 +91,7 @@ defmodule Tank.Bench.Comparison do
 
   # The sides of a stage live at the same time, and take turns.
   defp stage(module, stage, settings) do
+    IO.puts(:stderr, "... #{module.title()}, #{Table.point(stage.setup)}")
     dir = Path.join(settings.dir, "compare-#{System.os_time()}")
     sides = for {name, _store} = side <- stage.sides, do: Side.start(side, Path.join(dir, Atom.to_string(name)))
 
