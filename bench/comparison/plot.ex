@@ -5,10 +5,10 @@ defmodule Tank.Bench.Comparison.Plot do
 
   @colors %{tank: "#0b6e4f", khepri: "#c84c09", disk: "#8d99ae"}
   @names %{tank: "Tank.Store", khepri: "Khepri", disk: "disk alone"}
-  @width 460
+  @width 500
   @height 340
   # Around the axes: left, top, right, bottom.
-  @margin {70, 40, 110, 50}
+  @margin {70, 40, 150, 50}
 
   @doc "Writes the plots of a case into `dir`, and gives their paths; none for a case that has none."
   @spec write(atom, [Tank.Bench.Comparison.row()], Path.t()) :: [Path.t()]
