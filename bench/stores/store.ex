@@ -1,8 +1,7 @@
 defmodule Tank.Bench.Store do
   @moduledoc """
-  A store to measure: ours in `stores/tank.ex`, ETS for reads in `stores/ets.ex`, and peers, each a module more.
-
-  A peer that needs a VM of its own runs `bench/main.exs` there with `--store NAME`; the JSON is the same.
+  A store to measure: ours in `stores/tank.ex`, ETS for reads in `stores/ets.ex`, and peers, each a module more, which
+  `bench/compare` measures beside ours.
   """
 
   @type read :: {label :: String.t(), (name :: String.t() -> term)}
