@@ -22,6 +22,8 @@ defmodule Tank.Store.MixProject do
       elixirc_paths: elixirc_paths(Mix.env()),
       # Only the build uses :crypto, for checksums; the application does not need it.
       xref: [exclude: [:crypto]],
+      # PropEr, for the tests, is no dependency: it lies beside OTP's own applications.
+      prune_code_paths: Mix.env() != :test,
       start_permanent: Mix.env() == :prod,
       deps: []
     ]

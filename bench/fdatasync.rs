@@ -1,6 +1,6 @@
-//! What the disk can do: appends 4 KiB and syncs, in a loop, one after the other.
+//! What the disk can do: appends some bytes (4 KiB, if it is not told how many) and syncs, in a loop, one after the other.
 //!
-//! `fdatasync FILE SECONDS` prints one line: appends, seconds, and the 50th and 99th percentile in microseconds.
+//! `fdatasync FILE SECONDS [BYTES]` prints one line: appends, seconds, and the 50th and 99th percentile in microseconds.
 
 use std::fs::File;
 use std::io::Write;
@@ -10,8 +10,9 @@ fn main() -> std::io::Result<()> {
     let mut args = std::env::args().skip(1);
     let path = args.next().expect("FILE");
     let seconds: f64 = args.next().and_then(|text| text.parse().ok()).expect("SECONDS");
+    let bytes = args.next().map_or(4096, |text| text.parse().expect("BYTES"));
     let mut file = File::create(&path)?;
-    let block = [0x5a; 4096];
+    let block = vec![0x5a; bytes];
     let mut micros = Vec::new();
     let start = Instant::now();
     while start.elapsed() < Duration::from_secs_f64(seconds) {

@@ -3,7 +3,7 @@ defmodule Tank.Bench.Load do
 
   alias Tank.Bench.Histogram
 
-  @type result :: %{rate: float, p50: float, p99: float, count: non_neg_integer}
+  @type result :: %{rate: float, p50: float, p99: float, p999: float, count: non_neg_integer}
 
   @doc """
   `clients` processes, each calling `make.(client)` once for a function that is then called with 0, 1, 2, ... for
@@ -25,9 +25,9 @@ defmodule Tank.Bench.Load do
 
     for {name, histogram, tasks} <- started, into: %{} do
       {counts, ends} = tasks |> Task.await_many(:infinity) |> Enum.unzip()
-      [p50, p99] = Histogram.percentiles(histogram, [0.5, 0.99])
+      [p50, p99, p999] = Histogram.percentiles(histogram, [0.5, 0.99, 0.999])
       elapsed = (Enum.max(ends) - begin) / 1.0e9
-      {name, %{rate: Enum.sum(counts) / elapsed, p50: p50, p99: p99, count: Enum.sum(counts)}}
+      {name, %{rate: Enum.sum(counts) / elapsed, p50: p50, p99: p99, p999: p999, count: Enum.sum(counts)}}
     end
   end
 

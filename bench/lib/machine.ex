@@ -6,11 +6,11 @@ defmodule Tank.Bench.Machine do
   def describe(settings) do
     %{
       date: DateTime.to_iso8601(DateTime.truncate(DateTime.utc_now(), :second)),
-      commit: command("git", ["describe", "--always", "--dirty"]),
+      commit: System.get_env("BENCH_COMMIT") || command("git", ["describe", "--always", "--dirty"]),
       store: settings.store.version(),
       elixir: System.version(),
       otp: List.to_string(:erlang.system_info(:otp_release)),
-      rust: command("rustc", ["--version"]),
+      rust: System.get_env("BENCH_RUST") || command("rustc", ["--version"]),
       os: String.trim(command("uname", ["-sr"])),
       cpu: cpu(),
       cores: :erlang.system_info(:logical_processors_available),

@@ -37,6 +37,16 @@ defmodule Tank.Bench.Pods do
     :erlang.binary_to_term(:erlang.term_to_binary(pod))
   end
 
+  @doc "A pod of another size: `:small` is 0.1 KB in external term format, `:usual` 1.6 KB, `:large` 64 KB."
+  @spec sized(:small | :usual | :large, String.t()) :: map
+  def sized(:usual, name), do: pod(name)
+  def sized(:small, name), do: %{pod(name) | containers: [], network: nil, volumes: []}
+
+  def sized(:large, name) do
+    pod = pod(name)
+    %{pod | containers: pod.containers ++ [container("large", name, ["/srv/large"], 1_340)]}
+  end
+
   @doc "`pod` under another name."
   @spec named(map, String.t()) :: map
   def named(pod, name), do: %{pod | name: name}

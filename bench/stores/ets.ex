@@ -45,6 +45,14 @@ defmodule Tank.Bench.Store.Ets do
   @impl true
   def syncs, do: nil
 
+  @doc "The pods whose names end in one of some digits, found by looking at all, in the table."
+  @spec select_by_name([String.t()]) :: [map]
+  def select_by_name(endings) do
+    # Names are of one length: what comes after their first nine bytes decides.
+    tests = for ending <- endings, do: {:==, {:binary_part, :"$1", 9, 2}, ending}
+    :ets.select(@table, [{{:"$1", :"$2"}, [List.to_tuple([:orelse | tests])], [:"$2"]}])
+  end
+
   defp lookup(name), do: :ets.lookup(@table, name)
   defp tab2list, do: :ets.tab2list(@table)
   defp pods, do: for({_name, pod} <- :ets.tab2list(@table), do: pod)

@@ -1,8 +1,7 @@
 defmodule Tank.Bench.Store do
   @moduledoc """
-  A store to measure: ours in `stores/tank.ex`, ETS for reads in `stores/ets.ex`, and peers, each a module more.
-
-  A peer that needs a VM of its own runs `bench/main.exs` there with `--store NAME`; the JSON is the same.
+  A store to measure: ours in `stores/tank.ex`, ETS for reads in `stores/ets.ex`, and peers, each a module more, which
+  `bench/compare` measures beside ours.
   """
 
   @type read :: {label :: String.t(), (name :: String.t() -> term)}
@@ -29,21 +28,29 @@ defmodule Tank.Bench.Store do
   @doc "Syncs of its log so far; nil when it does not tell."
   @callback syncs :: non_neg_integer | nil
 
+  @doc "Makes this member, which is alone, one of the cluster that `node` is in."
+  @callback join(node) :: :ok
+
+  @doc "The node of the leader, as this member knows it."
+  @callback leader :: node | nil
+
+  @optional_callbacks join: 1, leader: 0
+
   # Enough to keep every store's batches full.
   @fillers 256
 
-  @doc "Writes the pods 1 to `n`."
-  @spec fill(module, pos_integer) :: :ok
-  def fill(store, n) do
+  @doc "Writes the pods 1 to `n`, made of their names by `make`."
+  @spec fill(module, pos_integer, (String.t() -> map)) :: :ok
+  def fill(store, n, make \\ &Tank.Bench.Pods.pod/1) do
     1..n
     |> Enum.chunk_every(max(div(n, @fillers), 1))
-    |> Enum.map(&Task.async(fn -> fill_chunk(store, &1) end))
+    |> Enum.map(&Task.async(fn -> fill_chunk(store, &1, make) end))
     |> Task.await_many(:infinity)
 
     :ok
   end
 
-  defp fill_chunk(store, chunk) do
-    for i <- chunk, do: :ok = store.put(Tank.Bench.Pods.pod(Tank.Bench.Pods.name(i)))
+  defp fill_chunk(store, chunk, make) do
+    for i <- chunk, do: :ok = store.put(make.(Tank.Bench.Pods.name(i)))
   end
 end

@@ -37,6 +37,32 @@ defmodule Tank.Bench.Store.Tank do
     status.fsyncs
   end
 
+  @impl true
+  def join(node), do: Tank.Store.Cluster.join(:tank, node, 60_000)
+
+  @impl true
+  def leader do
+    {:ok, leader} = Tank.Store.Cluster.leader(:tank)
+    leader
+  end
+
+  @doc """
+  What a reconciler asks in vain most of the time: all pods, unless nothing has changed. The function takes nil at first
+  and then what it gave. It needs a `Tank.Store.list_pods_since/1` that gives `{pods, revision}` or `:unchanged`.
+  """
+  @spec unchanged :: {:ok, (term -> term)} | {:skip, String.t()}
+  def unchanged do
+    with :ok <- Tank.Bench.Needs.check([{Tank.Store, :list_pods_since, 1}]) do
+      {:ok,
+       fn revision ->
+         case apply(Tank.Store, :list_pods_since, [revision]) do
+           {_pods, revision} -> revision
+           :unchanged -> revision
+         end
+       end}
+    end
+  end
+
   # What a read that may lag behind costs: the library as get_pod calls it, without looking whether it is current.
   defp local(name), do: Native.get_local(store(), Path.child_key(@pods_key, name))
 

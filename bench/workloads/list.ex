@@ -50,6 +50,29 @@ defmodule Tank.Bench.Workload.List do
     Map.put(kept, {"first", elem(hd(store.lists()), 0)}, firsts)
   end
 
+  @doc "The milliseconds of each list in a process of its own, again and again for `seconds`."
+  @spec fresh((() -> [term]), number) :: [float]
+  def fresh(list, seconds) do
+    Load.settle()
+    repeat(fn -> one_fresh(list) end, now_ms() + seconds * 1000)
+  end
+
+  @doc "The milliseconds of a list in the calling process, on average, again and again for `seconds`."
+  @spec mean((() -> [term]), number) :: float
+  def mean(list, seconds) do
+    begin = now_ms()
+    count = length(repeat(fn -> forget(list.()) end, begin + seconds * 1000))
+    (now_ms() - begin) / count
+  end
+
+  # At least once.
+  defp repeat(run, deadline) do
+    result = run.()
+    if now_ms() < deadline, do: [result | repeat(run, deadline)], else: [result]
+  end
+
+  defp forget(_list), do: :ok
+
   defp first(store, dir) do
     :ok = store.stop()
     :ok = store.start(dir)

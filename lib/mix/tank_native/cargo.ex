@@ -41,7 +41,7 @@ defmodule Mix.TankNative.Cargo do
   def build!(root, features, opts \\ []) do
     cargo = find!(Keyword.get(opts, :path, System.get_env("PATH", "")))
     check_version!(cargo, required_version(root))
-    say = Keyword.get(opts, :say, &Mix.shell().info/1)
+    say = Keyword.get(opts, :say, fn line -> Mix.shell().info(line) end)
     target_dir = target_dir(root)
     unless rocksdb_built?(target_dir), do: say.(first_build_notice(target_dir))
 

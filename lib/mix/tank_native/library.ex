@@ -142,10 +142,12 @@ defmodule Mix.TankNative.Library do
 
   defp sha256(path) do
     path
-    |> File.stream!([], 1_048_576)
-    |> Enum.reduce(:crypto.hash_init(:sha256), &:crypto.hash_update(&2, &1))
-    |> :crypto.hash_final()
+    |> File.open!([:read], &hash(IO.binstream(&1, 1_048_576)))
     |> Base.encode16(case: :lower)
+  end
+
+  defp hash(parts) do
+    parts |> Enum.reduce(:crypto.hash_init(:sha256), &:crypto.hash_update(&2, &1)) |> :crypto.hash_final()
   end
 
   defp directory(root), do: Path.join([root, "priv", "native"])

@@ -59,7 +59,7 @@ defmodule Tank.Store.Options do
     })
   end
 
-  for {name, first..last, _default, _text} <- @schema do
+  for {name, %Range{first: first, last: last}, _default, _text} <- @schema do
     defp check!({unquote(name), value} = pair, _others) when value in unquote(first)..unquote(last), do: pair
 
     defp check!({unquote(name), value}, _others) do

@@ -1,0 +1,65 @@
+defmodule Tank.Bench.Comparison.Cases.Transaction do
+  @moduledoc "Transactions that read a value of the process's own and write what follows it."
+
+  @behaviour Tank.Bench.Comparison.Case
+
+  @compile {:no_warn_undefined, [:khepri, :khepri_tx, Tank.Store.Tree]}
+
+  alias Tank.Bench.Comparison.Cases.Swap
+  alias Tank.Bench.{Load, Needs, Pods, Store}
+
+  @impl true
+  def title, do: "Transactions, read and write"
+
+  @impl true
+  defdelegate metrics, to: Swap
+
+  @impl true
+  defdelegate stages(settings), to: Swap
+
+  @impl true
+  def prepare(Store.Tank, dir, params) do
+    functions = [put: 3, get: 2, transaction: 2]
+    needs = for {function, arity} <- functions, do: {Tank.Store.Tree, function, arity}
+    with :ok <- Needs.check(needs), do: fill(Store.Tank, dir, params)
+  end
+
+  def prepare(store, dir, params), do: fill(store, dir, params)
+
+  defp fill(store, dir, %{pods: pods}) do
+    :ok = store.start(dir)
+    Store.fill(store, pods)
+  end
+
+  @impl true
+  def measure(store, _dir, %{writers: writers}, seconds) do
+    Load.run(writers, seconds, fn client ->
+      path = Swap.path(client)
+      Swap.put(store, path, {0, Pods.pod("any")})
+      fn count -> transaction(store, path, count) end
+    end)
+    |> Map.take([:rate, :p50, :p99])
+  end
+
+  defp transaction(Store.Tank, path, count) do
+    {:ok, :ok} =
+      Tank.Store.Tree.transaction(:tank, fn tx ->
+        {:ok, {^count, pod}} = Tank.Store.Tree.get(tx, path)
+        Tank.Store.Tree.put(tx, path, {count + 1, pod})
+        :ok
+      end)
+
+    :ok
+  end
+
+  # Khepri takes the function's code out of this module's file, and knows only what it is allowed to call.
+  defp transaction(Store.Khepri, path, count) do
+    change = fn ->
+      {:ok, {^count, pod}} = :khepri_tx.get(path)
+      :khepri_tx.put(path, {count + 1, pod})
+    end
+
+    {:ok, :ok} = :khepri.transaction(:khepri, change, :rw)
+    :ok
+  end
+end
