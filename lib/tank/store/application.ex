@@ -8,6 +8,8 @@ defmodule Tank.Store.Application do
   def start(_type, _args) do
     children = [
       {Registry, keys: :unique, name: Tank.Store.Names},
+      # Before the stores: it stops after them, so that their watches are told.
+      {DynamicSupervisor, name: Tank.Store.Watches, strategy: :one_for_one},
       {DynamicSupervisor, name: Tank.Store.Instances, strategy: :one_for_one}
     ]
 

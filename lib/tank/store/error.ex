@@ -13,6 +13,7 @@ defmodule Tank.Store.Error do
   | `:no_quorum` | no leader that a majority follows; nothing was written | retry |
   | `:timeout` | **unknown**: a write may or may not have been applied | read, or repeat a write that may be repeated |
   | `:exists`, `:not_found`, `{:conflict, entry}` | the store holds something else than was asked for | |
+  | `{:compacted, min}` | the history before the revision `min` is gone | read the present, or begin at `min` |
   | `{:invalid_path, why}`, `{:too_large, what, limit}` | the caller's fault; nothing was written | |
   | `:engine_failed`, `{:storage, why}`, `:disk_full` | the store stopped at a fault; a write under way is unknown | its supervisor restarts it; free space for `:disk_full` |
   | `{:locked, path}` | another store has the directory open | stop that one |
@@ -88,6 +89,7 @@ defmodule Tank.Store.Error do
   defp message_of({:engine_failed, why}), do: "the engine failed (#{why}); its supervisor restarts it"
   defp message_of({:storage, why}), do: "the disk failed: #{why}"
   defp message_of({:too_large, what, limit}), do: "the #{label(what)} is over the limit of #{limit} bytes"
+  defp message_of({:compacted, min}), do: "the history before revision #{min} is gone"
   defp message_of({:invalid_path, why}), do: "invalid path: #{why}"
   defp message_of({:invalid_option, option, why}), do: "option #{option}: #{why}"
   defp message_of({:locked, path, :this_vm}), do: "#{path} is in use by another store of this VM"

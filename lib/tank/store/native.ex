@@ -13,6 +13,17 @@ defmodule Tank.Store.Native do
   @type link :: reference
   @type lane :: :control | :log | :snapshot
   @type reason :: atom | tuple
+  @type watch :: reference
+  @type entry :: {[atom | binary], term, pos_integer, pos_integer, pos_integer, non_neg_integer, non_neg_integer}
+  @type change ::
+          {:created | :updated | :deleted | :expired, [atom | binary], term, term, pos_integer, non_neg_integer,
+           {non_neg_integer, non_neg_integer}}
+  @type next ::
+          {:ok, [{pos_integer, [change]}], non_neg_integer}
+          | {:idle, non_neg_integer}
+          | {:compacted, non_neg_integer}
+          | {:error, reason}
+  @type since :: :unchanged | {:ok, [change], non_neg_integer} | {:error, {:compacted, non_neg_integer} | reason}
   @type room :: {:room, heap_words :: non_neg_integer, binary_words :: non_neg_integer}
 
   @doc false
@@ -119,6 +130,31 @@ defmodule Tank.Store.Native do
 
   @spec deliver_large(store, String.t(), lane, binary) :: :ok
   def deliver_large(_store, _node, _lane, _frame), do: nif()
+
+  @spec watch_start(store, binary, :snapshot | :now | non_neg_integer) ::
+          {:ok, watch, non_neg_integer, non_neg_integer} | {:error, {:compacted, non_neg_integer} | reason}
+  def watch_start(_store, _prefix, _from), do: nif()
+
+  @spec watch_snapshot(watch, pos_integer, pos_integer) :: {:ok, [entry], boolean} | {:error, reason}
+  def watch_snapshot(_watch, _entries, _bytes), do: nif()
+
+  @spec watch_next(watch, pos_integer) :: next | :dirty
+  def watch_next(_watch, _revisions), do: nif()
+
+  @spec watch_next_large(watch, pos_integer) :: next
+  def watch_next_large(_watch, _revisions), do: nif()
+
+  @spec watch_cancel(watch) :: :ok
+  def watch_cancel(_watch), do: nif()
+
+  @spec list_since(store, binary, non_neg_integer) :: since | :wait | :dirty
+  def list_since(_store, _prefix, _revision), do: nif()
+
+  @spec list_since_local(store, binary, non_neg_integer) :: since | :dirty
+  def list_since_local(_store, _prefix, _revision), do: nif()
+
+  @spec list_since_large(store, binary, non_neg_integer) :: since
+  def list_since_large(_store, _prefix, _revision), do: nif()
 
   @spec arm_fault(String.t(), String.t()) :: :ok | {:error, String.t()}
   def arm_fault(_name, _action), do: nif()

@@ -13,6 +13,11 @@ defmodule Tank.Store.Options do
     {:in_flight_max, @count, 50_000, "writes that may be in flight; more are refused with `:overloaded`"},
     {:in_flight_bytes_max, @count, 256 * @megabyte, "bytes of values that they may hold"},
     {:value_bytes_max, @count, 16 * @megabyte, "the largest value, in bytes of its external term format"},
+    {:history_revisions, @count, 100_000,
+     "revisions whose changes a leader keeps, for watches that resume and for reads of the past"},
+    {:history_age_ms, @count, :unlimited, "milliseconds that it keeps them at the most"},
+    {:recent_bytes_max, @count, 32 * @megabyte,
+     "bytes of the newest changes that are kept in memory; a watch that is further behind reads the disk"},
     {:heartbeat_ms, @milliseconds, 50, "milliseconds between two heartbeats of a leader"},
     {:election_ms, @milliseconds, 150,
      "milliseconds; a member stands for election when it hears nothing from a leader for three to four times as long, " <>

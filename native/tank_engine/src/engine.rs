@@ -3,10 +3,13 @@
 //! ```text
 //! write --> ingress (bounded) --> raft core --> log --> apply --> view, then the answer
 //! read  --> view, while the read gate is open; otherwise after a round through the raft core
+//! watch --> the newest revisions in memory, or the history on the disk
 //! ```
 
 mod alone;
 mod calls;
+mod changes;
+mod compaction;
 mod ingress;
 mod leader;
 mod lifecycle;
@@ -14,6 +17,7 @@ pub(crate) mod members;
 mod watch;
 
 pub use calls::{Reply, Status};
+pub use changes::{Changed, From, Since};
 pub use members::{ClusterStatus, MemberStatus};
 
 use std::path::PathBuf;
@@ -25,6 +29,7 @@ use arc_swap::Guard;
 use crate::error::EngineError;
 use crate::health::Health;
 use crate::log::WriterStats;
+use crate::machine::Replay;
 use crate::options::Options;
 use crate::peers::{Lane, Server};
 use crate::raft::Raft;
@@ -47,6 +52,7 @@ struct Inner {
     identity: Identity,
     raft: Raft,
     published: Arc<Published>,
+    replay: Replay,
     gate: Arc<ReadGate>,
     health: Arc<Health>,
     log_stats: Arc<WriterStats>,

@@ -4,8 +4,17 @@
 //! of the `fail` crate, such as `panic`, `1*panic`, `sleep(50)` or `return`.
 
 /// The places that can be armed.
-pub const POINTS: &[&str] =
-    &["ingress", "log_writer", "log_sync", "apply", "snapshot_install", "raft_watch", "reclaim", "term_cache"];
+pub const POINTS: &[&str] = &[
+    "ingress",
+    "log_writer",
+    "log_sync",
+    "apply",
+    "snapshot_install",
+    "raft_watch",
+    "reclaim",
+    "term_cache",
+    "watch_hub",
+];
 
 /// Arms the point `name` with `action`; `"off"` disarms it.
 ///

@@ -18,6 +18,7 @@ pub mod key;
 pub mod lease;
 pub mod outcome;
 pub mod view;
+pub mod watch;
 
 pub mod log;
 pub mod machine;

@@ -2,6 +2,9 @@
 
 use std::path::PathBuf;
 
+/// Default of [`Options::recent_bytes_max`].
+pub(crate) const RECENT_BYTES_MAX: usize = 32 << 20;
+
 /// The options of [`crate::engine::Engine::open`].
 #[derive(Clone, Debug)]
 pub struct Options {
@@ -17,6 +20,12 @@ pub struct Options {
     pub in_flight_bytes_max: usize,
     /// The largest payload, in bytes.
     pub value_bytes_max: usize,
+    /// How many revisions of history a leader keeps.
+    pub history_revisions: u64,
+    /// How old they may get, in milliseconds; `None`: as old as they are.
+    pub history_age_ms: Option<u64>,
+    /// Bytes of the newest changes that are kept in memory, for watches.
+    pub recent_bytes_max: usize,
     /// Raft's times and log retention.
     pub timing: Timing,
     /// What a new directory becomes.
@@ -72,6 +81,9 @@ impl Options {
             in_flight_max: 50_000,
             in_flight_bytes_max: 256 << 20,
             value_bytes_max: 16 << 20,
+            history_revisions: 100_000,
+            history_age_ms: None,
+            recent_bytes_max: RECENT_BYTES_MAX,
             timing: Timing::default(),
             formation: Formation::NewCluster,
         }

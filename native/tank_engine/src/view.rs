@@ -10,6 +10,7 @@ use crate::key::Key;
 use crate::raft::LogId;
 use crate::reclaim;
 use crate::state::Leases;
+use crate::watch::Hub;
 
 /// The entries at one revision. Taking one costs nothing, and writes do not disturb it.
 #[derive(Clone, Debug, Default)]
@@ -52,19 +53,32 @@ impl View {
     }
 }
 
-/// The current view, which the applying task replaces and any thread reads.
+/// The current view, which the applying task replaces and any thread reads; and how it came about.
 #[derive(Debug, Default)]
-pub struct Published(ArcSwap<View>);
+pub struct Published {
+    view: ArcSwap<View>,
+    hub: Arc<Hub>,
+}
 
 impl Published {
     /// The current view, without a lock.
     pub fn load(&self) -> Guard<Arc<View>> {
-        self.0.load()
+        self.view.load()
+    }
+
+    /// As [`Published::load`], to be kept for longer.
+    pub(crate) fn load_full(&self) -> Arc<View> {
+        self.view.load_full()
+    }
+
+    /// Where the newest revisions are, and watches wait for more.
+    pub(crate) fn hub(&self) -> &Arc<Hub> {
+        &self.hub
     }
 
     /// Replaces the view. The old one is dropped elsewhere: what only it held may be much, and
     /// neither a reader nor the applying task should pay for that.
     pub(crate) fn publish(&self, view: View) {
-        reclaim::when_unused(self.0.swap(Arc::new(view)));
+        reclaim::when_unused(self.view.swap(Arc::new(view)));
     }
 }

@@ -73,6 +73,18 @@ rustler::atoms! {
     tank_store_failed,
     tank_frame,
     tank_peer_wanted,
+    tank_watch_ready,
+
+    // Watches.
+    now,
+    // snapshot: see above
+    idle,
+    compacted,
+    unchanged,
+    created,
+    updated,
+    // deleted: see above
+    expired,
 
     // Lanes to other nodes.
     control,
@@ -96,6 +108,9 @@ rustler::atoms! {
     snapshot_after,
     log_keep,
     purge_batch,
+    history_revisions,
+    history_age_ms,
+    recent_bytes_max,
     member_id,
     cluster_id,
     revision,

@@ -21,6 +21,7 @@ mod writes;
 mod prefetch;
 mod reads;
 mod term_cache;
+mod watches;
 
 mod errors;
 mod faults;

@@ -17,6 +17,9 @@ pub(crate) fn decode(map: Term<'_>) -> NifResult<Options> {
     set(&mut options.in_flight_max, map, atoms::in_flight_max())?;
     set(&mut options.in_flight_bytes_max, map, atoms::in_flight_bytes_max())?;
     set(&mut options.value_bytes_max, map, atoms::value_bytes_max())?;
+    set(&mut options.history_revisions, map, atoms::history_revisions())?;
+    set(&mut options.history_age_ms, map, atoms::history_age_ms())?;
+    set(&mut options.recent_bytes_max, map, atoms::recent_bytes_max())?;
     let timing = &mut options.timing;
     set(&mut timing.heartbeat_ms, map, atoms::heartbeat_ms())?;
     set(&mut timing.election_ms, map, atoms::election_ms())?;

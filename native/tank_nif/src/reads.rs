@@ -197,7 +197,7 @@ fn named<'a>(env: Env<'a>, leaf: &[u8], value: Term<'a>) -> Option<Term<'a>> {
     Some((kind, Binary::from(binary), value).encode(env))
 }
 
-fn undecodable(env: Env<'_>) -> Term<'_> {
+pub(crate) fn undecodable(env: Env<'_>) -> Term<'_> {
     let detail = "a value is not a term's encoding".to_owned();
     errors::error(env, &EngineError::Corrupt { what: "state", detail })
 }

@@ -5,4 +5,6 @@ defmodule Tank.Store.DocsTest do
   doctest Tank.Store.Cluster
   doctest Tank.Store.Error
   doctest Tank.Store.Path
+  doctest Tank.Store.Projection
+  doctest Tank.Store.Watch
 end

@@ -19,7 +19,7 @@ use crate::error::EngineError;
 use crate::health::{Health, OnFailure};
 use crate::log::rocks::RocksLog;
 use crate::log::{LogCloser, LogStore};
-use crate::machine::{Machine, StateStore};
+use crate::machine::{Machine, Replay, StateStore};
 use crate::options::{Formation, Options};
 use crate::peers::{Network, NoPeers, Rpc, Server, Transport};
 use crate::raft::{self, LogId, Member, Raft, Types, Vote};
@@ -90,6 +90,7 @@ impl Engine {
         let (log_stats, purged) = (log.stats(), log.purged());
         let rpc = Arc::new(Rpc::new(directory.identity.clone(), transport));
         let published = Arc::new(Published::default());
+        published.hub().set_bytes_max(options.recent_bytes_max);
         let machine = StateStore::open(db, &directory.path)
             .and_then(|store| Machine::open(store, Arc::clone(&published), Arc::clone(&health)))
             .and_then(|machine| check_reach(purged, published.load().applied).map(|()| machine));
@@ -140,7 +141,9 @@ impl Engine {
         let watch = watch::follow(raft.clone(), leader.me, vote, lease, Arc::clone(&gate), Arc::clone(&health));
         runtime::spawn("raft-watch", Arc::clone(&health), watch);
         let (rpc, dir) = (Arc::clone(&leader.rpc), parts.directory.path.clone());
-        Self(Arc::new(Inner {
+        runtime::spawn("watch-hub", Arc::clone(&health), Arc::clone(published.hub()).run());
+        let engine = Self(Arc::new(Inner {
+            replay: Replay::new(&parts.directory.db),
             ingress: Ingress::start(leader.clone(), client, &options, &health),
             peers: Server::start(rpc, raft.clone(), dir, Arc::clone(&health), options.timing.vote_embargo()),
             leader,
@@ -154,7 +157,9 @@ impl Engine {
             log_stats,
             closed: AtomicBool::new(false),
             parts: Mutex::new(Some(parts)),
-        }))
+        }));
+        engine.start_compacting();
+        engine
     }
 
     /// Closes the store: all that was acknowledged is on the disk, and the directory is free when
@@ -166,6 +171,7 @@ impl Engine {
         self.0.closed.store(true, Ordering::Release);
         let Some(parts) = lock(&self.0.parts).take() else { return Ok(()) };
         self.0.gate.shut();
+        self.0.published.hub().close();
         let runtime = runtime::handle()?;
         let _ = runtime.block_on(self.0.raft.shutdown());
         parts.close()

@@ -12,6 +12,9 @@ use super::version_key;
 
 const REVISION: u8 = b'c';
 
+/// What errors call it.
+pub(crate) const WHAT: &str = "history";
+
 type Iter<'db> = DBRawIteratorWithThreadMode<'db, Db>;
 
 /// One revision. There is a record for each that is not compacted, also for one that changed no
@@ -125,5 +128,5 @@ pub(crate) fn check(iterator: &mut Iter<'_>, trimmed: u64, revision: u64) -> Res
 }
 
 fn damaged(detail: String) -> EngineError {
-    EngineError::Corrupt { what: "history", detail }
+    EngineError::Corrupt { what: WHAT, detail }
 }

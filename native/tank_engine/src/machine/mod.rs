@@ -3,12 +3,15 @@
 //!
 //! In this order, for a batch of log entries at a time: one write to the database with all changes
 //! and the log id they lead to (not synced: the synced log replays what a crash takes), then the
-//! view, then the answers. So a caller that has its answer sees its write.
+//! view, then the answers, then the watches. So a caller that has its answer sees its write, and so
+//! does who is told of it.
 
 pub(crate) mod history;
+mod replay;
 mod store;
 pub(crate) mod version_key;
 
+pub(crate) use replay::{Replay, Replayed};
 pub use store::{Header, StateStore};
 
 use std::io;
@@ -29,6 +32,7 @@ use crate::raft::{LogEntry, LogId, SnapshotMeta, StoredMembership, Types};
 use crate::snapshot::{PinnedSnapshot, SnapshotData};
 use crate::state::{Remembered, State};
 use crate::view::{Published, View};
+use crate::watch::Revised;
 
 type Snapshot = openraft::alias::SnapshotOf<Types, SnapshotData>;
 
@@ -83,6 +87,7 @@ impl Machine {
         self.membership = header.membership;
         self.trimmed = header.trimmed;
         self.publish();
+        self.published.hub().reset(self.state.revision);
     }
 
     fn publish(&self) {
@@ -105,10 +110,10 @@ impl Machine {
         faults::point("apply");
         let Some(record) = batch.last().map(|(entry, _)| entry.index()) else { return Ok(()) };
         let mut write = WriteBatch::default();
-        let mut remembered = Vec::new();
+        let (mut remembered, mut revised) = (Vec::new(), Vec::new());
         let mut answers = Vec::with_capacity(batch.len());
         for (entry, responder) in batch {
-            let outcome = self.apply_entry(entry, record, &mut write, &mut remembered)?;
+            let outcome = self.apply_entry(entry, record, &mut write, &mut remembered, &mut revised)?;
             if let Some(responder) = responder {
                 answers.push((responder, outcome));
             }
@@ -122,6 +127,7 @@ impl Machine {
         for (responder, outcome) in answers {
             responder.send(outcome);
         }
+        self.published.hub().publish(revised);
         Ok(())
     }
 
@@ -131,6 +137,7 @@ impl Machine {
         record: u64,
         write: &mut WriteBatch,
         remembered: &mut Vec<Remembered>,
+        revised: &mut Vec<Arc<Revised>>,
     ) -> Result<Outcome, EngineError> {
         let id = entry.log_id();
         self.applied = Some(id);
@@ -144,6 +151,8 @@ impl Machine {
                 let applied = self.state.apply(&request, record);
                 self.store.put_applied(write, &applied, request.time_ms)?;
                 remembered.extend(applied.remembered);
+                let changes = applied.changes;
+                revised.extend(applied.revision.map(|revision| Arc::new(Revised { revision, changes })));
                 self.expire(request.time_ms);
                 Ok(applied.outcome)
             }

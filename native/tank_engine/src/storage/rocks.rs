@@ -13,7 +13,7 @@ use std::sync::Arc;
 
 use rocksdb::{
     BlockBasedOptions, BoundColumnFamily, Cache, ColumnFamilyDescriptor, DBCompressionType, DBRecoveryMode,
-    DBWithThreadMode, ErrorKind, MultiThreaded, Options, WriteBatch, WriteOptions,
+    DBWithThreadMode, ErrorKind, MultiThreaded, Options, SnapshotWithThreadMode, WriteBatch, WriteOptions,
 };
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -108,6 +108,17 @@ pub fn family<'db>(db: &'db Db, name: &str) -> Result<Arc<BoundColumnFamily<'db>
 /// It cannot be read.
 pub fn generation(db: &Db) -> Result<u64, EngineError> {
     read_meta(db, GENERATION)?.ok_or_else(|| missing(GENERATION))
+}
+
+/// Which generation of the state counts at a pinned moment.
+///
+/// # Errors
+/// It cannot be read.
+pub fn generation_at(db: &Db, snapshot: &SnapshotWithThreadMode<'_, Db>) -> Result<u64, EngineError> {
+    let bytes = snapshot
+        .get_pinned_cf(&family(db, META)?, GENERATION)
+        .map_err(|error| EngineError::Corrupt { what: "database", detail: error.to_string() })?;
+    bytes.map(|bytes| decode(&bytes)).transpose()?.ok_or_else(|| missing(GENERATION))
 }
 
 /// Adds to `batch` that `generation` counts from now on.

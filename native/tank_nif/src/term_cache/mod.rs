@@ -58,6 +58,13 @@ pub(crate) fn term<'a>(env: Env<'a>, entry: &Arc<Entry>) -> Option<Term<'a>> {
     Some(term)
 }
 
+/// As [`term`], for an entry that hardly anybody reads again: it is not decoded for others.
+pub(crate) fn term_once<'a>(env: Env<'a>, entry: &Entry) -> Option<Term<'a>> {
+    let slot = entry.slot.load();
+    let cached = slot.as_ref().and_then(|any| any.downcast_ref::<CachedTerm>());
+    cached.map_or_else(|| decode(env, &entry.payload), |cached| Some(cached.copy_to(env)))
+}
+
 /// Asks for the memory that copying `entry`'s term will read.
 pub(crate) fn prefetch(entry: &Entry) {
     let near = entry.slot.near();

@@ -1,0 +1,245 @@
+defmodule Tank.Store.Projection do
+  @moduledoc """
+  An ETS table that follows a part of a store.
+
+      children = [
+        {Tank.Store.Projection,
+         store: :tank, pattern: [:pods], table: :pods_by_name, key: &List.last(&1.path), value: & &1.value}
+      ]
+
+  The process owns the table, fills it with a snapshot and keeps it current by a watch. Rows are `{key, value}`, of what
+  your functions make of an entry; they are ordinary functions, and run in the projection's own process. Any process
+  reads the table, with `:ets.lookup/2` and the like.
+
+  The table lags behind the store by a moment: `await/3` waits until it holds what was written. It is never emptied:
+  when the watch ends, since the history was compacted or the store opened anew, the table stays as it is until it can
+  be compared with the store again, and then only what differs is changed. While the store is down it is tried again and
+  again, at growing intervals of up to a second.
+
+      iex> dir = Path.join(System.tmp_dir!(), "projection_doc_#{System.unique_integer([:positive])}")
+      iex> {:ok, store} = Tank.Store.Cluster.start(dir, :projection_doc)
+      iex> {:ok, pid} = Tank.Store.Projection.start_link(store: store, pattern: [:pods], table: :projection_doc)
+      iex> :ets.tab2list(:projection_doc)
+      []
+      iex> Tank.Store.Projection.await(pid, 0)
+      :ok
+      iex> GenServer.stop(pid)
+      :ok
+      iex> Tank.Store.Cluster.stop(store)
+      :ok
+      iex> File.rm_rf!(dir) |> is_list()
+      true
+  """
+
+  use GenServer
+
+  alias Tank.Store.{Entry, Path, Watch}
+
+  @retry_ms 10
+  @retry_max_ms 1_000
+  @load_timeout 5_000
+
+  @names [:store, :pattern, :table, :key, :value, :name, :favor, :timeout, :ets]
+
+  @type option ::
+          {:store, atom}
+          | {:pattern, Path.t()}
+          | {:table, atom}
+          | {:key, (Entry.t() -> term)}
+          | {:value, (Entry.t() -> term)}
+          | {:name, GenServer.name()}
+          | {:favor, :consistency | :low_latency}
+          | {:timeout, timeout}
+          | {:ets, [term]}
+
+  @doc """
+  Starts a projection. The table is filled when this returns, unless the store could not be read within `:timeout`.
+
+  Options:
+
+    * `:store` - the store's id; required
+    * `:table` - the name of the table, which must not exist; required
+    * `:pattern` - the path at or below which the entries are; all by default
+    * `:key`, `:value` - functions of a `Tank.Store.Entry`; its path and its value by default. Each entry must have a key
+      of its own. The entry's `child_count` is nil when it is told of by a change
+    * `:name` - registers the process
+    * `:favor` - of the snapshot, see `Tank.Store.Watch.start/3`; `:low_latency` also works without a majority
+    * `:timeout` - milliseconds that this may take, 5,000 by default
+    * `:ets` - more options of the table, such as `:ordered_set`
+
+  Raises `ArgumentError` for an option that makes no sense.
+
+      iex> Tank.Store.Projection.start_link(table: :no_store)
+      ** (ArgumentError) option :store must be an atom, got: nil
+  """
+  @spec start_link([option]) :: GenServer.on_start()
+  def start_link(opts) do
+    for {name, _value} <- opts, name not in @names do
+      raise ArgumentError, "unknown option #{inspect(name)}; the options are #{inspect(@names)}"
+    end
+
+    for name <- [:store, :table], not is_atom(opts[name]) or opts[name] == nil do
+      raise ArgumentError, "option #{inspect(name)} must be an atom, got: #{inspect(opts[name])}"
+    end
+
+    with {:error, {:invalid_path, why}} <- Path.to_key(opts[:pattern] || []) do
+      raise ArgumentError, "option :pattern: #{why}"
+    end
+
+    GenServer.start_link(__MODULE__, opts, Keyword.take(opts, [:name]))
+  end
+
+  @doc """
+  Waits until the table holds all that was written up to `revision`.
+
+  Errors: `:timeout`, in milliseconds, 5,000 by default; `:noproc` when the projection does not run.
+
+      iex> Tank.Store.Projection.await(:no_projection, 1, 100)
+      {:error, :noproc}
+  """
+  @spec await(GenServer.server(), non_neg_integer, timeout) :: :ok | {:error, :timeout | :noproc}
+  def await(projection, revision, timeout \\ 5_000) when is_integer(revision) and revision >= 0 do
+    GenServer.call(projection, {:await, revision, timeout}, timeout)
+  catch
+    :exit, {:timeout, _call} -> {:error, :timeout}
+    :exit, _gone -> {:error, :noproc}
+  end
+
+  @impl true
+  def init(opts) do
+    table = :ets.new(opts[:table], [:named_table, :protected, read_concurrency: true] ++ Keyword.get(opts, :ets, []))
+
+    state = %{
+      store: opts[:store],
+      pattern: opts[:pattern] || [],
+      favor: opts[:favor] || :consistency,
+      key: opts[:key] || (& &1.path),
+      value: opts[:value] || (& &1.value),
+      table: table,
+      # The key of each entry in the table, by its path: an entry that is gone has none any more.
+      keys: %{},
+      # While a snapshot comes: the same, of what has come.
+      loading: nil,
+      watch: nil,
+      ref: nil,
+      # Up to where the table is current; -1: nothing is known.
+      revision: -1,
+      waiting: [],
+      retry_ms: @retry_ms
+    }
+
+    timeout = Keyword.get(opts, :timeout, @load_timeout)
+    {:ok, state |> begin(:snapshot) |> load(System.monotonic_time(:millisecond) + timeout)}
+  end
+
+  @impl true
+  def handle_call({:await, revision, _timeout}, _from, %{revision: current} = state) when current >= revision,
+    do: {:reply, :ok, state}
+
+  def handle_call({:await, revision, timeout}, from, state) do
+    if timeout != :infinity, do: Process.send_after(self(), {:gave_up, from}, timeout)
+    if state.watch, do: Watch.report_at(state.watch, revision)
+    {:noreply, %{state | waiting: [{revision, from} | state.waiting]}}
+  end
+
+  @impl true
+  def handle_info({:store_watch, ref, message}, %{ref: ref} = state), do: {:noreply, handle(message, state)}
+  def handle_info(:retry, %{watch: nil} = state), do: {:noreply, begin(state, :snapshot)}
+
+  def handle_info({:gave_up, from}, state),
+    do: {:noreply, %{state | waiting: Enum.reject(state.waiting, fn {_revision, other} -> other == from end)}}
+
+  def handle_info({:DOWN, _monitor, :process, pid, _reason}, %{watch: %{pid: pid}} = state) do
+    # It was killed: its last message, if there was one, would have come before.
+    {:noreply, begin(%{state | watch: nil, ref: nil, loading: nil}, :snapshot)}
+  end
+
+  def handle_info(_other, state), do: {:noreply, state}
+
+  # -- The watch
+
+  # From scratch: the store may hold something else by now, and count otherwise.
+  defp begin(state, :snapshot), do: start_watch(%{state | loading: %{}, revision: -1}, :snapshot)
+  defp begin(state, from), do: start_watch(state, from)
+
+  defp start_watch(state, from) do
+    case Watch.start(state.store, state.pattern, from: from, favor: state.favor, entries: true) do
+      {:ok, watch} ->
+        Process.monitor(watch.pid)
+        for {revision, _from} <- state.waiting, do: Watch.report_at(watch, revision)
+        %{state | watch: watch, ref: watch.ref}
+
+      {:error, {:compacted, _min}} ->
+        begin(state, :snapshot)
+
+      {:error, _down} ->
+        Process.send_after(self(), :retry, state.retry_ms)
+        %{state | watch: nil, ref: nil, retry_ms: min(2 * state.retry_ms, @retry_max_ms)}
+    end
+  end
+
+  # Before `start_link` returns.
+  defp load(%{revision: revision} = state, _deadline) when revision >= 0, do: state
+
+  defp load(%{ref: ref} = state, deadline) do
+    receive do
+      {:store_watch, ^ref, message} -> message |> handle(state) |> load(deadline)
+      :retry -> state |> begin(:snapshot) |> load(deadline)
+    after
+      max(deadline - System.monotonic_time(:millisecond), 0) -> state
+    end
+  end
+
+  defp handle({:snapshot_part, entries}, state), do: add(state, entries)
+
+  defp handle({:snapshot, entries, revision}, state) do
+    state = add(state, entries)
+    delete_others(state.table, state.loading)
+    reached(%{state | keys: state.loading, loading: nil}, revision)
+  end
+
+  defp handle({:changes, revision, changes}, state) do
+    written = for {_change, %Entry{} = entry} <- changes, into: %{}, do: {entry.path, write(entry, state)}
+    old = for {%{path: path}, _entry} <- changes, {:ok, key} <- [Map.fetch(state.keys, path)], do: key
+    # Last, and not what another entry has taken over: a reader finds one of the two.
+    for key <- old -- Map.values(written), do: :ets.delete(state.table, key)
+    gone = for {%{path: path}, nil} <- changes, do: path
+    reached(%{state | keys: state.keys |> Map.drop(gone) |> Map.merge(written)}, revision)
+  end
+
+  defp handle({kind, revision}, state) when kind in [:synced, :progress], do: reached(state, revision)
+
+  # The history has what it did not take in time.
+  defp handle({:cancelled, {:lagged, revision}}, %{loading: nil} = state), do: begin(ended(state), {:after, revision})
+  defp handle({:cancelled, _reason}, state), do: begin(ended(state), :snapshot)
+
+  defp ended(state), do: %{state | watch: nil, ref: nil, loading: nil}
+
+  # -- The table
+
+  defp add(state, entries) do
+    written = for entry <- entries, into: state.loading, do: {entry.path, write(entry, state)}
+    %{state | loading: written}
+  end
+
+  # A row that is as it should be is left alone.
+  defp write(entry, state) do
+    row = {key, _value} = {state.key.(entry), state.value.(entry)}
+    if :ets.lookup(state.table, key) != [row], do: :ets.insert(state.table, row)
+    key
+  end
+
+  # What the store does not have any more, whenever it came into the table.
+  defp delete_others(table, keys) do
+    kept = keys |> Map.values() |> MapSet.new()
+    held = :ets.select(table, [{{:"$1", :_}, [], [:"$1"]}])
+    for key <- held, key not in kept, do: :ets.delete(table, key)
+  end
+
+  defp reached(state, revision) do
+    {reached, waiting} = Enum.split_with(state.waiting, fn {wanted, _from} -> wanted <= revision end)
+    for {_wanted, from} <- reached, do: GenServer.reply(from, :ok)
+    for {wanted, _from} <- waiting, state.watch, do: Watch.report_at(state.watch, wanted)
+    %{state | revision: revision, waiting: waiting, retry_ms: @retry_ms}
+  end
+end

@@ -1,0 +1,48 @@
+defmodule Tank.Store.Since do
+  @moduledoc false
+  # What changed below a path since a revision: `Tank.Store.Tree.list_since/3`.
+
+  alias Tank.Store.{Call, Change, Error, Native, Path, Running}
+
+  @timeout 5_000
+
+  @type result ::
+          :unchanged | {:ok, [Change.t()], non_neg_integer} | {:error, {:compacted, non_neg_integer} | Error.reason()}
+
+  @doc """
+  `:unchanged` when the store's revision is no newer; this costs next to nothing. Otherwise `{:ok, changes, revision}`:
+  the difference between the two revisions, one change for each entry that was written or deleted, in the order of
+  paths. Ask again with that revision. The list may be empty: what changed stands elsewhere.
+
+  `{:error, {:compacted, min}}` when the history does not reach back as far: list all.
+
+  Options: `favor: :consistency | :low_latency`, `timeout:` in milliseconds (5,000).
+  """
+  @spec list(atom, Path.t(), non_neg_integer, keyword) :: result
+  def list(store, prefix, revision, opts \\ []) when is_integer(revision) and revision >= 0 do
+    with {:ok, key} <- Path.to_key(prefix), {:ok, native} <- Running.fetch(store) do
+      answer =
+        case Keyword.get(opts, :favor, :consistency) do
+          :consistency -> Native.list_since(native, key, revision)
+          :low_latency -> Native.list_since_local(native, key, revision)
+        end
+
+      answered(answer, native, key, revision, Keyword.get(opts, :timeout, @timeout))
+    end
+  end
+
+  defp answered(:unchanged, _native, _key, _revision, _timeout), do: :unchanged
+
+  defp answered(:dirty, native, key, revision, timeout),
+    do: native |> Native.list_since_large(key, revision) |> answered(native, key, revision, timeout)
+
+  defp answered(:wait, native, key, revision, timeout) do
+    with :ok <- Call.await_readable(native, timeout),
+         do: native |> Native.list_since_large(key, revision) |> answered(native, key, revision, timeout)
+  end
+
+  defp answered({:ok, changes, revision}, _native, _key, _revision, _timeout),
+    do: {:ok, Enum.map(changes, &Change.new/1), revision}
+
+  defp answered({:error, reason}, _native, _key, _revision, _timeout), do: {:error, Error.public(reason)}
+end

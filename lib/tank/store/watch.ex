@@ -1,0 +1,242 @@
+defmodule Tank.Store.Watch do
+  @moduledoc """
+  Tells a process what changes in a store: in order, all of it, once.
+
+      iex> dir = Path.join(System.tmp_dir!(), "watch_doc_#{System.unique_integer([:positive])}")
+      iex> {:ok, :watch_doc} = Tank.Store.Cluster.start(dir, :watch_doc)
+      iex> {:ok, watch} = Tank.Store.Watch.start(:watch_doc, [:pods])
+      iex> ref = watch.ref
+      iex> receive do {:store_watch, ^ref, message} -> message end
+      {:snapshot, [], 0}
+      iex> receive do {:store_watch, ^ref, message} -> message end
+      {:synced, 0}
+      iex> Tank.Store.Watch.cancel(watch)
+      :ok
+      iex> Tank.Store.Cluster.stop(:watch_doc)
+      :ok
+      iex> File.rm_rf!(dir) |> is_list()
+      true
+
+  ## Messages
+
+  The process that started the watch gets `{:store_watch, ref, message}`, with these messages:
+
+  | message | |
+  |---|---|
+  | `{:snapshot_part, entries}` | a part of a large snapshot, in the order of paths |
+  | `{:snapshot, entries, revision}` | the snapshot, or its last part: `Tank.Store.Entry` structs as of `revision` |
+  | `{:synced, revision}` | all up to `revision` has been delivered; what follows is new |
+  | `{:changes, revision, changes}` | what one revision changed, in the order of paths: `Tank.Store.Change` structs |
+  | `{:progress, revision}` | nothing else has changed up to `revision`: a revision to resume from |
+  | `{:cancelled, reason}` | the last message: the watch has ended |
+
+  A revision is one message, also a transaction's or the deletion of a whole subtree, of which each entry is reported.
+  Revisions rise from message to message; there is no gap between a snapshot and the changes behind it. A watch works on
+  any member of a cluster, and delivers what that member has applied: who is told of a revision can read it there.
+
+  A watch ends with
+
+    * `{:compacted, min}`: what comes next is no longer in the history; start with a snapshot, or `{:after, min}`, which
+      leaves out what was before,
+    * `{:lagged, revision}`: the process did not keep up; `{:after, revision}` goes on where this watch ended. It is 0
+      when the snapshot was not complete: start with a new one,
+    * `:store_stopped`: the store was stopped or opened anew. A store that has joined another cluster holds other
+      entries, and revisions that mean something else: start with a snapshot.
+
+  It ends too, without a message, when the process dies.
+  """
+
+  alias Tank.Store.{Call, Deadline, Error, Native, Path, Running}
+  alias Tank.Store.Watch.Feed
+
+  @enforce_keys [:ref, :revision, :store, :pid]
+  defstruct [:ref, :revision, :store, :pid]
+
+  @timeout 5_000
+  @defaults [
+    from: :snapshot,
+    buffer: 1_000,
+    patience: 5_000,
+    interval: 10_000,
+    part: 1_000,
+    favor: :consistency,
+    timeout: @timeout,
+    entries: false
+  ]
+
+  @typedoc "A watch: the reference in its messages, and the revision that it began at."
+  @type t :: %__MODULE__{ref: reference, revision: non_neg_integer, store: atom, pid: pid}
+  @type from :: :snapshot | :now | {:after, non_neg_integer}
+  @type message ::
+          {:snapshot_part, [Tank.Store.Entry.t()]}
+          | {:snapshot, [Tank.Store.Entry.t()], non_neg_integer}
+          | {:synced, non_neg_integer}
+          | {:changes, pos_integer, [Tank.Store.Change.t()]}
+          | {:progress, non_neg_integer}
+          | {:cancelled, {:compacted, non_neg_integer} | {:lagged, non_neg_integer} | :store_stopped}
+
+  @doc """
+  Starts a watch of a path and all below it. The messages come to the calling process.
+
+  `:from` is where it begins: with a `:snapshot` of what there is (the default), `:now`, or `{:after, revision}`, which
+  may be one that is still to come.
+
+  Options:
+
+    * `:favor` - `:consistency` (the default): a snapshot, or `:now`, holds every write that any member acknowledged
+      before; `:low_latency`: what this member knows, also without a majority
+    * `:timeout` - milliseconds that this may take, 5,000 by default
+    * `:buffer` - messages that may wait in the mailbox before the watch holds back, 1,000 by default. It counts all
+      messages of the process
+    * `:patience` - milliseconds that it holds back before it ends with `{:lagged, revision}`, 5,000 by default
+    * `:interval` - milliseconds after which a watch with nothing to deliver sends `:progress`, if the store has moved
+      on; 10,000 by default, or `:infinity`
+    * `:part` - entries in a part of a snapshot, 1,000 by default
+
+  Errors: `{:compacted, min}` when what follows the revision is no longer in the history, `:noproc`, `:timeout`,
+  `{:invalid_path, why}`.
+
+      iex> Tank.Store.Watch.start(:never_started, [:pods], from: :now)
+      {:error, :noproc}
+  """
+  @spec start(atom, Path.t(), keyword) :: {:ok, t} | {:error, Error.reason()}
+  def start(store, prefix_or_pattern, opts \\ []) when is_atom(store) do
+    opts = options!(opts)
+
+    with {:ok, key} <- Path.to_key(prefix_or_pattern),
+         {:ok, native} <- Running.fetch(store),
+         :ok <- await_current(native, opts) do
+      ref = make_ref()
+      args = %{native: native, key: key, ref: ref, subscriber: self(), opts: opts}
+
+      case DynamicSupervisor.start_child(Tank.Store.Watches, {Feed, args}) do
+        {:ok, pid} -> {:ok, %__MODULE__{ref: ref, revision: began_at(ref), store: store, pid: pid}}
+        {:error, {:shutdown, reason}} -> {:error, Error.public(reason)}
+      end
+    end
+  end
+
+  @doc """
+  Ends a watch, and removes its messages from the caller's mailbox. One that has ended is fine.
+
+      iex> Tank.Store.Watch.cancel(%Tank.Store.Watch{ref: make_ref(), revision: 0, store: :tank, pid: spawn(fn -> :ok end)})
+      :ok
+  """
+  @spec cancel(t) :: :ok
+  def cancel(%__MODULE__{ref: ref, pid: pid}) do
+    monitor = Process.monitor(pid)
+    send(pid, {:cancel, ref})
+    receive do: ({:DOWN, ^monitor, :process, ^pid, _reason} -> :ok)
+    flush(ref)
+  end
+
+  @doc """
+  A watch as an enumerable of its messages (without `:store_watch` and the reference). The last one, should it come to
+  that, is `{:cancelled, reason}`.
+
+  It starts when the enumeration does, in the process that enumerates, and ends with it. Options are those of `start/3`;
+  when it cannot start, the enumeration raises `Tank.Store.Error`.
+
+      iex> dir = Path.join(System.tmp_dir!(), "stream_doc_#{System.unique_integer([:positive])}")
+      iex> {:ok, :stream_doc} = Tank.Store.Cluster.start(dir, :stream_doc)
+      iex> :stream_doc |> Tank.Store.Watch.stream([]) |> Enum.take(2)
+      [{:snapshot, [], 0}, {:synced, 0}]
+      iex> Tank.Store.Cluster.stop(:stream_doc)
+      :ok
+      iex> File.rm_rf!(dir) |> is_list()
+      true
+  """
+  @spec stream(atom, Path.t(), keyword) :: Enumerable.t()
+  def stream(store, prefix_or_pattern, opts \\ []) when is_atom(store) do
+    Stream.resource(
+      fn -> start!(store, prefix_or_pattern, opts) end,
+      &next_message/1,
+      fn
+        {:ended, _watch} -> :ok
+        watch -> cancel(watch)
+      end
+    )
+  end
+
+  @doc false
+  # Asks for a `:progress` message as soon as the watch has come to `revision`.
+  @spec report_at(t, non_neg_integer) :: :ok
+  def report_at(%__MODULE__{pid: pid}, revision) do
+    send(pid, {:report_at, revision})
+    :ok
+  end
+
+  defp start!(store, prefix_or_pattern, opts) do
+    case start(store, prefix_or_pattern, opts) do
+      {:ok, watch} -> watch
+      {:error, reason} -> raise Error, reason
+    end
+  end
+
+  defp next_message({:ended, _watch} = ended), do: {:halt, ended}
+
+  defp next_message(%__MODULE__{ref: ref, pid: pid} = watch) do
+    monitor = Process.monitor(pid)
+
+    receive do
+      {:store_watch, ^ref, message} ->
+        Process.demonitor(monitor, [:flush])
+        {[message], if(match?({:cancelled, _reason}, message), do: {:ended, watch}, else: watch)}
+
+      # What it sent before is in the mailbox, ahead of this.
+      {:DOWN, ^monitor, :process, ^pid, _reason} ->
+        receive do
+          {:store_watch, ^ref, message} -> {[message], watch}
+        after
+          0 -> {[{:cancelled, :store_stopped}], {:ended, watch}}
+        end
+    end
+  end
+
+  defp await_current(native, opts) do
+    cond do
+      opts.favor == :low_latency or match?({:after, _revision}, opts.from) ->
+        :ok
+
+      # The cheapest question that only an authoritative view answers.
+      Native.list_since(native, "", 0) == :wait ->
+        Call.await_readable(native, Deadline.remaining(Deadline.in_ms(opts.timeout)))
+
+      true ->
+        :ok
+    end
+  end
+
+  # Sent before the supervisor answered.
+  defp began_at(ref), do: receive(do: ({^ref, :began, revision} -> revision))
+
+  defp flush(ref) do
+    receive do
+      {:store_watch, ^ref, _message} -> flush(ref)
+    after
+      0 -> :ok
+    end
+  end
+
+  defp options!(opts) do
+    for {name, value} <- Keyword.merge(@defaults, opts), into: %{} do
+      if option?(name, value), do: {name, value}, else: raise(ArgumentError, wrong(name, value))
+    end
+  end
+
+  defp option?(:from, from) when from in [:snapshot, :now], do: true
+  # The engine counts in 64 bits.
+  defp option?(:from, {:after, revision}), do: is_integer(revision) and revision in 0..0x7FFF_FFFF_FFFF_FFFF
+  defp option?(:favor, favor), do: favor in [:consistency, :low_latency]
+  defp option?(:entries, entries?), do: is_boolean(entries?)
+  defp option?(name, :infinity), do: name in [:timeout, :interval, :patience]
+  defp option?(:timeout, timeout), do: is_integer(timeout) and timeout >= 0
+  defp option?(name, value) when name in [:buffer, :patience, :interval, :part], do: is_integer(value) and value > 0
+  defp option?(_name, _value), do: false
+
+  defp wrong(name, value) do
+    if Keyword.has_key?(@defaults, name),
+      do: "option #{inspect(name)} cannot be #{inspect(value)}",
+      else: "unknown option #{inspect(name)}; the options are #{inspect(Keyword.keys(@defaults) -- [:entries])}"
+  end
+end

@@ -1,0 +1,248 @@
+defmodule Tank.Store.Watch.Feed do
+  @moduledoc false
+  # The process of one watch: pulls from the engine and sends to the subscriber, as fast as that one takes it.
+  #
+  #     snapshot --last part--> catching up --nothing left--> idle --:tank_watch_ready--> catching up ...
+  #
+  # What was pulled and not sent yet is a single batch, of a megabyte or one revision. While the subscriber's mailbox is
+  # full nothing is pulled: the history keeps it. All states end when the store or the subscriber does.
+
+  use GenServer, restart: :temporary
+
+  alias Tank.Store.{Change, Entry, Native}
+
+  # Revisions pulled at a time.
+  @batch 256
+  # Bytes of a part of a snapshot, about.
+  @part_bytes 512 * 1024
+  # How soon to look again whether a full mailbox has room: soon at first, since most are read quickly.
+  @look_again_ms 2
+  @look_again_max_ms 100
+  # The garbage of delivered batches is not worth keeping while nothing happens.
+  @hibernate_after 1_000
+
+  def start_link(args), do: GenServer.start_link(__MODULE__, args, hibernate_after: @hibernate_after)
+
+  @impl true
+  def init(%{native: native, key: key, ref: ref, subscriber: subscriber, opts: opts}) do
+    case Native.watch_start(native, key, from(opts.from)) do
+      {:ok, watch, revision, current} ->
+        Process.monitor(subscriber)
+        send(subscriber, {ref, :began, revision})
+
+        state = %{
+          watch: watch,
+          ref: ref,
+          subscriber: subscriber,
+          opts: opts,
+          # Up to where all has been sent; where the engine has come to; and what the subscriber last heard of.
+          sent: revision,
+          position: revision,
+          told: revision,
+          # What is newer than this is new.
+          current: current,
+          snapshot?: opts.from == :snapshot,
+          synced?: opts.from == :now,
+          pending: [],
+          full_since: nil,
+          look_again: @look_again_ms,
+          report_at: nil,
+          timer: nil
+        }
+
+        state = if state.synced?, do: tell(state, {:synced, revision}), else: state
+        set_interval(state)
+        {:ok, state, {:continue, :go_on}}
+
+      {:error, reason} ->
+        # Not a crash: nobody needs a report of it.
+        {:stop, {:shutdown, reason}}
+    end
+  end
+
+  @impl true
+  def handle_continue(:go_on, state), do: go_on(state)
+
+  @impl true
+  def handle_info(:tank_watch_ready, state), do: go_on(state)
+  def handle_info(:look_again, state), do: go_on(state)
+
+  def handle_info({:cancel, ref}, %{ref: ref} = state), do: stop(state)
+  def handle_info({:DOWN, _monitor, :process, pid, _reason}, %{subscriber: pid} = state), do: stop(state)
+
+  def handle_info({:report_at, revision}, state),
+    do: go_on(%{state | report_at: min(revision, state.report_at || revision)})
+
+  def handle_info(:interval, state) do
+    set_interval(state)
+    # One with something to send tells its place with that.
+    if state.synced? and state.pending == [], do: refresh(state), else: {:noreply, state}
+  end
+
+  def handle_info(_other, state), do: {:noreply, state}
+
+  # -- Sending what there is room for
+
+  defp go_on(state) do
+    case room(state) do
+      room when room > 0 -> state |> Map.merge(%{full_since: nil, look_again: @look_again_ms}) |> deliver(room)
+      _full -> hold_back(state)
+    end
+  end
+
+  defp deliver(%{snapshot?: true} = state, _room), do: deliver_part(state)
+  defp deliver(%{pending: []} = state, room), do: pull(state, min(room, @batch))
+
+  defp deliver(%{pending: pending} = state, room) do
+    {now, later} = Enum.split(pending, room)
+
+    state =
+      Enum.reduce(now, state, fn {revision, changes}, state ->
+        %{tell(state, {:changes, revision, changes(changes, state.opts)}) | sent: revision}
+      end)
+
+    again(%{state | pending: later, sent: if(later == [], do: state.position, else: state.sent)})
+  end
+
+  defp deliver_part(%{opts: opts} = state) do
+    case Native.watch_snapshot(state.watch, opts.part, @part_bytes) do
+      {:ok, entries, true} ->
+        state |> tell({:snapshot_part, Enum.map(entries, &Entry.new/1)}) |> again()
+
+      {:ok, entries, false} ->
+        state
+        |> tell({:snapshot, Enum.map(entries, &Entry.new/1), state.sent})
+        |> tell({:synced, state.sent})
+        |> Map.merge(%{snapshot?: false, synced?: true})
+        |> again()
+
+      {:error, reason} ->
+        end_with(state, reason)
+    end
+  end
+
+  defp pull(state, revisions) do
+    case next(state.watch, revisions) do
+      {:ok, [], position} -> again(%{state | position: position, sent: position})
+      {:ok, revisions, position} -> go_on(%{state | pending: revisions, position: position})
+      {:idle, position} -> idle(%{state | position: position, sent: position})
+      {:compacted, min} -> cancelled(state, {:compacted, min})
+      {:error, reason} -> end_with(state, reason)
+    end
+  end
+
+  defp next(watch, revisions) do
+    with :dirty <- Native.watch_next(watch, revisions), do: Native.watch_next_large(watch, revisions)
+  end
+
+  # What is in the view may take a moment to come to the watches.
+  defp idle(%{synced?: false, sent: sent, current: current} = state) when sent < current,
+    do: {:noreply, look_again(state, @look_again_ms)}
+
+  defp idle(%{synced?: false} = state), do: idle(tell(%{state | synced?: true}, {:synced, state.sent}))
+
+  defp idle(%{report_at: revision} = state) when is_integer(revision) do
+    if state.sent >= revision do
+      idle(tell(%{state | report_at: nil}, {:progress, state.sent}))
+    else
+      # Revisions that are of no concern to this watch do not wake it.
+      {:noreply, look_again(state, @look_again_ms)}
+    end
+  end
+
+  defp idle(state), do: {:noreply, state}
+
+  # Between two batches it hears whether it is to end.
+  defp again(state) do
+    send(self(), :tank_watch_ready)
+    {:noreply, state}
+  end
+
+  defp refresh(state) do
+    case go_on(state) do
+      {:noreply, %{pending: [], full_since: nil, sent: sent, told: told} = state} when sent > told ->
+        {:noreply, tell(state, {:progress, sent})}
+
+      other ->
+        other
+    end
+  end
+
+  # -- Holding back
+
+  defp room(%{subscriber: subscriber, opts: opts}) do
+    case Process.info(subscriber, :message_queue_len) do
+      {:message_queue_len, length} -> opts.buffer - length
+      # Dead: told soon.
+      nil -> 0
+    end
+  end
+
+  # A full mailbox is of no concern to a watch that has nothing to send.
+  defp hold_back(%{pending: [], snapshot?: false} = state) do
+    case next(state.watch, @batch) do
+      {:ok, [], position} -> again(%{state | position: position, sent: position})
+      {:ok, revisions, position} -> hold_back(%{state | pending: revisions, position: position})
+      {:idle, position} when state.synced? -> idle(%{state | position: position, sent: position, full_since: nil})
+      {:idle, position} -> wait(%{state | position: position, sent: position})
+      {:compacted, min} -> cancelled(state, {:compacted, min})
+      {:error, reason} -> end_with(state, reason)
+    end
+  end
+
+  defp hold_back(state), do: wait(state)
+
+  defp wait(state) do
+    now = System.monotonic_time(:millisecond)
+    since = state.full_since || now
+
+    if state.opts.patience != :infinity and now - since >= state.opts.patience do
+      # Half a snapshot is nothing to go on from.
+      cancelled(state, {:lagged, if(state.snapshot?, do: 0, else: state.sent)})
+    else
+      state = look_again(state, state.look_again)
+      {:noreply, %{state | full_since: since, look_again: min(2 * state.look_again, @look_again_max_ms)}}
+    end
+  end
+
+  # There is one timer for it, whoever asks.
+  defp look_again(state, ms) do
+    if state.timer, do: Process.cancel_timer(state.timer)
+    %{state | timer: Process.send_after(self(), :look_again, ms)}
+  end
+
+  # -- Ends
+
+  defp end_with(state, reason) when reason in [:closed, :noproc], do: cancelled(state, :store_stopped)
+  defp end_with(state, {:engine_failed, _why}), do: cancelled(state, :store_stopped)
+  # Damage on the disk: it ends with the reason, rather than to leave something out.
+  defp end_with(state, reason), do: cancelled(state, Tank.Store.Error.public(reason))
+
+  defp cancelled(state, reason), do: state |> tell({:cancelled, reason}) |> stop()
+
+  defp stop(state) do
+    :ok = Native.watch_cancel(state.watch)
+    {:stop, :normal, state}
+  end
+
+  # -- Messages
+
+  defp tell(state, message) do
+    send(state.subscriber, {:store_watch, state.ref, message})
+    if is_integer(told(message)), do: %{state | told: told(message)}, else: state
+  end
+
+  defp told({:snapshot, _entries, revision}), do: revision
+  defp told({:changes, revision, _changes}), do: revision
+  defp told({kind, revision}) when kind in [:synced, :progress], do: revision
+  defp told(_other), do: nil
+
+  defp changes(changes, %{entries: true}), do: Enum.map(changes, &{Change.new(&1), Change.entry(&1)})
+  defp changes(changes, _opts), do: Enum.map(changes, &Change.new/1)
+
+  defp set_interval(%{opts: %{interval: :infinity}}), do: :ok
+  defp set_interval(%{opts: opts}), do: Process.send_after(self(), :interval, opts.interval)
+
+  defp from({:after, revision}), do: revision
+  defp from(from), do: from
+end

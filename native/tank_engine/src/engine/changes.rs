@@ -1,0 +1,124 @@
+//! What changed: watches, and the changes since a revision.
+
+use std::collections::BTreeMap;
+use std::ops::ControlFlow;
+use std::sync::Arc;
+
+use crate::error::EngineError;
+use crate::key::Key;
+use crate::machine::Replayed;
+use crate::state::Change;
+use crate::view::View;
+use crate::watch::{Cursor, Filter, Recent, Revised, Wake};
+
+use super::Engine;
+
+/// Revisions taken from memory at a time.
+const TAKE: usize = 256;
+
+/// Where a watch begins.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum From {
+    /// Behind this moment.
+    Now,
+    /// Behind a revision. It may be one that is still to come.
+    After(u64),
+}
+
+/// What changed since a revision.
+#[derive(Clone, Debug)]
+pub enum Since {
+    /// There is no newer revision.
+    Unchanged,
+    /// There is.
+    Changed(Changed),
+    /// What changed is compacted. The oldest revision that can be asked about.
+    Compacted(u64),
+}
+
+/// The difference between two revisions.
+#[derive(Clone, Debug)]
+pub struct Changed {
+    /// Each entry that was written or deleted, in the order of keys: as it was at the older
+    /// revision, and as it is at the newer one; with the revision of its last change.
+    pub changes: Vec<(u64, Change)>,
+    /// The newer revision.
+    pub revision: u64,
+}
+
+impl Engine {
+    /// Begins a watch; with the view of the moment: it delivers what changes that.
+    /// `wake` is called when there is something to deliver after there was nothing.
+    ///
+    /// # Errors
+    /// The store is closed or has failed.
+    pub fn watch(&self, filter: Filter, from: From, wake: Wake) -> Result<(Cursor, Arc<View>), EngineError> {
+        self.check()?;
+        let view = self.0.published.load_full();
+        let after = match from {
+            From::Now => view.revision,
+            From::After(revision) => revision,
+        };
+        let cursor = Cursor::new(Arc::clone(self.0.published.hub()), self.0.replay.clone(), filter, after, wake);
+        Ok((cursor, view))
+    }
+
+    /// Whether `view` is no newer than a revision.
+    pub fn is_unchanged(view: &View, revision: u64) -> bool {
+        view.revision <= revision
+    }
+
+    /// What changed between a revision and `view`. May read the disk.
+    ///
+    /// # Errors
+    /// The store is closed or has failed, or the history is damaged.
+    pub fn changes_since(&self, view: &View, filter: &Filter, revision: u64) -> Result<Since, EngineError> {
+        self.check()?;
+        if Self::is_unchanged(view, revision) {
+            return Ok(Since::Unchanged);
+        }
+        if revision < view.compacted {
+            return Ok(Since::Compacted(view.compacted));
+        }
+        let mut changes = BTreeMap::new();
+        let mut last = revision;
+        while last < view.revision {
+            match self.0.published.hub().recent(last + 1, TAKE) {
+                Recent::Revisions(revisions) => {
+                    for revised in revisions.iter().take_while(|revised| revised.revision <= view.revision) {
+                        fold(&mut changes, revised, filter);
+                        last = revised.revision;
+                    }
+                }
+                // Not there yet, or not any more.
+                Recent::Ahead | Recent::Gone => {
+                    let read = self.0.replay.each(last, view.revision, filter, &mut |revised| {
+                        fold(&mut changes, &revised, filter);
+                        last = revised.revision;
+                        ControlFlow::Continue(())
+                    })?;
+                    if let Replayed::Compacted(min) = read {
+                        return Ok(Since::Compacted(min));
+                    }
+                }
+            }
+        }
+        // Created and deleted in between: nobody needs to know.
+        changes.retain(|_, (_, change)| change.previous.is_some() || change.entry.is_some());
+        Ok(Since::Changed(Changed { changes: changes.into_values().collect(), revision: view.revision }))
+    }
+}
+
+/// Adds the changes of the next revision: of several of one entry, the first one's before and the
+/// last one's after.
+fn fold(changes: &mut BTreeMap<Key, (u64, Change)>, revised: &Revised, filter: &Filter) {
+    for change in revised.changes.iter().filter(|change| filter.passes(change)) {
+        match changes.get_mut(&change.key) {
+            Some((revision, earlier)) => {
+                *revision = revised.revision;
+                *earlier = Change { previous: earlier.previous.take(), ..change.clone() };
+            }
+            None => drop(changes.insert(change.key.clone(), (revised.revision, change.clone()))),
+        }
+    }
+}

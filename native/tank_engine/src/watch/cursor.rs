@@ -1,0 +1,207 @@
+//! A watch's place in the history.
+
+use std::ops::ControlFlow;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
+
+use crate::error::EngineError;
+use crate::machine::{Replay, Replayed};
+use crate::sync::lock;
+
+use super::filter::Filter;
+use super::hub::{Hub, Recent};
+use super::ring::Revised;
+
+/// Called once when an armed watch has something to deliver, or its store is closed; on a thread of
+/// the engine's. It must not block.
+pub type Wake = Box<dyn Fn() + Send + Sync>;
+
+/// Revisions taken from the ring at a time.
+const TAKE: usize = 64;
+
+/// How much [`Cursor::next`] may give and look at. A revision is never split: the first one may be
+/// larger.
+#[derive(Clone, Copy, Debug)]
+pub struct Budget {
+    /// Revisions to deliver.
+    pub revisions: usize,
+    /// Bytes to deliver.
+    pub bytes: usize,
+    /// Revisions to look at.
+    pub look: usize,
+    /// Whether the disk may be read, and a revision larger than the budget be given.
+    pub patient: bool,
+}
+
+/// What comes next.
+#[derive(Debug)]
+pub enum Next {
+    /// Revisions that passed the filter, in order; and the revision up to which nothing else did.
+    /// None when the budget was spent with looking.
+    Changes(Vec<Arc<Revised>>, u64),
+    /// Nothing behind this revision; the watch is armed.
+    Idle(u64),
+    /// To be asked for patiently.
+    Large,
+    /// What comes next is compacted. The oldest revision that can be gone on from.
+    Compacted(u64),
+}
+
+/// A watch. Dropping it ends it.
+pub struct Cursor {
+    hub: Arc<Hub>,
+    replay: Replay,
+    waiting: Arc<Waiting>,
+    /// Held by who asks for what comes next.
+    turn: Mutex<()>,
+}
+
+/// A watch as the hub knows it. The hub's lock guards what it says while it is armed.
+pub(super) struct Waiting {
+    pub(super) filter: Filter,
+    next: AtomicU64,
+    armed: AtomicBool,
+    wake: Wake,
+}
+
+impl Cursor {
+    /// A watch of what comes behind the revision `after`.
+    pub(crate) fn new(hub: Arc<Hub>, replay: Replay, filter: Filter, after: u64, wake: Wake) -> Self {
+        let next = AtomicU64::new(after.saturating_add(1));
+        let waiting = Arc::new(Waiting { filter, next, armed: AtomicBool::new(false), wake });
+        Self { hub, replay, waiting, turn: Mutex::new(()) }
+    }
+
+    /// What it is about.
+    pub fn filter(&self) -> &Filter {
+        &self.waiting.filter
+    }
+
+    /// What comes next, and moves on behind it.
+    ///
+    /// # Errors
+    /// The store is closed, or the history damaged.
+    pub fn next(&self, budget: Budget) -> Result<Next, EngineError> {
+        let _turn = lock(&self.turn);
+        let mut batch =
+            Batch { budget, revisions: Vec::new(), bytes: 0, looked: 0, next: self.hub.disarm(&self.waiting) };
+        let next = self.fill(&mut batch)?;
+        self.waiting.next.store(batch.next, Ordering::Release);
+        Ok(next)
+    }
+
+    /// Ends the watch: it is never woken again.
+    pub fn cancel(&self) {
+        self.hub.disarm(&self.waiting);
+    }
+
+    fn fill(&self, batch: &mut Batch) -> Result<Next, EngineError> {
+        loop {
+            match self.hub.recent(batch.next, TAKE) {
+                Recent::Ahead if !batch.revisions.is_empty() => return Ok(batch.take()),
+                Recent::Ahead => {
+                    if self.hub.arm(&self.waiting, batch.next)? {
+                        return Ok(Next::Idle(batch.next - 1));
+                    }
+                }
+                Recent::Gone if !batch.revisions.is_empty() => return Ok(batch.take()),
+                Recent::Gone if !batch.budget.patient => return Ok(Next::Large),
+                Recent::Gone => return self.read(batch),
+                Recent::Revisions(revisions) => {
+                    for revised in &revisions {
+                        if batch.offer(self.waiting.filter.of(revised), revised.revision).is_break() {
+                            return Ok(batch.take());
+                        }
+                    }
+                }
+            }
+        }
+    }
+
+    /// What the ring does not have any more.
+    fn read(&self, batch: &mut Batch) -> Result<Next, EngineError> {
+        // Not further than what is published: who is told of a revision can read it.
+        let (after, until) = (batch.next - 1, self.hub.last());
+        let read = self.replay.each(after, until, &self.waiting.filter, &mut |revised| {
+            let revision = revised.revision;
+            batch.offer((!revised.changes.is_empty()).then(|| Arc::new(revised)), revision)
+        })?;
+        match read {
+            Replayed::Compacted(min) => Ok(Next::Compacted(min)),
+            Replayed::Done => Ok(batch.take()),
+        }
+    }
+}
+
+impl Drop for Cursor {
+    fn drop(&mut self) {
+        self.cancel();
+    }
+}
+
+impl Waiting {
+    pub(super) fn arm(&self, next: u64) {
+        self.next.store(next, Ordering::Release);
+        self.armed.store(true, Ordering::Release);
+    }
+
+    /// No longer armed: it goes on with `next`.
+    pub(super) fn found(&self, next: u64) {
+        self.next.store(next, Ordering::Release);
+        self.armed.store(false, Ordering::Release);
+    }
+
+    pub(super) fn is_armed(&self) -> bool {
+        self.armed.load(Ordering::Acquire)
+    }
+
+    pub(super) fn next(&self) -> u64 {
+        self.next.load(Ordering::Acquire)
+    }
+
+    pub(super) fn wake(&self) {
+        (self.wake)();
+    }
+}
+
+impl std::fmt::Debug for Waiting {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Waiting").field("filter", &self.filter).field("next", &self.next).finish_non_exhaustive()
+    }
+}
+
+/// What is gathered for one answer.
+struct Batch {
+    budget: Budget,
+    revisions: Vec<Arc<Revised>>,
+    bytes: usize,
+    looked: usize,
+    /// The first revision that was not looked at.
+    next: u64,
+}
+
+impl Batch {
+    /// Takes what passed of `revision`, or leaves it for the next time. Breaks when the budget is spent.
+    fn offer(&mut self, passed: Option<Arc<Revised>>, revision: u64) -> ControlFlow<()> {
+        if let Some(revised) = passed {
+            let bytes = revised.bytes();
+            let fits = self.bytes + bytes <= self.budget.bytes;
+            if !fits && !(self.revisions.is_empty() && self.budget.patient) {
+                return ControlFlow::Break(());
+            }
+            self.bytes += bytes;
+            self.revisions.push(revised);
+        }
+        self.looked += 1;
+        self.next = revision + 1;
+        let spent = self.revisions.len() >= self.budget.revisions || self.looked >= self.budget.look;
+        if spent { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
+    }
+
+    fn take(&mut self) -> Next {
+        if self.looked == 0 && !self.budget.patient {
+            return Next::Large;
+        }
+        Next::Changes(std::mem::take(&mut self.revisions), self.next - 1)
+    }
+}

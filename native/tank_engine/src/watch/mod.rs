@@ -1,0 +1,22 @@
+//! Watches: cursors over the history of revisions.
+//!
+//! A watch holds no queue. It is a place in the history, and whoever has it asks for what comes
+//! next ([`Cursor::next`]): from memory while that is recent ([`ring`]), otherwise from the disk.
+//! When there is nothing, the watch is armed, and the [`hub`] calls once when that has changed.
+//!
+//! ```text
+//!                  next: changes             next: nothing there
+//! start --> behind ------------> behind ... ---------------------> armed
+//!              ^                                                     |
+//!              +------- a revision that passes the filter <----------+   (those that do not, move it on)
+//! ```
+
+mod cursor;
+mod filter;
+mod hub;
+mod ring;
+
+pub use cursor::{Budget, Cursor, Next, Wake};
+pub use filter::Filter;
+pub(crate) use hub::{Hub, Recent};
+pub use ring::Revised;

@@ -1,0 +1,71 @@
+defmodule Tank.Store.SinceTest do
+  use ExUnit.Case, async: true
+  use Tank.Store.TankCase
+
+  alias Tank.Store.{Call, Change, Path, Since}
+
+  @moduletag :tmp_dir
+
+  setup %{tmp_dir: dir} = context, do: {:ok, store: start_store(dir, Map.get(context, :options, []))}
+
+  defp put(store, path, value) do
+    {:ok, key} = Path.to_key(path)
+    {:ok, revision} = Call.write(store, :put, key, value, nil, 30_000)
+    revision
+  end
+
+  defp delete(store, path) do
+    {:ok, key} = Path.to_key(path)
+    {:ok, revision} = Call.delete(store, key, nil, 30_000)
+    revision
+  end
+
+  test "unchanged, or the net changes of the prefix", %{store: store} do
+    assert Since.list(store, [:a], 0) == :unchanged
+    put(store, [:a, "x"], 1)
+    put(store, [:a, "y"], 1)
+    base = put(store, [:b], 1)
+    assert Since.list(store, [:a], base) == :unchanged
+    assert Since.list(store, [:a], base + 7) == :unchanged
+    put(store, [:a, "x"], 2)
+    put(store, [:a, "x"], 3)
+    put(store, [:a, "new"], nil)
+    put(store, [:a, "brief"], 1)
+    delete(store, [:a, "brief"])
+    delete(store, [:a, "y"])
+    now = put(store, [:b], 2)
+
+    assert Since.list(store, [:a], base) ==
+             {:ok,
+              [
+                %Change{type: :created, path: [:a, "new"], value: nil, previous: nil, revision: base + 3, version: 1},
+                %Change{type: :updated, path: [:a, "x"], value: 3, previous: 1, revision: base + 2, version: 3},
+                %Change{type: :deleted, path: [:a, "y"], value: nil, previous: 1, revision: base + 6, version: 0}
+              ], now}
+
+    assert Since.list(store, [:c], base) == {:ok, [], now}
+    assert Since.list(store, [:a], base, favor: :low_latency) == Since.list(store, [:a], base)
+    assert Since.list(:never_started, [:a], 0) == {:error, :noproc}
+    assert {:error, {:invalid_path, _}} = Since.list(store, [7], 0)
+  end
+
+  @tag options: [history_revisions: 20]
+  test "what is compacted is said so", %{store: store} do
+    for n <- 1..100, do: put(store, [:a], n)
+
+    min =
+      eventually("the history to be compacted", fn ->
+        with {:error, {:compacted, min}} when min >= 78 <- Since.list(store, [], 0), do: min, else: (_ -> nil)
+      end)
+
+    assert {:ok, [%Change{type: :updated, previous: ^min, value: 100}], 100} = Since.list(store, [], min)
+  end
+
+  test "an unchanged store answers without a process or a list", %{store: store} do
+    put(store, [:a], 1)
+    {:reductions, before} = Process.info(self(), :reductions)
+    for _ <- 1..1_000, do: :unchanged = Since.list(store, [:a], 1)
+    {:reductions, later} = Process.info(self(), :reductions)
+    assert later - before < 100_000
+  end
+end
