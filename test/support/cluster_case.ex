@@ -57,6 +57,9 @@ defmodule Tank.Store.ClusterCase do
   @doc "`kill -9` of the node's operating system process; returns at once."
   def kill_node(%Peer{os_pid: os_pid}), do: {_output, 0} = System.cmd("kill", ["-9", os_pid])
 
+  @doc "Sends a signal, such as `STOP`, to the node's operating system process."
+  def signal(%Peer{os_pid: os_pid}, name), do: {_output, 0} = System.cmd("kill", ["-#{name}", os_pid])
+
   @doc "Ends a node; one that is dead is fine."
   def stop_node(%Peer{control: control} = peer) do
     System.cmd("kill", ["-9", peer.os_pid], stderr_to_stdout: true)

@@ -19,9 +19,16 @@ defmodule Tank.Store.Error do
   | `{:locked, path}` | another store has the directory open | stop that one |
   | `{:wrong_store, found}`, `{:newer_format, found}` | the directory is another store's, or a newer release's | give the right one |
   | `{:not_a_directory, path}`, `{:permission_denied, path}`, `{:not_a_store, path}`, `{:data_dir, path}` | the directory cannot be used | give another one, or mend it |
-  | `{:corrupt, what}` | `what` (`:format`, `:marker`, `:log`, `:state`, `:vote`, `:database`) is damaged | restore a backup, or let the member join anew |
+  | `{:not_empty, path}` | a backup is restored into a new or an empty directory only | give another one |
+  | `{:file, path}` | a backup, an export or an import cannot be read or written | |
+  | `{:malformed, line}` | that line of a file is not what an export writes | |
+  | `{:held, lease}`, `:lease_ended` | another one holds the lease; it is not held any more | `Tank.Store.Lease` |
+  | `{:corrupt, what}` | `what` (`:format`, `:marker`, `:log`, `:state`, `:vote`, `:database`, `:backup`) is damaged | restore a backup, or let the member join anew |
   | `{:invalid_option, option}` | the option has no such value | |
   """
+
+  # Reasons about a directory or a file: `{kind, path, why}` from the library, `{kind, path}` for callers.
+  @directory_kinds [:not_a_directory, :permission_denied, :not_a_store, :not_empty, :data_dir, :file]
 
   defexception [:reason, :message, details: %{}]
 
@@ -63,7 +70,7 @@ defmodule Tank.Store.Error do
   def public({:newer_format, found, _supported}), do: {:newer_format, found}
   def public({:invalid_option, option, _why}), do: {:invalid_option, option}
 
-  def public({kind, path, _why}) when kind in [:not_a_directory, :permission_denied, :not_a_store, :data_dir],
+  def public({kind, path, _why}) when kind in @directory_kinds,
     do: {kind, path}
 
   def public(reason), do: reason
@@ -75,7 +82,7 @@ defmodule Tank.Store.Error do
   defp details({:newer_format, _found, supported}), do: %{supported: supported}
   defp details({:invalid_option, _option, why}), do: %{why: why}
 
-  defp details({kind, _path, why}) when kind in [:not_a_directory, :permission_denied, :not_a_store, :data_dir],
+  defp details({kind, _path, why}) when kind in @directory_kinds,
     do: %{why: why}
 
   defp details(_reason), do: %{}
@@ -104,9 +111,14 @@ defmodule Tank.Store.Error do
   defp message_of({:corrupt, what, detail}),
     do: "damaged #{label(what)}: #{detail}. Restore a backup, or let this member join anew."
 
-  defp message_of({kind, path, why}) when kind in [:not_a_directory, :permission_denied, :not_a_store, :data_dir],
+  defp message_of({:file, path, why}), do: "#{path}: #{why}"
+
+  defp message_of({kind, path, why}) when kind in @directory_kinds,
     do: "data_dir #{path}: #{why}"
 
+  defp message_of({:malformed, line}) when is_integer(line), do: "line #{line} is not what an export writes"
+  defp message_of(:lease_ended), do: "the lease has ended"
+  defp message_of({:held, lease}), do: "the lease is held: #{inspect(lease)}"
   defp message_of({:already_running, dir}), do: "a store of this id is running in #{dir}"
   defp message_of(reason), do: inspect(reason)
 

@@ -11,6 +11,8 @@ defmodule Tank.Store.Native do
   @type store :: reference
   @type call :: reference
   @type link :: reference
+  @type work :: reference
+  @type pinned :: reference
   @type lane :: :control | :log | :snapshot
   @type reason :: atom | tuple
   @type watch :: reference
@@ -100,6 +102,48 @@ defmodule Tank.Store.Native do
 
   @spec children_large(store, binary, boolean) :: [{:atom | :string, binary, term}] | room | {:error, reason}
   def children_large(_store, _prefix, _roomy), do: nif()
+
+  @spec acquire_lease(store, reference, binary, binary, pos_integer, non_neg_integer) :: {:ok, call} | {:error, reason}
+  def acquire_lease(_store, _ref, _name, _holder, _ttl_ms, _timeout_ms), do: nif()
+
+  @spec renew_lease(store, reference, binary, pos_integer, non_neg_integer) :: {:ok, call} | {:error, reason}
+  def renew_lease(_store, _ref, _name, _epoch, _timeout_ms), do: nif()
+
+  @spec release_lease(store, reference, binary, pos_integer, non_neg_integer) :: {:ok, call} | {:error, reason}
+  def release_lease(_store, _ref, _name, _epoch, _timeout_ms), do: nif()
+
+  @spec read_lease(store, binary, boolean) :: {:ok, tuple} | :not_found | :wait | {:error, reason}
+  def read_lease(_store, _name, _local), do: nif()
+
+  @spec progress :: work
+  def progress, do: nif()
+
+  @spec progress_of(work) :: {done :: non_neg_integer, total :: non_neg_integer}
+  def progress_of(_work), do: nif()
+
+  @spec cancel_progress(work) :: :ok
+  def cancel_progress(_work), do: nif()
+
+  @spec backup(store, String.t(), work) :: {:ok, map} | {:error, reason}
+  def backup(_store, _path, _work), do: nif()
+
+  @spec restore(String.t(), String.t(), String.t(), work) :: {:ok, map} | {:error, reason}
+  def restore(_path, _dir, _store_id, _work), do: nif()
+
+  @spec pin(store) :: {:ok, pinned, revision :: non_neg_integer, count :: non_neg_integer} | {:error, reason}
+  def pin(_store), do: nif()
+
+  @spec page(pinned, binary | nil, pos_integer) :: {[{Tank.Store.Path.t(), binary, non_neg_integer}], binary | nil}
+  def page(_pinned, _after, _bytes_max), do: nif()
+
+  @spec put_all(
+          store,
+          reference,
+          [{binary, binary, lease_epoch :: non_neg_integer}],
+          {binary, pos_integer} | nil,
+          non_neg_integer
+        ) :: {:ok, call} | {:error, reason}
+  def put_all(_store, _ref, _puts, _guard, _timeout_ms), do: nif()
 
   @spec cluster(store) :: {:ok, map} | {:error, reason}
   def cluster(_store), do: nif()

@@ -7,11 +7,13 @@
 //! ```
 
 mod alone;
+mod backup;
 mod calls;
 mod changes;
 mod compaction;
 mod ingress;
 mod leader;
+mod leases;
 mod lifecycle;
 pub(crate) mod members;
 mod watch;

@@ -95,10 +95,18 @@ pub enum EngineError {
     /// The directory is damaged. Restore it from a backup, or let this member join anew.
     #[error("damaged {what}: {detail}")]
     Corrupt {
-        /// Which part: `format`, `marker`, `log`, `state`, `database`, `vote`.
+        /// Which part: `format`, `marker`, `log`, `state`, `database`, `vote`, `backup`.
         what: &'static str,
         /// What was found.
         detail: String,
+    },
+    /// A file that the caller named, such as a backup, cannot be read or written.
+    #[error("{path:?}: {why}")]
+    File {
+        /// The file.
+        path: PathBuf,
+        /// What the operating system said.
+        why: String,
     },
     /// The disk failed.
     #[error("storage: {0}")]
@@ -132,6 +140,8 @@ pub enum DirectoryTrouble {
     PermissionDenied,
     /// It holds files that no store wrote.
     NotAStore,
+    /// It must be empty, and is not.
+    NotEmpty,
     /// It cannot be created or read for another reason.
     Other,
 }
@@ -147,6 +157,14 @@ impl EngineError {
             _ => DirectoryTrouble::Other,
         };
         Self::Directory { path, kind, why: error.to_string() }
+    }
+
+    /// Sorts an error of the file system about the file `path`, which the caller named.
+    pub fn from_file(path: &std::path::Path, error: &io::Error) -> Self {
+        match Self::from_io(path, error) {
+            Self::Directory { path, why, .. } => Self::File { path, why },
+            full => full,
+        }
     }
 
     /// Sorts an error of RocksDB about the store in `path`.

@@ -20,6 +20,7 @@ pub mod outcome;
 pub mod view;
 pub mod watch;
 
+pub mod backup;
 pub mod log;
 pub mod machine;
 pub mod peers;

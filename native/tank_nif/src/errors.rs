@@ -30,6 +30,7 @@ pub(crate) fn reason<'a>(env: Env<'a>, error: &EngineError) -> Term<'a> {
                 DirectoryTrouble::NotADirectory => atoms::not_a_directory(),
                 DirectoryTrouble::PermissionDenied => atoms::permission_denied(),
                 DirectoryTrouble::NotAStore => atoms::not_a_store(),
+                DirectoryTrouble::NotEmpty => atoms::not_empty(),
                 DirectoryTrouble::Other => atoms::data_dir(),
             };
             (kind, path.to_string_lossy().as_ref(), why).encode(env)
@@ -38,6 +39,7 @@ pub(crate) fn reason<'a>(env: Env<'a>, error: &EngineError) -> Term<'a> {
         E::WrongStore { expected, found } => (atoms::wrong_store(), expected, found).encode(env),
         E::NewerFormat { found, supported } => (atoms::newer_format(), found, supported).encode(env),
         E::Corrupt { what, detail } => (atoms::corrupt(), part(what), detail).encode(env),
+        E::File { path, why } => (atoms::file(), path.to_string_lossy().as_ref(), why).encode(env),
         E::Storage(why) => (atoms::storage(), why).encode(env),
     }
 }
@@ -80,6 +82,7 @@ fn part(name: &str) -> Atom {
         "vote" => atoms::vote(),
         "snapshot" => atoms::snapshot(),
         "history" => atoms::history(),
+        "backup" => atoms::backup(),
         "transaction" => atoms::transaction(),
         "lease_name" => atoms::lease_name(),
         "lease_holder" => atoms::lease_holder(),

@@ -10,6 +10,10 @@ use tank_engine::outcome::{Found, Response};
 
 use crate::atoms;
 
+/// Tags of the external term format.
+const VERSION: u8 = 131;
+const ATOM_UTF8: u8 = 118;
+
 /// `{path, payload, revision, create_revision, version, child_count, lease}`.
 pub(crate) fn encode<'a>(env: Env<'a>, found: &Found) -> Term<'a> {
     let entry = &found.entry;
@@ -49,12 +53,20 @@ pub(crate) fn path<'a>(env: Env<'a>, key: &Key) -> Term<'a> {
 
 fn name<'a>(env: Env<'a>, component: &Component) -> Term<'a> {
     match component {
-        Component::Atom(text) => match Atom::from_bytes(env, text) {
-            Ok(atom) => atom.encode(env),
-            Err(_) => binary(env, text),
-        },
+        Component::Atom(text) => atom(env, text).unwrap_or_else(|| binary(env, text)),
         Component::String(text) => binary(env, text),
     }
+}
+
+/// An atom of its UTF-8. The function for atoms takes Latin-1, up to OTP 25; the external term format
+/// knows both.
+fn atom<'a>(env: Env<'a>, text: &[u8]) -> Option<Term<'a>> {
+    if text.is_ascii() {
+        return Atom::from_bytes(env, text).ok().map(|atom| atom.encode(env));
+    }
+    let length = u16::try_from(text.len()).ok()?.to_be_bytes();
+    let external = [&[VERSION, ATOM_UTF8][..], &length, text].concat();
+    env.binary_to_term(&external).map(|(atom, _)| atom)
 }
 
 fn binary<'a>(env: Env<'a>, bytes: &[u8]) -> Term<'a> {

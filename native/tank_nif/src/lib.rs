@@ -15,8 +15,11 @@ mod members;
 mod transport;
 
 mod found;
+mod leases;
 mod reply;
 mod writes;
+
+mod backups;
 
 mod prefetch;
 mod reads;

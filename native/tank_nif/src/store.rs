@@ -134,15 +134,15 @@ fn open_on_own_thread(options: Options, relays: Arc<Relays>, owner: LocalPid) ->
 
 /// Runs `work` on a thread with a stack of usual size, and waits for it: a dirty scheduler's is
 /// too small for RocksDB.
-fn on_own_thread<T: Send + 'static>(
-    name: &str,
+pub(crate) fn on_own_thread<T: Send + 'static>(
+    name: &'static str,
     work: impl FnOnce() -> Result<T, EngineError> + Send + 'static,
 ) -> Result<T, EngineError> {
     let thread = std::thread::Builder::new().name(name.to_owned()).spawn(work);
     let thread = thread.map_err(|error| EngineError::Storage(format!("no thread: {error}")))?;
     thread.join().unwrap_or_else(|panic| {
         let text = tank_engine::health::panic_text(panic.as_ref());
-        Err(EngineError::Failed(format!("panic in {name}: {text}", name = "open or close")))
+        Err(EngineError::Failed(format!("panic in {name}: {text}")))
     })
 }
 

@@ -27,11 +27,13 @@ use crate::read_gate::ReadGate;
 use crate::runtime;
 use crate::storage::Directory;
 use crate::storage::format::random_id;
+use crate::storage::rocks::Db;
 use crate::sync::lock;
 use crate::view::Published;
 
 use super::ingress::Ingress;
 use super::leader::LeaderClient;
+use super::leases::Keeper;
 use super::{Engine, Inner, alone, watch};
 
 /// How long the only member may take to elect itself and to replay its log.
@@ -53,6 +55,8 @@ struct Ready {
     vote: Option<Vote>,
     /// Marks this opening's requests.
     client: u64,
+    /// Marks those of its keeper of leases.
+    keeper: u64,
 }
 
 impl Engine {
@@ -108,7 +112,7 @@ impl Engine {
             }
         };
         let ready = runtime.block_on(get_ready(&raft, parts.directory.identity.member_id, &options, &health));
-        let ready = ready.and_then(|vote| Ok(Ready { vote, client: random_id()? }));
+        let ready = ready.and_then(|vote| Ok(Ready { vote, client: random_id()?, keeper: random_id()? }));
         let ready = match ready {
             Ok(ready) => ready,
             Err(error) => {
@@ -132,7 +136,7 @@ impl Engine {
         log_stats: Arc<crate::log::WriterStats>,
         ready: Ready,
     ) -> Self {
-        let Ready { vote, client } = ready;
+        let Ready { vote, client, keeper } = ready;
         let (raft, lease) = (leader.raft.clone(), options.timing.leader_lease());
         let gate = Arc::new(ReadGate::default());
         if vote.is_some() {
@@ -140,6 +144,14 @@ impl Engine {
         }
         let watch = watch::follow(raft.clone(), leader.me, vote, lease, Arc::clone(&gate), Arc::clone(&health));
         runtime::spawn("raft-watch", Arc::clone(&health), watch);
+        let keeper = Keeper {
+            raft: raft.clone(),
+            me: leader.me,
+            published: Arc::clone(&published),
+            quorum_age_max: options.timing.vote_embargo(),
+            client: keeper,
+        };
+        runtime::spawn("leases", Arc::clone(&health), keeper.keep());
         let (rpc, dir) = (Arc::clone(&leader.rpc), parts.directory.path.clone());
         runtime::spawn("watch-hub", Arc::clone(&health), Arc::clone(published.hub()).run());
         let engine = Self(Arc::new(Inner {
@@ -179,6 +191,10 @@ impl Engine {
 }
 
 impl Parts {
+    pub(super) fn db(&self) -> Arc<Db> {
+        Arc::clone(&self.directory.db)
+    }
+
     pub(super) fn discard_aside(&self) -> Result<(), EngineError> {
         self.directory.discard_aside()
     }

@@ -24,7 +24,7 @@ use crate::key::Key;
 use crate::lease::Lease;
 use crate::raft::{LogId, StoredMembership};
 use crate::snapshot::{PinnedSnapshot, ReceivedSnapshot, SnapshotData, SnapshotReceiver};
-use crate::state::{Applied, LeaseChange, Remembered, State};
+use crate::state::{Applied, LeaseChange, Remembered, Sessions, State};
 use crate::storage::rocks::{self, Db};
 
 use super::history::{self, RevisionRecord};
@@ -294,7 +294,7 @@ impl StateStore {
         };
         let next = Self { generation: self.generation + 1, ..self.clone() };
         next.drop_generation(next.generation)?;
-        let (state, header) = next.ingest(&received, expected).inspect_err(|_| {
+        let (state, header) = next.ingest(&received, Some(expected)).inspect_err(|_| {
             // The old state stays; what is left of the new one goes at the next start at the latest.
             let _ = next.drop_generation(next.generation);
         })?;
@@ -313,7 +313,12 @@ impl StateStore {
         Err(damaged("a snapshot without an end".to_owned()))
     }
 
-    fn ingest(&self, received: &ReceivedSnapshot, expected: Option<LogId>) -> Result<(State, Header), EngineError> {
+    /// `expected` is the log id that it must stand for, when that is known.
+    fn ingest(
+        &self,
+        received: &ReceivedSnapshot,
+        expected: Option<Option<LogId>>,
+    ) -> Result<(State, Header), EngineError> {
         let failed = |error: rocksdb::Error| EngineError::from_rocks(&self.dir, &error);
         let name = rocks::state_name(self.generation);
         self.db.create_cf(&name, &rocks::state_options()).map_err(failed)?;
@@ -324,10 +329,27 @@ impl StateStore {
             self.db.ingest_external_file_cf_opts(&self.family()?, &options, files).map_err(failed)?;
         }
         let (state, header) = self.load()?;
-        if header.applied != expected {
+        if expected.is_some_and(|expected| header.applied != expected) {
             return Err(damaged(format!("a snapshot of {:?} came as one of {expected:?}", header.applied)));
         }
         Ok((state, header))
+    }
+
+    /// Puts the state of a backup in the place of the empty one of a new member. What tied it to
+    /// its old cluster goes: log ids, members, and the requests that were remembered.
+    ///
+    /// # Errors
+    /// As [`StateStore::install`].
+    pub fn restore(&self, received: &ReceivedSnapshot) -> Result<(), EngineError> {
+        let next = Self { generation: self.generation + 1, ..self.clone() };
+        let (mut state, header) = next.ingest(received, None)?;
+        state.sessions = Sessions::default();
+        let mut batch = WriteBatch::default();
+        batch.delete_range_cf(&next.family()?, [REMEMBERED], [REMEMBERED + 1]);
+        next.put_header(&mut batch, &Header::new(&state, None, StoredMembership::default(), header.trimmed))?;
+        next.write(batch)?;
+        next.make_current()?;
+        self.drop_generation(self.generation)
     }
 
     fn make_current(&self) -> Result<(), EngineError> {

@@ -6,6 +6,7 @@
 //! <dir>/SYNCED   how far the log was synced: tells that a database lost its end    (marker.rs)
 //! <dir>/db/      RocksDB                                                           (rocks.rs)
 //! <dir>/incoming/  parts of a snapshot that is being received; emptied at open
+//! <dir>/.restoring/  a store that is being made of a backup                     (restoring.rs)
 //! <dir>/.aside/  the member that was here before, while a new one joins a cluster  (aside.rs)
 //! ```
 
@@ -16,7 +17,10 @@ pub mod rocks;
 mod aside;
 mod claim;
 mod framing;
+mod restoring;
 mod torn;
+
+pub use restoring::Restoring;
 
 use std::fs;
 use std::io;

@@ -1,0 +1,102 @@
+defmodule Mix.Tasks.Tank.Files do
+  @moduledoc false
+  # What the tasks about files of a running node's stores share. No task itself: it has no `run/1`.
+
+  @bar_columns 40
+  @switches [node: :string, cookie: :string, store: :string, name: :string]
+
+  @doc "Has `Tank.Store.Backup` of the node in `arguments` do something with the file there."
+  def run(task, function, arguments) do
+    {options, rest} = OptionParser.parse!(arguments, strict: @switches)
+
+    unless match?([_file], rest) and options[:node],
+      do: Mix.raise("usage: mix #{task} FILE --node NAME@HOST [--store STORE]")
+
+    node = String.to_atom(options[:node])
+    be_a_node(node, options)
+    [file] = rest
+    report(ask(node, function, [String.to_atom(options[:store] || "tank"), file]))
+  end
+
+  @doc "Prints how it went; ends with status 1 for an error."
+  def report({:ok, result}) do
+    clear_bar()
+    Mix.shell().info(Enum.map_join(Enum.sort(result), ", ", fn {key, value} -> "#{label(key)} #{value}" end))
+  end
+
+  def report({:error, reason}) do
+    clear_bar()
+    Mix.shell().error("failed: #{inspect(reason)}")
+    exit({:shutdown, 1})
+  end
+
+  @doc "Draws how far something is, over what was drawn before; only on a terminal."
+  def bar(done, total) do
+    if IO.ANSI.enabled?() do
+      filled = if total == 0, do: @bar_columns, else: min(div(done * @bar_columns, total), @bar_columns)
+
+      IO.write(
+        :stderr,
+        "\r[#{String.duplicate("#", filled)}#{String.duplicate(".", @bar_columns - filled)}] #{percent(done, total)}"
+      )
+    end
+  end
+
+  @doc """
+  So many of so many, in percent.
+
+      iex> for {done, total} <- [{0, 0}, {1, 3}, {7, 7}], do: Mix.Tasks.Tank.Files.percent(done, total)
+      ["100 %", "33 %", "100 %"]
+  """
+  def percent(_done, 0), do: "100 %"
+  def percent(done, total), do: "#{min(div(done * 100, total), 100)} %"
+
+  defp clear_bar, do: if(IO.ANSI.enabled?(), do: IO.write(:stderr, "\r\e[K"))
+
+  defp label(key), do: key |> Atom.to_string() |> String.replace("_", " ")
+
+  # The function tells this process how far it is: a function of this VM cannot run over there.
+  defp ask(node, function, arguments) do
+    me = self()
+    options = [progress: {me, :progress}]
+    {pid, monitor} = spawn_monitor(fn -> exit({:answer, call(node, function, arguments ++ [options])}) end)
+    wait(pid, monitor)
+  end
+
+  defp wait(pid, monitor) do
+    receive do
+      {:progress, done, total} ->
+        bar(done, total)
+        wait(pid, monitor)
+
+      {:DOWN, ^monitor, :process, ^pid, {:answer, answer}} ->
+        answer
+
+      {:DOWN, ^monitor, :process, ^pid, reason} ->
+        exit(reason)
+    end
+  end
+
+  defp call(node, function, arguments) do
+    :erpc.call(node, Tank.Store.Backup, function, arguments, :infinity)
+  catch
+    :error, {:exception, :undef, _stacktrace} -> {:error, :no_tank_store}
+    :error, {:erpc, reason} -> {:error, reason}
+  end
+
+  defp be_a_node(node, options) do
+    unless Node.alive?() do
+      # A hidden node connects to the one it asks, and to no other.
+      Application.put_env(:kernel, :dist_auto_connect, :once)
+      name = options[:name] || "tank_files_#{System.pid()}"
+      kind = if node |> Atom.to_string() |> String.contains?("."), do: :longnames, else: :shortnames
+      _ = System.cmd("epmd", ["-daemon"])
+
+      with {:error, reason} <- :net_kernel.start(String.to_atom(name), %{name_domain: kind, hidden: true}),
+           do: Mix.raise("cannot become a node: #{inspect(reason)}")
+    end
+
+    if options[:cookie], do: Node.set_cookie(node, String.to_atom(options[:cookie]))
+    unless Node.connect(node) == true, do: Mix.raise("#{node} cannot be reached: is it up, and is the cookie right?")
+  end
+end

@@ -1,0 +1,201 @@
+defmodule Tank.Store.Backup do
+  @moduledoc """
+  Backups, and files to carry entries from one store to another.
+
+  | | writes or reads | use it |
+  |---|---|---|
+  | `create/3`, `restore/3` | one file, checksummed, of everything: entries with their revisions and history, leases | against loss |
+  | `export/3`, `import/3` | a text, one line for each entry | to look at, to edit, to merge into another store |
+  | `import_khepri/3` | what `khepri:export/3` wrote | to move from Khepri |
+
+  Each has a mix task that shows how far it is: `mix tank.backup`, `mix tank.restore`, `mix tank.export`,
+  `mix tank.import`.
+
+      iex> dir = Path.join(System.tmp_dir!(), "backup_doc_#{System.unique_integer([:positive])}")
+      iex> File.mkdir_p!(dir)
+      iex> {:ok, %{entries: _}} = Tank.Store.Backup.create(:tank, Path.join(dir, "tank.backup"))
+      iex> {:ok, %{revision: _}} = Tank.Store.Backup.restore(Path.join(dir, "tank.backup"), Path.join(dir, "store"))
+      iex> File.rm_rf!(dir) |> is_list()
+      true
+
+  ## Options
+
+  All functions take
+
+    * `:progress` - a function that is called now and then, and at the end, with what is done and all there is to do:
+      bytes, or entries for exports and imports. Or `{pid, tag}`: then `pid` is sent `{tag, done, total}`
+    * `:timeout` - milliseconds that one step may take, such as one write of an import; 5,000 unless given. The whole
+      takes as long as it takes.
+
+  Files are of the node that the function runs on. A file that cannot be read or written gives
+  `{:error, {:file, path}}`, a full disk `{:error, :disk_full}`; the store lives on. What exists under a file's name
+  is replaced when the new one is whole.
+  """
+
+  alias Tank.Store.{Call, Cluster, Error, Native, Running}
+  alias Tank.Store.Backup.{Export, Import, Khepri}
+
+  @timeout 5_000
+  @poll_ms 100
+
+  @type about :: %{
+          store_id: String.t(),
+          revision: non_neg_integer,
+          entries: non_neg_integer,
+          digest: non_neg_integer,
+          time_ms: pos_integer
+        }
+  @type progress :: (non_neg_integer, non_neg_integer -> term) | {pid, term}
+  @type options :: [progress: progress, timeout: timeout]
+
+  @doc """
+  Writes a backup of a store to the file `path`, while writes go on.
+
+  It holds every write that was acknowledged before the call, and is the state at one revision, which it returns with
+  the number of entries.
+
+      iex> file = Path.join(System.tmp_dir!(), "create_doc_#{System.unique_integer([:positive])}")
+      iex> {:ok, %{store_id: "tank", revision: _, entries: _}} = Tank.Store.Backup.create(:tank, file)
+      iex> File.rm(file)
+      :ok
+      iex> Tank.Store.Backup.create(:tank, "/nowhere/backup")
+      {:error, {:file, "/nowhere/backup.tmp"}}
+  """
+  @spec create(atom, Path.t(), options) :: {:ok, about} | {:error, Error.reason()}
+  def create(store, path, opts \\ []) when is_atom(store) do
+    opts = options!(opts)
+
+    with {:ok, native} <- Running.fetch(store), :ok <- Call.await_readable(native, opts[:timeout]) do
+      path = Path.expand(path)
+      work(opts, &Native.backup(native, path, &1))
+    end
+  end
+
+  @doc """
+  Makes `data_dir` a store that holds what the backup in the file `path` holds.
+
+  The directory must be missing or empty (`{:error, {:not_empty, path}}`). The new store is the only member of a new
+  cluster, whatever the backup was taken of; start it with `Tank.Store.Cluster.start/2`, or, when it is that of the
+  pods, with `Tank.Store`, and let others join it. Its id is `:store_id`, the default store's unless given. Leases
+  that were held are held, for their whole time from the start on.
+
+  A damaged backup gives `{:error, {:corrupt, :backup}}` before anything is made. It is read twice.
+
+      iex> Tank.Store.Backup.restore("/nowhere/backup", "/nowhere/store")
+      {:error, {:file, "/nowhere/backup"}}
+  """
+  @spec restore(Path.t(), Path.t(), [{:store_id, atom} | {:progress, progress} | {:timeout, timeout}]) ::
+          {:ok, about} | {:error, Error.reason()}
+  def restore(path, data_dir, opts \\ []) do
+    {store_id, opts} = Keyword.pop_lazy(opts, :store_id, &Cluster.get_default_store_id/0)
+    {path, dir} = {Path.expand(path), Path.expand(data_dir)}
+    work(options!(opts), &Native.restore(path, dir, Atom.to_string(store_id), &1))
+  end
+
+  @doc """
+  Writes all entries of a store to the file `path`, a line for each.
+
+  A line is `{Path, Value}.` in Erlang's text, or `{Path, etf, <<"...">>}.`, the Base64 of the external term format,
+  for a value that has no text, such as a pid. The lines are sorted by path, and of one revision, which is returned
+  with the number of entries. Entries that go with a lease are left out (`skipped`): without it, they would stay for
+  good.
+
+      iex> file = Path.join(System.tmp_dir!(), "export_doc_#{System.unique_integer([:positive])}")
+      iex> {:ok, %{revision: _, entries: _, skipped: 0}} = Tank.Store.Backup.export(:tank, file)
+      iex> File.rm(file)
+      :ok
+  """
+  @spec export(atom, Path.t(), options) ::
+          {:ok, %{revision: non_neg_integer, entries: non_neg_integer, skipped: non_neg_integer}}
+          | {:error, Error.reason()}
+  def export(store, path, opts \\ []) when is_atom(store) do
+    opts = options!(opts)
+
+    with {:ok, native} <- Running.fetch(store), :ok <- Call.await_readable(native, opts[:timeout]) do
+      case Native.pin(native) do
+        {:ok, pinned, revision, count} -> Export.run(pinned, revision, count, Path.expand(path), opts[:progress])
+        {:error, reason} -> {:error, Error.public(reason)}
+      end
+    end
+  end
+
+  @doc """
+  Puts the entries of a file that `export/3` wrote into a store, over those that are there under the same paths.
+
+  The file is checked first: `{:error, {:malformed, line}}`, and nothing was written, also when its end is missing. Then
+  some hundred entries at a time are written at one revision each; after another error, some are in the store. The atoms
+  in the file become atoms of this VM: import what you trust.
+
+      iex> file = Path.join(System.tmp_dir!(), "import_doc_#{System.unique_integer([:positive])}")
+      iex> File.write!(file, "%% tank_store export, format 1\\n{[doc,<<\\"a\\">>],{1,two}}.\\n%% end\\n")
+      :ok
+      iex> {:ok, %{entries: 1}} = Tank.Store.Backup.import(:tank, file)
+      iex> Tank.Store.get_at([:doc, "a"])
+      {:ok, {1, :two}}
+      iex> {Tank.Store.delete_at([:doc]), File.rm(file)}
+      {:ok, :ok}
+  """
+  @spec import(atom, Path.t(), options) :: {:ok, %{entries: non_neg_integer}} | {:error, Error.reason()}
+  def import(store, path, opts \\ []) when is_atom(store) do
+    Import.run(store, Export.Reader, Path.expand(path), options!(opts))
+  end
+
+  @doc """
+  Puts what Khepri's `khepri:export/3` wrote into a store: the text of `khepri_export_erlang`, or the stream of
+  `mnesia_backup`, whichever the file is.
+
+  Paths and values become entries as they are. Returns how many, and how much there was besides: nodes `without_value`,
+  which exist here as long as something is below them, and `functions`, stored procedures, which have no place here;
+  their conditions (`keep_while`) are left out too. Errors are those of `import/3`.
+
+      iex> file = Path.join(System.tmp_dir!(), "khepri_doc_#{System.unique_integer([:positive])}")
+      iex> File.write!(file, "{put,[stock,<<\\"wood\\">>],{p_data,100},\\\#{}}.\\n")
+      :ok
+      iex> Tank.Store.Backup.import_khepri(:tank, file)
+      {:ok, %{entries: 1, without_value: 0, functions: 0}}
+      iex> Tank.Store.get_at([:stock, "wood"])
+      {:ok, 100}
+      iex> {Tank.Store.delete_at([:stock]), File.rm(file)}
+      {:ok, :ok}
+  """
+  @spec import_khepri(atom, Path.t(), options) ::
+          {:ok, %{entries: non_neg_integer, without_value: non_neg_integer, functions: non_neg_integer}}
+          | {:error, Error.reason()}
+  def import_khepri(store, path, opts \\ []) when is_atom(store) do
+    Import.run(store, Khepri, Path.expand(path), options!(opts))
+  end
+
+  defp options!(opts) do
+    opts
+    |> Keyword.validate!(timeout: @timeout, progress: fn _done, _total -> :ok end)
+    |> Keyword.update!(:progress, &progress/1)
+  end
+
+  defp progress(fun) when is_function(fun, 2), do: fun
+  defp progress({pid, tag}) when is_pid(pid), do: fn done, total -> send(pid, {tag, done, total}) end
+
+  # The library works on a thread of its own, which another process waits for.
+  defp work(opts, fun) do
+    work = Native.progress()
+    task = Task.async(fn -> fun.(work) end)
+    await(task, work, opts[:progress])
+  end
+
+  defp await(task, work, progress) do
+    result = Task.yield(task, @poll_ms)
+    {done, total} = Native.progress_of(work)
+
+    case result do
+      nil ->
+        progress.(done, total)
+        await(task, work, progress)
+
+      {:ok, {:ok, about}} ->
+        progress.(total, total)
+        {:ok, about}
+
+      {:ok, {:error, reason}} ->
+        {:error, Error.public(reason)}
+    end
+  end
+end

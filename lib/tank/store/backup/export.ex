@@ -1,0 +1,125 @@
+defmodule Tank.Store.Backup.Export do
+  @moduledoc false
+  # The text of a store. What it looks like: Tank.Store.Backup.export/3.
+
+  alias Tank.Store.Backup.Lines
+  alias Tank.Store.{Error, Native}
+
+  @head "%% tank_store export, format 1"
+  @end_mark "%% end"
+  @page_bytes 1024 * 1024
+
+  @spec run(Native.pinned(), non_neg_integer, non_neg_integer, String.t(), fun) :: {:ok, map} | {:error, Error.reason()}
+  def run(pinned, revision, count, path, progress) do
+    Lines.write(path, fn write ->
+      with :ok <- write.("#{@head}, revision #{revision}\n"),
+           {:ok, done, skipped} <- pages(pinned, nil, write, {0, 0}, count, progress),
+           :ok <- write.("#{@end_mark}, #{done} entries\n"),
+           do: {:ok, %{revision: revision, entries: done, skipped: skipped}}
+    end)
+  end
+
+  defp pages(pinned, from, write, {done, skipped}, count, progress) do
+    {page, next} = Native.page(pinned, from, @page_bytes)
+    lines = for {path, payload, 0} <- page, do: line(path, payload)
+    {done, skipped} = {done + length(lines), skipped + length(page) - length(lines)}
+    progress.(done + skipped, count)
+
+    case write.(lines) do
+      :ok when next == nil -> {:ok, done, skipped}
+      :ok -> pages(pinned, next, write, {done, skipped}, count, progress)
+      error -> error
+    end
+  end
+
+  defp line(path, payload) do
+    path = text(path)
+
+    case value_text(payload) do
+      {:ok, value} -> ["{", path, ",", value, "}.\n"]
+      :none -> ["{", path, ~s(,etf,<<"), Base.encode64(payload), ~s(">>}.\n)]
+    end
+  end
+
+  # Only a text that gives the very same bytes is one: that of a pid, of -0.0 or of a very old encoding is not.
+  defp value_text(payload) do
+    text = payload |> :erlang.binary_to_term() |> text()
+
+    case parse(text <> ".") do
+      {:ok, term} -> if :erlang.term_to_binary(term) == payload, do: {:ok, text}, else: :none
+      :error -> :none
+    end
+  rescue
+    ArgumentError -> :none
+  end
+
+  defp text(term), do: "~0tp" |> :io_lib.format([term]) |> :unicode.characters_to_binary()
+
+  @doc "The term that a line of text is."
+  @spec parse(binary) :: {:ok, term} | :error
+  def parse(text) do
+    with chars when is_list(chars) <- :unicode.characters_to_list(text), do: parse_chars(chars), else: (_bad -> :error)
+  end
+
+  @doc "The same, of characters."
+  @spec parse_chars(charlist) :: {:ok, term} | :error
+  def parse_chars(chars) do
+    with {:ok, tokens, _line} <- :erl_scan.string(chars),
+         {:ok, term} <- :erl_parse.parse_term(tokens) do
+      {:ok, term}
+    else
+      _not_a_term -> :error
+    end
+  rescue
+    # Both raise for some of what nobody writes, such as a binary of a size that makes no sense.
+    _error -> :error
+  end
+
+  defmodule Reader do
+    @moduledoc false
+    # Reads what the module around it wrote.
+
+    alias Tank.Store.Backup.{Export, Lines}
+
+    @head "%% tank_store export, format 1"
+    @end_mark "%% end"
+
+    @doc "Folds over the entries of a file."
+    def fold(path, acc, fun) do
+      case Lines.fold(path, {:head, acc}, &line(&1, &2, &3, fun)) do
+        {:ok, {{:ended, _line}, acc}} -> {:ok, acc, %{}}
+        {:ok, {:head, _acc}} -> {:error, {:malformed, 1}}
+        {:ok, {{:body, line}, _acc}} -> {:error, {:malformed, line + 1}}
+        other -> other
+      end
+    end
+
+    defp line(@head <> _rest, 1, {:head, acc}, _fun), do: {:cont, {{:body, 1}, acc}}
+    defp line(_line, number, {:head, _acc}, _fun), do: malformed(number)
+    defp line("\n", number, {{:body, _last}, acc}, _fun), do: {:cont, {{:body, number}, acc}}
+    defp line(@end_mark <> _rest, number, {{:body, _last}, acc}, _fun), do: {:cont, {{:ended, number}, acc}}
+    defp line("%" <> _comment, number, {{:body, _last}, acc}, _fun), do: {:cont, {{:body, number}, acc}}
+    defp line(_line, number, {{:ended, _last}, _acc}, _fun), do: malformed(number)
+
+    defp line(line, number, {{:body, _last}, acc}, fun) do
+      with {:ok, term} <- Export.parse(line),
+           {:ok, path, payload} <- entry(term),
+           {:ok, key} <- Tank.Store.Path.to_key(path),
+           {:cont, acc} <- fun.(key, payload, acc) do
+        {:cont, {{:body, number}, acc}}
+      else
+        {:halt, result} -> {:halt, result}
+        _bad -> malformed(number)
+      end
+    end
+
+    defp entry({path, :etf, encoded}) when is_list(path) and is_binary(encoded) do
+      with {:ok, payload} <- Base.decode64(encoded), do: {:ok, path, payload}
+    end
+
+    defp entry({path, value}) when is_list(path), do: {:ok, path, :erlang.term_to_binary(value)}
+    defp entry(_other), do: :error
+
+    defp malformed(number), do: {:halt, {:error, {:malformed, number}}}
+  end
+end

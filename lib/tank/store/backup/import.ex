@@ -1,0 +1,65 @@
+defmodule Tank.Store.Backup.Import do
+  @moduledoc false
+  # Puts the entries that a reader finds in a file into a store: reads it once to know that all of it can be read, and
+  # once more to write.
+
+  alias Tank.Store.{Call, Error, Native, Running}
+
+  # Entries written at one revision. More would be no quicker, and hold up other writes.
+  @entries_max 256
+  @bytes_max 1024 * 1024
+
+  @retry_ms 50
+
+  @spec run(atom, module, String.t(), keyword) :: {:ok, map} | {:error, Error.reason()}
+  def run(store, reader, path, opts) do
+    with {:ok, native} <- Running.fetch(store),
+         {:ok, total, _found} <- reader.fold(path, 0, fn _key, _payload, count -> {:cont, count + 1} end) do
+      write = fn batch -> put_all(native, Enum.reverse(batch), opts[:timeout]) end
+      write_all(reader, path, write, total, opts[:progress])
+    end
+  end
+
+  defp write_all(reader, path, write, total, progress) do
+    flush = &flush(&1, write, total, progress)
+
+    with {:ok, left, found} <- reader.fold(path, {[], 0, 0, 0}, &add(&1, &2, &3, flush)),
+         {:cont, {_batch, _count, _bytes, done}} <- flush.(left) do
+      progress.(done, total)
+      {:ok, Map.put(found, :entries, done)}
+    else
+      {:halt, error} -> error
+      {:error, _reason} = error -> error
+    end
+  end
+
+  defp add(key, payload, {batch, count, bytes, done}, flush) do
+    state = {[{key, payload, 0} | batch], count + 1, bytes + byte_size(key) + byte_size(payload), done}
+    if count + 1 < @entries_max and elem(state, 2) < @bytes_max, do: {:cont, state}, else: flush.(state)
+  end
+
+  defp flush({[], 0, _bytes, done}, _write, _total, _progress), do: {:cont, {[], 0, 0, done}}
+
+  defp flush({batch, count, _bytes, done}, write, total, progress) do
+    with :ok <- write.(batch) do
+      progress.(done + count, total)
+      {:cont, {[], 0, 0, done + count}}
+    else
+      error -> {:halt, error}
+    end
+  end
+
+  defp put_all(native, puts, timeout) do
+    case Call.request(&Native.put_all(native, &1, puts, nil, &2), timeout) do
+      {:ok, {:txn, true, _revision, _responses}} ->
+        :ok
+
+      {:error, :overloaded} ->
+        Process.sleep(@retry_ms)
+        put_all(native, puts, timeout)
+
+      {:error, _reason} = error ->
+        error
+    end
+  end
+end

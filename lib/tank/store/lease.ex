@@ -1,0 +1,225 @@
+defmodule Tank.Store.Lease do
+  @moduledoc """
+  Leases: a promise to one holder at a time, for a limited time, with a fencing token.
+
+      iex> {:ok, lease} = Tank.Store.Lease.acquire(:tank, [:leaders, "billing"], holder: "node-1", ttl: 10_000)
+      iex> {:error, {:held, %Tank.Store.Lease{holder: "node-1"}}} =
+      ...>   Tank.Store.Lease.acquire(:tank, [:leaders, "billing"], holder: "node-2", ttl: 10_000)
+      iex> {:ok, safe_ms} = Tank.Store.Lease.renew(lease)
+      iex> safe_ms > 5_000 and safe_ms < 10_000
+      true
+      iex> Tank.Store.Lease.release(lease)
+      :ok
+
+  ## What is promised
+
+  A lease ends when its holder releases it, or when no renewal came for `ttl` milliseconds. That is the leader's
+  judgement, by its monotonic clock, and becomes true as a command in the log. The leader counts from when a grant or a
+  renewal was applied, and only time in which the lease could have been renewed: a leader that was stopped, that was
+  cut off, or whose disk did not answer gives what it lost back, and a new leader gives every lease its whole time
+  again. So a lease is never granted to another before its end, and may last longer than `ttl`.
+
+  ## What a holder does
+
+  Nobody can tell a holder in time that its lease is over: it may be stopped, or cut off. There are two ways to be safe,
+  and both are needed when what is protected is not in the store:
+
+    * It goes on only for as long as `renew/2` says, by its own monotonic clock (`remaining/1` for the grant). That is
+      the `ttl` from before the request was sent, less 2 % for clocks of different speed. Renew three times in
+      a `ttl`.
+    * It shows its `epoch` to whatever it changes, which refuses an epoch below the highest one it has seen. Epochs
+      rise with every grant, of any lease of the store. A renewal keeps the epoch.
+
+  Entries that were put with a lease go when it ends, all at one revision; watches call those of a lease that was not
+  renewed `:expired`. Renewing a lease changes no entry.
+
+  A lease survives restarts of the store, and is part of backups.
+  """
+
+  alias Tank.Store.{Call, Error, Native, Path, Running}
+
+  @enforce_keys [:name, :holder, :epoch, :ttl, :store]
+  defstruct [:name, :holder, :epoch, :ttl, :store, :deadline]
+
+  @typedoc "A lease is named by a path; a string or an atom stands for the path of that one component."
+  @type name :: Path.t() | Path.component()
+
+  @typedoc """
+  `ttl` is in milliseconds. `deadline` is until when the holder may go on after the grant, in milliseconds of
+  `System.monotonic_time/1` of the node that acquired it; nil in leases that were read.
+  """
+  @type t :: %__MODULE__{
+          name: Path.t(),
+          holder: term,
+          epoch: pos_integer,
+          ttl: pos_integer,
+          store: atom,
+          deadline: integer | nil
+        }
+
+  @timeout 5_000
+
+  # Two clocks differ by some hundred parts in a million, and the BEAM lets its monotonic clock run 1 % slow or fast
+  # while it follows a system clock that was set.
+  @margin_percent 2
+
+  @doc """
+  Acquires a lease, unless somebody holds it.
+
+  `:holder` is any term, of at most 1 KiB as external term format, that tells others who holds it. `:ttl` is in
+  milliseconds, `:timeout` 5,000 unless given.
+
+  Errors: `{:held, lease}` with the lease that is there, whoever its holder is; those of `Tank.Store.Error`. After
+  a `:timeout` it may have been granted. So choose a holder that nobody else has, such as `{node(), make_ref()}`, and
+  acquire again: `{:held, lease}` with that holder is this grant. Renew it before you rely on it.
+
+      iex> {:ok, lease} = Tank.Store.Lease.acquire(:tank, "once", holder: self(), ttl: 10_000)
+      iex> {lease.name, lease.holder == self(), lease.ttl}
+      {["once"], true, 10_000}
+      iex> Tank.Store.Lease.release(lease)
+      :ok
+  """
+  @spec acquire(atom, name, holder: term, ttl: pos_integer, timeout: timeout) ::
+          {:ok, t} | {:error, {:held, t} | Error.reason()}
+  def acquire(store, name, opts) when is_atom(store) do
+    opts = Keyword.validate!(opts, [:holder, :ttl, timeout: @timeout])
+    ttl = ttl!(opts)
+    holder = :erlang.term_to_binary(Keyword.fetch!(opts, :holder))
+    sent = now()
+
+    with {:ok, key} <- key(name), {:ok, native} <- Running.fetch(store) do
+      case Call.request(&Native.acquire_lease(native, &1, key, holder, ttl, &2), opts[:timeout]) do
+        {:ok, {:lease, lease}} -> {:ok, %{from_native(lease, path(name), store) | deadline: sent + safe_ms(ttl)}}
+        {:error, {:held, lease}} -> {:error, {:held, from_native(lease, path(name), store)}}
+        {:error, _reason} = error -> error
+      end
+    end
+  end
+
+  @doc """
+  Gives a lease its whole time again. Returns for how many milliseconds from now the holder may safely go on.
+
+  That can be 0, when the answer took that long: the lease is held all the same; renew it again, and wait for that.
+  Takes also a lease that was read, or that an `acquire/3` found held.
+
+  Errors: `:lease_ended`, when the lease is over or another one's; those of `Tank.Store.Error`. After a `:timeout` it
+  may have been renewed: renew it again.
+
+      iex> {:ok, lease} = Tank.Store.Lease.acquire(:tank, "renewed", holder: 1, ttl: 60_000)
+      iex> {:ok, safe_ms} = Tank.Store.Lease.renew(lease)
+      iex> safe_ms in 50_000..58_800
+      true
+      iex> Tank.Store.Lease.release(lease)
+      :ok
+      iex> Tank.Store.Lease.renew(lease)
+      {:error, :lease_ended}
+  """
+  @spec renew(t, timeout: timeout) :: {:ok, non_neg_integer} | {:error, :lease_ended | Error.reason()}
+  def renew(%__MODULE__{} = lease, opts \\ []) do
+    opts = Keyword.validate!(opts, timeout: @timeout)
+    sent = now()
+
+    with {:ok, key} <- key(lease.name), {:ok, native} <- Running.fetch(lease.store) do
+      case Call.request(&Native.renew_lease(native, &1, key, lease.epoch, &2), opts[:timeout]) do
+        {:ok, {:lease, _renewed}} -> {:ok, max(sent + safe_ms(lease.ttl) - now(), 0)}
+        {:error, _reason} = error -> error
+      end
+    end
+  end
+
+  @doc """
+  For how many milliseconds from now the holder may safely go on without a renewal: since the grant, so call it on the
+  node that acquired the lease; 0 for a lease that was read.
+
+      iex> {:ok, lease} = Tank.Store.Lease.acquire(:tank, "remaining", holder: 1, ttl: 60_000)
+      iex> Tank.Store.Lease.remaining(lease) in 50_000..58_800
+      true
+      iex> Tank.Store.Lease.release(lease)
+      :ok
+  """
+  @spec remaining(t) :: non_neg_integer
+  def remaining(%__MODULE__{deadline: nil}), do: 0
+  def remaining(%__MODULE__{deadline: deadline}), do: max(deadline - now(), 0)
+
+  @doc """
+  Ends a lease, and deletes what was put with it. One that has ended is fine, also when another one holds it now.
+
+      iex> {:ok, lease} = Tank.Store.Lease.acquire(:tank, "released", holder: 1, ttl: 60_000)
+      iex> Tank.Store.Lease.release(lease)
+      :ok
+      iex> Tank.Store.Lease.release(lease)
+      :ok
+  """
+  @spec release(t, timeout: timeout) :: :ok | {:error, Error.reason()}
+  def release(%__MODULE__{} = lease, opts \\ []) do
+    opts = Keyword.validate!(opts, timeout: @timeout)
+
+    with {:ok, key} <- key(lease.name), {:ok, native} <- Running.fetch(lease.store) do
+      case Call.request(&Native.release_lease(native, &1, key, lease.epoch, &2), opts[:timeout]) do
+        {:ok, _revision} -> :ok
+        {:error, :lease_ended} -> :ok
+        {:error, _reason} = error -> error
+      end
+    end
+  end
+
+  @doc """
+  The lease of a name, linearizable; with `favor: :low_latency` as this node knows it.
+
+  `{:error, :not_found}` when nobody holds it; the other errors are those of `Tank.Store.Error`.
+
+      iex> Tank.Store.Lease.read(:tank, "nobodys")
+      {:error, :not_found}
+      iex> {:ok, lease} = Tank.Store.Lease.acquire(:tank, "read", holder: {:me, 1}, ttl: 60_000)
+      iex> {:ok, same} = Tank.Store.Lease.read(:tank, "read")
+      iex> {same.holder, same.epoch == lease.epoch}
+      {{:me, 1}, true}
+      iex> Tank.Store.Lease.release(lease)
+      :ok
+  """
+  @spec read(atom, name, timeout: timeout, favor: :consistency | :low_latency) ::
+          {:ok, t} | {:error, :not_found | Error.reason()}
+  def read(store, name, opts \\ []) when is_atom(store) do
+    opts = Keyword.validate!(opts, timeout: @timeout, favor: :consistency)
+
+    with {:ok, key} <- key(name), {:ok, native} <- Running.fetch(store) do
+      native |> Native.read_lease(key, opts[:favor] == :low_latency) |> read_result(native, key, name, store, opts)
+    end
+  end
+
+  @doc """
+  The bytes that name a lease in the engine.
+
+      iex> Tank.Store.Lease.key("a") == Tank.Store.Path.to_key(["a"])
+      true
+  """
+  @spec key(name) :: {:ok, binary} | {:error, {:invalid_path, String.t()}}
+  def key(name), do: Path.to_key(path(name))
+
+  defp read_result({:ok, lease}, _native, _key, name, store, _opts), do: {:ok, from_native(lease, path(name), store)}
+  defp read_result(:not_found, _native, _key, _name, _store, _opts), do: {:error, :not_found}
+  defp read_result({:error, reason}, _native, _key, _name, _store, _opts), do: {:error, Error.public(reason)}
+
+  defp read_result(:wait, native, key, name, store, opts) do
+    with :ok <- Call.await_readable(native, opts[:timeout]),
+         do: native |> Native.read_lease(key, true) |> read_result(native, key, name, store, opts)
+  end
+
+  defp path(name) when is_list(name), do: name
+  defp path(name), do: [name]
+
+  defp from_native({_name, holder, epoch, ttl, _renewals}, path, store) do
+    %__MODULE__{name: path, holder: :erlang.binary_to_term(holder), epoch: epoch, ttl: ttl, store: store}
+  end
+
+  defp ttl!(opts) do
+    case Keyword.fetch!(opts, :ttl) do
+      ttl when is_integer(ttl) and ttl in 1..0xFFFF_FFFF -> ttl
+      other -> raise ArgumentError, "option :ttl must be milliseconds, from 1 to #{0xFFFF_FFFF}, got: #{inspect(other)}"
+    end
+  end
+
+  defp safe_ms(ttl), do: ttl - div(ttl * @margin_percent + 99, 100)
+
+  defp now, do: System.monotonic_time(:millisecond)
+end

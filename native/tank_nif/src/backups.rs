@@ -1,0 +1,170 @@
+//! Backups, and what export and import need: all entries of one view, page by page, and many
+//! writes at once.
+
+use std::ops::Bound;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use rustler::{Atom, Binary, Encoder, Env, NewBinary, NifResult, Resource, ResourceArc, Term};
+use tank_engine::backup::{self, About, Progress};
+use tank_engine::command::{Command, Compare, Op, Relation, Txn, Write};
+use tank_engine::error::EngineError;
+use tank_engine::key::Key;
+use tank_engine::reclaim;
+use tank_engine::view::View;
+
+use crate::store::{Store, on_own_thread};
+use crate::writes::hand_over;
+use crate::{atoms, errors, found};
+
+/// How far a backup is. Nobody refers to it any more but the one who works: then the work ends.
+struct Work(Arc<Progress>);
+
+#[rustler::resource_impl]
+impl Resource for Work {
+    const IMPLEMENTS_DESTRUCTOR: bool = true;
+
+    fn destructor(self, _env: Env<'_>) {
+        self.0.cancel();
+    }
+}
+
+/// All entries at one revision, for as long as this is referred to.
+struct Pinned(Option<Arc<View>>);
+
+#[rustler::resource_impl]
+impl Resource for Pinned {
+    const IMPLEMENTS_DESTRUCTOR: bool = true;
+
+    fn destructor(mut self, _env: Env<'_>) {
+        // What only it still held may be much.
+        if let Some(view) = self.0.take() {
+            reclaim::when_unused(view);
+        }
+    }
+}
+
+/// For `backup`, `restore` and `progress_of`.
+#[rustler::nif]
+fn progress() -> ResourceArc<Work> {
+    ResourceArc::new(Work(Arc::default()))
+}
+
+/// `{done, total}` in bytes, about.
+#[rustler::nif]
+fn progress_of(work: ResourceArc<Work>) -> (u64, u64) {
+    work.0.read()
+}
+
+/// Makes `backup` or `restore` with this progress fail soon.
+#[rustler::nif]
+fn cancel_progress(work: ResourceArc<Work>) -> Atom {
+    work.0.cancel();
+    atoms::ok()
+}
+
+/// Writes a backup to the file `path`: `{:ok, about}` or `{:error, reason}`. Returns when it is
+/// done.
+#[rustler::nif(schedule = "DirtyIo")]
+fn backup<'a>(env: Env<'a>, store: ResourceArc<Store>, path: String, work: ResourceArc<Work>) -> NifResult<Term<'a>> {
+    let (engine, progress) = (store.engine.clone(), Arc::clone(&work.0));
+    done(env, on_own_thread("backup", move || engine.backup(&PathBuf::from(path), &progress)))
+}
+
+/// Makes the directory `dir` a store of the backup in the file `path`: `{:ok, about}` or
+/// `{:error, reason}`. Returns when it is done.
+#[rustler::nif(schedule = "DirtyIo")]
+fn restore<'a>(
+    env: Env<'a>,
+    path: String,
+    dir: String,
+    store_id: String,
+    work: ResourceArc<Work>,
+) -> NifResult<Term<'a>> {
+    let progress = Arc::clone(&work.0);
+    let restore = move || backup::restore(&PathBuf::from(path), &PathBuf::from(dir), &store_id, &progress);
+    done(env, on_own_thread("restore", restore))
+}
+
+/// Pins the entries as this member knows them: `{:ok, pinned, revision, count}` or
+/// `{:error, reason}`.
+#[rustler::nif]
+fn pin<'a>(env: Env<'a>, store: &'a Store) -> Term<'a> {
+    match store.engine.view() {
+        Ok(view) => {
+            let (revision, count) = (view.revision, view.entries.len());
+            let pinned = ResourceArc::new(Pinned(Some(Arc::clone(&view))));
+            (atoms::ok(), pinned, revision, count).encode(env)
+        }
+        Err(error) => errors::error(env, &error),
+    }
+}
+
+/// The next entries behind the one with the key `after`, or the first when it is nil; of about
+/// `bytes_max` bytes: `{[{path, payload, lease}], after | nil}`.
+#[rustler::nif(schedule = "DirtyCpu")]
+fn page<'a>(env: Env<'a>, pinned: ResourceArc<Pinned>, after: Option<Binary<'a>>, bytes_max: usize) -> Term<'a> {
+    let Some(view) = &pinned.0 else { return (Vec::<Term<'a>>::new(), atoms::nil()).encode(env) };
+    let from = after.map_or(Bound::Unbounded, |key| Bound::Excluded(Key::from_bytes(&key)));
+    let (mut page, mut bytes, mut last) = (Vec::new(), 0, None);
+    for (key, entry) in view.entries.range((from, Bound::Unbounded)) {
+        if bytes >= bytes_max {
+            return (page, last).encode(env);
+        }
+        bytes += key.as_bytes().len() + entry.payload.len();
+        let name = binary(env, key.as_bytes());
+        last = Some(name);
+        page.push((found::path(env, key), binary(env, &entry.payload), entry.lease).encode(env));
+    }
+    (page, atoms::nil()).encode(env)
+}
+
+/// Puts all of `[{key, payload, lease}]` at one revision, `lease` being the epoch of the lease that
+/// the entry goes with, or 0; and, unless `guard` is nil, only if the lease with the name and the
+/// epoch `{name, epoch}` is held. Answers as `write`, with `{:ok, {:txn, ...}}`.
+#[rustler::nif(schedule = "DirtyCpu")]
+fn put_all<'a>(
+    env: Env<'a>,
+    store: &'a Store,
+    reference: Term<'a>,
+    puts: Vec<(Binary<'a>, Binary<'a>, u64)>,
+    guard: Option<(Binary<'a>, u64)>,
+    timeout_ms: u64,
+) -> NifResult<Term<'a>> {
+    let put = |(key, payload, lease): (Binary<'a>, Binary<'a>, u64)| {
+        Op::Put(Write { lease, ..Write::new(Key::from_bytes(&key), Bytes::copy_from_slice(&payload)) })
+    };
+    let compare = |(name, operand): (Binary<'a>, u64)| Compare::Lease {
+        name: Bytes::copy_from_slice(&name),
+        relation: Relation::Equal,
+        operand,
+    };
+    let (compare, then) = (guard.map(compare).into_iter().collect(), puts.into_iter().map(put).collect());
+    let txn = Txn { compare, then, otherwise: Vec::new() };
+    hand_over(env, store, reference, Command::Txn(txn), timeout_ms)
+}
+
+fn done(env: Env<'_>, result: Result<About, EngineError>) -> NifResult<Term<'_>> {
+    match result {
+        Ok(about) => Ok((atoms::ok(), self::about(env, &about)?).encode(env)),
+        Err(error) => Ok(errors::error(env, &error)),
+    }
+}
+
+fn about<'a>(env: Env<'a>, about: &About) -> NifResult<Term<'a>> {
+    let pairs: [(Atom, Term<'a>); 5] = [
+        (atoms::store_id(), about.store_id.encode(env)),
+        (atoms::revision(), about.revision.encode(env)),
+        (atoms::entries(), about.entries.encode(env)),
+        (atoms::digest(), about.digest.encode(env)),
+        (atoms::time_ms(), about.time_ms.encode(env)),
+    ];
+    Term::map_from_pairs(env, &pairs)
+}
+
+fn binary<'a>(env: Env<'a>, bytes: &[u8]) -> Term<'a> {
+    let mut binary = NewBinary::new(env, bytes.len());
+    binary.as_mut_slice().copy_from_slice(bytes);
+    Binary::from(binary).encode(env)
+}
