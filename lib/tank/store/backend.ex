@@ -34,7 +34,7 @@ defmodule Tank.Store.Backend do
   """
 
   alias Tank.Store.{KVPair, Path, Syncer}
-  alias Tank.Store.Backend.{DoesNotExist, Event, Failure, Key, ListOptions, Read, Revision}
+  alias Tank.Store.Backend.{DoesNotExist, Failure, Key, ListOptions, Read, Revision}
   alias Tank.Store.Backend.{ValidationError, Watcher, Write}
 
   @enforce_keys [:store, :prefix]
@@ -256,6 +256,8 @@ defmodule Tank.Store.Backend do
   end
 
   defp delete(client, key, revision) do
-    with {:ok, key} <- Key.parse(key), {:ok, revision} <- Revision.parse(revision), do: Write.delete(client, key, revision)
+    with {:ok, key} <- Key.parse(key),
+         {:ok, revision} <- Revision.parse(revision),
+         do: Write.delete(client, key, revision)
   end
 end

@@ -16,9 +16,23 @@ defmodule Tank.Store.Call do
   @spec write(atom, :put | :create | :update, binary, term, non_neg_integer | nil, timeout) :: result(non_neg_integer)
   def write(store_id, kind, key, value, condition, timeout) do
     with {:ok, store} <- Running.fetch(store_id) do
-      submit(store, kind, key, :erlang.term_to_binary(value), condition, timeout)
+      submit(store, kind, key, encode(value), condition, timeout)
     end
   end
+
+  @doc "Hands over a command of `bytes` bytes; see native/tank_nif/src/commands.rs for what there is."
+  @spec command(atom, tuple, non_neg_integer, timeout) :: result(non_neg_integer | tuple)
+  def command(store_id, command, bytes, timeout) do
+    with {:ok, store} <- Running.fetch(store_id) do
+      if bytes > @large_bytes,
+        do: request(&Native.command_large(store, &1, command, &2), timeout),
+        else: request(&Native.command(store, &1, command, &2), timeout)
+    end
+  end
+
+  @doc "A value as it is stored: equal values have equal encodings, in whatever order their maps were made."
+  @spec encode(term) :: binary
+  def encode(value), do: :erlang.term_to_binary(value, [:deterministic, minor_version: 2])
 
   @doc "Deletes the entry at `key` and all below it."
   @spec delete(atom, binary, non_neg_integer | nil, timeout) :: result(non_neg_integer)
@@ -34,6 +48,19 @@ defmodule Tank.Store.Call do
         {:ok, _value} = found -> found
         :not_found -> {:error, :not_found}
         other -> get_slowly(other, store, key, timeout)
+      end
+    end
+  end
+
+  @doc "The value at `key`, as this member knows it."
+  @spec get_local(atom, binary) :: result(term)
+  def get_local(store_id, key) do
+    with {:ok, store} <- Running.fetch(store_id) do
+      case Native.get_local(store, key) do
+        {:ok, _value} = found -> found
+        :not_found -> {:error, :not_found}
+        :dirty -> get_local_large(store, key)
+        {:error, reason} -> {:error, Error.public(reason)}
       end
     end
   end
@@ -104,16 +131,18 @@ defmodule Tank.Store.Call do
   end
 
   defp get_slowly(:wait, store, key, timeout) do
-    with :ok <- await_readable(store, timeout) do
-      case Native.get_local_large(store, key) do
-        {:ok, _value} = found -> found
-        :not_found -> {:error, :not_found}
-        {:error, reason} -> {:error, Error.public(reason)}
-      end
-    end
+    with :ok <- await_readable(store, timeout), do: get_local_large(store, key)
   end
 
   defp get_slowly({:error, reason}, _store, _key, _timeout), do: {:error, Error.public(reason)}
+
+  defp get_local_large(store, key) do
+    case Native.get_local_large(store, key) do
+      {:ok, _value} = found -> found
+      :not_found -> {:error, :not_found}
+      {:error, reason} -> {:error, Error.public(reason)}
+    end
+  end
 
   defp list(read, read_large, store, prefix, roomy?) do
     case read.(store, prefix, roomy?) do

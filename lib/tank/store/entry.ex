@@ -37,4 +37,9 @@ defmodule Tank.Store.Entry do
       lease: lease
     }
   end
+
+  @doc false
+  # Of an answer to a write, where values are still encoded.
+  @spec decode(Tank.Store.Native.entry()) :: t
+  def decode(entry), do: entry |> put_elem(1, :erlang.binary_to_term(elem(entry, 1))) |> new()
 end

@@ -12,9 +12,12 @@ defmodule Tank.Store.Error do
   | `:overloaded` | too many writes in flight; nothing was written | slow down, retry |
   | `:no_quorum` | no leader that a majority follows; nothing was written | retry |
   | `:timeout` | **unknown**: a write may or may not have been applied | read, or repeat a write that may be repeated |
-  | `:exists`, `:not_found`, `{:conflict, entry}` | the store holds something else than was asked for | |
-  | `{:compacted, min}` | the history before the revision `min` is gone | read the present, or begin at `min` |
-  | `{:invalid_path, why}`, `{:too_large, what, limit}` | the caller's fault; nothing was written | |
+  | `:exists`, `:not_found` | the store holds something else than was asked for | |
+  | `{:exists, entry}`, `{:conflict, entry}` | the same, with the `Tank.Store.Entry` that is there, or nil | |
+  | `{:invalid_path, why}`, `{:invalid_pattern, why}`, `{:unknown_atom, name}`, `{:too_large, what, limit}` | the caller's fault; nothing was written | |
+  | `{:compacted, min}`, `{:future_revision, current}` | no such revision: older than what is kept, or not made yet | |
+  | `:lease_ended` | the lease that the entry was to go with is not held any more; nothing was written | acquire it anew |
+  | `:too_many_conflicts` | a transaction met others at every try; nothing was written | retry later |
   | `:engine_failed`, `{:storage, why}`, `:disk_full` | the store stopped at a fault; a write under way is unknown | its supervisor restarts it; free space for `:disk_full` |
   | `{:locked, path}` | another store has the directory open | stop that one |
   | `{:wrong_store, found}`, `{:newer_format, found}` | the directory is another store's, or a newer release's | give the right one |
@@ -95,8 +98,22 @@ defmodule Tank.Store.Error do
   defp message_of(:engine_failed), do: "the engine failed; its supervisor restarts it"
   defp message_of({:engine_failed, why}), do: "the engine failed (#{why}); its supervisor restarts it"
   defp message_of({:storage, why}), do: "the disk failed: #{why}"
+  defp message_of(:not_found), do: "there is no value at the path"
+  defp message_of(:lease_ended), do: "the lease is not held any more: nothing was written"
+  defp message_of(:too_many_conflicts), do: "the transaction met others at every try: nothing was written"
+  defp message_of({:exists, %{path: path}}), do: "there is a value at #{inspect(path)}"
+  defp message_of({:conflict, nil}), do: "there is no value at the path: nothing was written"
+
+  defp message_of({:conflict, %{path: path, revision: revision}}),
+    do: "#{inspect(path)} holds something else, written at revision #{revision}: nothing was written"
+
+  defp message_of({:compacted, min}), do: "revisions below #{min} are compacted"
+  defp message_of({:future_revision, current}), do: "the store is at revision #{current}"
+  defp message_of({:invalid_pattern, why}), do: "invalid pattern: #{why}"
+  defp message_of({:unknown_atom, name}), do: "there is no atom #{inspect(name)}"
+  defp message_of({:too_large, :transaction, limit}), do: "the transaction has more than #{limit} operations or reads"
+  defp message_of({:too_large, :pattern, limit}), do: "the pattern has more than #{limit} parts"
   defp message_of({:too_large, what, limit}), do: "the #{label(what)} is over the limit of #{limit} bytes"
-  defp message_of({:compacted, min}), do: "the history before revision #{min} is gone"
   defp message_of({:invalid_path, why}), do: "invalid path: #{why}"
   defp message_of({:invalid_option, option, why}), do: "option #{option}: #{why}"
   defp message_of({:locked, path, :this_vm}), do: "#{path} is in use by another store of this VM"
@@ -117,7 +134,6 @@ defmodule Tank.Store.Error do
     do: "data_dir #{path}: #{why}"
 
   defp message_of({:malformed, line}) when is_integer(line), do: "line #{line} is not what an export writes"
-  defp message_of(:lease_ended), do: "the lease has ended"
   defp message_of({:held, lease}), do: "the lease is held: #{inspect(lease)}"
   defp message_of({:already_running, dir}), do: "a store of this id is running in #{dir}"
   defp message_of(reason), do: inspect(reason)

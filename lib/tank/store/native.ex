@@ -16,7 +16,6 @@ defmodule Tank.Store.Native do
   @type lane :: :control | :log | :snapshot
   @type reason :: atom | tuple
   @type watch :: reference
-  @type entry :: {[atom | binary], term, pos_integer, pos_integer, pos_integer, non_neg_integer, non_neg_integer}
   @type change ::
           {:created | :updated | :deleted | :expired, [atom | binary], term, term, pos_integer, non_neg_integer,
            {non_neg_integer, non_neg_integer}}
@@ -26,6 +25,10 @@ defmodule Tank.Store.Native do
           | {:compacted, non_neg_integer}
           | {:error, reason}
   @type since :: :unchanged | {:ok, [change], non_neg_integer} | {:error, {:compacted, non_neg_integer} | reason}
+  @type view :: reference
+  @typedoc "path, value or its encoding, revision, create_revision, version, child_count, lease"
+  @type entry ::
+          {Tank.Store.Path.t(), term, pos_integer, pos_integer, pos_integer, non_neg_integer, non_neg_integer}
   @type room :: {:room, heap_words :: non_neg_integer, binary_words :: non_neg_integer}
 
   @doc false
@@ -72,6 +75,61 @@ defmodule Tank.Store.Native do
           non_neg_integer
         ) :: {:ok, call} | {:error, reason}
   def write_large(_store, _ref, _kind, _key, _payload, _condition, _timeout_ms), do: nif()
+
+  @spec command(store, reference, tuple, non_neg_integer) :: {:ok, call} | {:error, reason}
+  def command(_store, _ref, _command, _timeout_ms), do: nif()
+
+  @spec command_large(store, reference, tuple, non_neg_integer) :: {:ok, call} | {:error, reason}
+  def command_large(_store, _ref, _command, _timeout_ms), do: nif()
+
+  @spec view(store, boolean) :: {:ok, view} | :wait | {:error, reason}
+  def view(_store, _authoritative?), do: nif()
+
+  @spec view_revision(view) :: non_neg_integer
+  def view_revision(_view), do: nif()
+
+  @spec view_with(view, tuple) :: view
+  def view_with(_view, _op), do: nif()
+
+  @spec view_with_large(view, tuple) :: view
+  def view_with_large(_view, _op), do: nif()
+
+  @spec node(view, binary) :: {exists? :: boolean, revision :: non_neg_integer}
+  def node(_view, _key), do: nif()
+
+  @spec child_count(view, binary) :: non_neg_integer
+  def child_count(_view, _key), do: nif()
+
+  @spec subtree_size(view, binary) :: non_neg_integer
+  def subtree_size(_view, _key), do: nif()
+
+  @spec entry(view, binary) :: {:ok, entry} | :not_found | :dirty | {:error, reason}
+  def entry(_view, _key), do: nif()
+
+  @spec entry_large(view, binary) :: {:ok, entry} | :not_found | {:error, reason}
+  def entry_large(_view, _key), do: nif()
+
+  @spec list(view, binary, binary | nil, non_neg_integer, pos_integer, boolean, boolean) ::
+          [entry] | :dirty | {:error, reason}
+  def list(_view, _prefix, _after, _limit, _depth, _reverse?, _keys_only?), do: nif()
+
+  @spec list_large(view, binary, binary | nil, non_neg_integer, pos_integer, boolean, boolean) ::
+          [entry] | {:error, reason}
+  def list_large(_view, _prefix, _after, _limit, _depth, _reverse?, _keys_only?), do: nif()
+
+  @spec select(view, [tuple], :count | :keys | :values | :entries, binary | nil, non_neg_integer) ::
+          non_neg_integer | list | :dirty | {:error, reason}
+  def select(_view, _pattern, _what, _after, _limit), do: nif()
+
+  @spec select_large(view, [tuple], :count | :keys | :values | :entries, binary | nil, non_neg_integer) ::
+          non_neg_integer | list | {:error, reason}
+  def select_large(_view, _pattern, _what, _after, _limit), do: nif()
+
+  @spec entry_at(store, binary, non_neg_integer) :: {:ok, entry} | :not_found | {:error, reason}
+  def entry_at(_store, _key, _revision), do: nif()
+
+  @spec await_revision(store, reference, non_neg_integer, non_neg_integer) :: {:ok, call}
+  def await_revision(_store, _ref, _revision, _timeout_ms), do: nif()
 
   @spec cancel(call) :: boolean
   def cancel(_call), do: nif()

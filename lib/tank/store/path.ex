@@ -6,6 +6,8 @@ defmodule Tank.Store.Path do
   slash, a zero byte, or what is not UTF-8. A component is at most 255 bytes long, a path 1 KiB.
   """
 
+  import Kernel, except: [to_string: 1]
+
   @type component :: atom | String.t()
   @type t :: [component]
 
@@ -40,12 +42,104 @@ defmodule Tank.Store.Path do
   def child_key(parent, name) when is_atom(name),
     do: <<parent::binary, @atom, escape(Atom.to_string(name))::binary, @stop>>
 
+  @doc """
+  The path of a string such as `/:pods/web`: components between slashes, an atom's with a colon before it.
+
+  `%` and two hexadecimal digits stand for any byte; `""` is the empty string. Repeated slashes count as one, and
+  the one at the beginning may be missing. `.` and `..` are names as any other.
+
+  Only atoms that exist are taken, since atoms are never freed: `{:error, {:unknown_atom, name}}` otherwise. For
+  strings that can be trusted, `atoms: :create` makes them. Other errors are `{:error, {:invalid_path, why}}`.
+
+      iex> Tank.Store.Path.from_string("/:pods/web%20server")
+      {:ok, [:pods, "web server"]}
+      iex> Tank.Store.Path.from_string("/")
+      {:ok, []}
+      iex> Tank.Store.Path.from_string("/:no_such_atom_here")
+      {:error, {:unknown_atom, "no_such_atom_here"}}
+      iex> Tank.Store.Path.from_string("/100%")
+      {:error, {:invalid_path, "two hexadecimal digits follow a % in \\"100%\\""}}
+  """
+  @spec from_string(String.t(), atoms: :existing | :create) ::
+          {:ok, t} | {:error, {:invalid_path, String.t()} | {:unknown_atom, String.t()}}
+  def from_string(string, opts \\ []) when is_binary(string) do
+    atoms = Keyword.get(opts, :atoms, :existing)
+    if atoms not in [:existing, :create], do: raise(ArgumentError, "atoms: is :existing or :create")
+
+    string
+    |> :binary.split("/", [:global])
+    |> Enum.reject(&(&1 == ""))
+    |> parse_all(atoms, [])
+  end
+
+  @doc """
+  The string of a path, which `from_string/2` reads. Raises `ArgumentError` for what is no path.
+
+      iex> Tank.Store.Path.to_string([:pods, "web server", ""])
+      ~s(/:pods/web%20server/"")
+      iex> Tank.Store.Path.to_string([])
+      "/"
+  """
+  @spec to_string(t) :: String.t()
+  def to_string([]), do: "/"
+
+  def to_string(path) do
+    case to_key(path) do
+      {:ok, _key} -> Enum.map_join(path, &("/" <> print(&1)))
+      {:error, {:invalid_path, why}} -> raise ArgumentError, why
+    end
+  end
+
   @doc false
   # A component as the library gives it. The atoms are those that a caller once wrote: a store gives back what was
   # put into it, also to a VM that was just started.
   @spec component(:atom | :string, binary) :: component
   def component(:string, name), do: name
   def component(:atom, name), do: String.to_atom(name)
+
+  defp parse_all([], _atoms, path), do: {:ok, Enum.reverse(path)}
+
+  defp parse_all([text | rest], atoms, path) do
+    with {:ok, component} <- parse(text, atoms), do: parse_all(rest, atoms, [component | path])
+  end
+
+  defp parse(~s(""), _atoms), do: {:ok, ""}
+  defp parse(":" <> name, atoms), do: with({:ok, name} <- decode(name, name, ""), do: to_atom(name, atoms))
+  defp parse(text, _atoms), do: decode(text, text, "")
+
+  defp decode("", _text, decoded), do: {:ok, decoded}
+
+  defp decode("%" <> rest, text, decoded) do
+    with <<digits::binary-2, rest::binary>> <- rest,
+         {:ok, byte} <- Base.decode16(digits, case: :mixed) do
+      decode(rest, text, decoded <> byte)
+    else
+      _other -> {:error, {:invalid_path, "two hexadecimal digits follow a % in #{inspect(text)}"}}
+    end
+  end
+
+  defp decode(<<byte, rest::binary>>, text, decoded), do: decode(rest, text, <<decoded::binary, byte>>)
+
+  defp to_atom(name, atoms) do
+    cond do
+      not String.valid?(name) -> {:error, {:invalid_path, "an atom is valid UTF-8, and #{inspect(name)} is not"}}
+      String.length(name) > 255 -> {:error, {:invalid_path, "an atom has at most 255 characters"}}
+      atoms == :create -> {:ok, String.to_atom(name)}
+      true -> existing_atom(name)
+    end
+  end
+
+  defp existing_atom(name) do
+    {:ok, String.to_existing_atom(name)}
+  rescue
+    ArgumentError -> {:error, {:unknown_atom, name}}
+  end
+
+  defp print(""), do: ~s("")
+  defp print(name) when is_atom(name), do: ":" <> encode(Atom.to_string(name))
+  defp print(name), do: encode(name)
+
+  defp encode(name), do: URI.encode(name, &URI.char_unreserved?/1)
 
   defp append(key, [name | rest], path) when is_binary(name) or is_atom(name),
     do: append(child_key(key, name), rest, path)

@@ -5,9 +5,14 @@ use serde::{Deserialize, Serialize};
 
 use crate::error::EngineError;
 use crate::key::Key;
+use crate::pattern::Pattern;
 
 /// The most comparisons, and the most operations of one branch, that a transaction may have.
 pub const TXN_OPERATIONS_MAX: usize = 1_024;
+
+/// The most bytes of entries that one command may write on the matches of a pattern: all of them
+/// stand in one batch.
+pub const PUT_MANY_BYTES_MAX: usize = 64 << 20;
 
 /// A command as it stands in the log.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -43,6 +48,12 @@ pub enum Command {
     Update(Write),
     /// Delete the entry and all below it. A missing one is fine.
     Delete(Delete),
+    /// Write on every node that matches.
+    PutMany(PutMany),
+    /// Delete every node that matches, and all below it.
+    DeleteMany(Pattern),
+    /// Delete the value of every node that matches, and leave what is below it.
+    ClearMany(Pattern),
     /// Compare, then do one list of operations or the other, all at one revision.
     Txn(Txn),
     /// Grant, renew or end a lease.
@@ -65,6 +76,15 @@ pub struct Write {
     pub condition: Condition,
     /// The epoch of the lease that the entry goes with; 0 for none.
     pub lease: u64,
+}
+
+/// A payload for the nodes of a pattern.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PutMany {
+    /// Where.
+    pub pattern: Pattern,
+    /// What. Opaque.
+    pub payload: Bytes,
 }
 
 /// The removal of a path.
@@ -246,6 +266,8 @@ impl Command {
         match self {
             Self::Put(write) | Self::Create(write) | Self::Update(write) => write.size(),
             Self::Delete(delete) => delete.key.as_bytes().len(),
+            Self::PutMany(put) => put.pattern.size() + put.payload.len(),
+            Self::DeleteMany(pattern) | Self::ClearMany(pattern) => pattern.size(),
             Self::Txn(txn) => txn.size(),
             Self::Lease(LeaseCommand::Acquire { name, holder, .. }) => name.len() + holder.len(),
             Self::Lease(_) | Self::Compact { .. } => 0,
@@ -257,11 +279,16 @@ impl Command {
     /// member that did not check must not harm the others.
     ///
     /// # Errors
-    /// [`EngineError::InvalidPath`] or [`EngineError::TooLarge`].
+    /// [`EngineError::InvalidPath`], [`EngineError::InvalidPattern`] or [`EngineError::TooLarge`].
     pub fn check(&self, value_bytes_max: usize) -> Result<(), EngineError> {
         match self {
             Self::Put(write) | Self::Create(write) | Self::Update(write) => write.check(value_bytes_max),
             Self::Delete(delete) => Key::check(&delete.key),
+            Self::PutMany(put) => {
+                within("value", put.payload.len(), value_bytes_max)?;
+                put.pattern.check(value_bytes_max)
+            }
+            Self::DeleteMany(pattern) | Self::ClearMany(pattern) => pattern.check(value_bytes_max),
             Self::Txn(txn) => txn.check(value_bytes_max),
             Self::Lease(command) => command.check(),
             Self::Compact { .. } => Ok(()),

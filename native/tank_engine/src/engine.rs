@@ -16,6 +16,7 @@ mod leader;
 mod leases;
 mod lifecycle;
 pub(crate) mod members;
+mod past;
 mod watch;
 
 pub use calls::{Reply, Status};

@@ -39,6 +39,21 @@ pub enum EngineError {
     /// The path's bytes are not a path.
     #[error("invalid path: {0}")]
     InvalidPath(String),
+    /// A pattern makes no sense.
+    #[error("invalid pattern: {0}")]
+    InvalidPattern(String),
+    /// The revision is too old to be read.
+    #[error("revisions below {min} are compacted")]
+    Compacted {
+        /// The oldest that can be read.
+        min: u64,
+    },
+    /// The store has not come to the revision yet.
+    #[error("the revision is in the future; the store is at {current}")]
+    FutureRevision {
+        /// The store's revision.
+        current: u64,
+    },
     /// An option of the store has a value that it cannot have.
     #[error("option {option}: {why}")]
     InvalidOption {

@@ -16,7 +16,9 @@ pub mod entry;
 pub mod error;
 pub mod key;
 pub mod lease;
+pub mod listing;
 pub mod outcome;
+pub mod pattern;
 pub mod view;
 pub mod watch;
 
@@ -35,6 +37,7 @@ pub mod reclaim;
 pub mod runtime;
 
 mod read_gate;
+mod scratch;
 mod sync;
 
 /// Ties the compiled crate to its checkout; see `.cargo/config.toml`.

@@ -48,6 +48,8 @@ pub enum Refusal {
     Held(Lease),
     /// The lease of that epoch has ended.
     LeaseEnded,
+    /// What the matches of a pattern would take is over this limit, in bytes.
+    TooMuch(u64),
     /// The command makes no sense. Only a faulty member can have proposed it.
     Malformed(String),
 }

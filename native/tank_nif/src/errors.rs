@@ -16,6 +16,9 @@ pub(crate) fn reason<'a>(env: Env<'a>, error: &EngineError) -> Term<'a> {
         E::Unknown => atoms::timeout().encode(env),
         E::TooLarge { what, limit, .. } => (atoms::too_large(), part(what), limit).encode(env),
         E::InvalidPath(why) => (atoms::invalid_path(), why).encode(env),
+        E::InvalidPattern(why) => (atoms::invalid_pattern(), why).encode(env),
+        E::Compacted { min } => (atoms::compacted(), min).encode(env),
+        E::FutureRevision { current } => (atoms::future_revision(), current).encode(env),
         E::InvalidOption { option, why } => (atoms::invalid_option(), option_name(option), why).encode(env),
         E::Failed(why) => (atoms::engine_failed(), why).encode(env),
         E::Locked { path, by } => {
@@ -58,6 +61,7 @@ pub(crate) fn refusal<'a>(env: Env<'a>, refusal: &Refusal) -> Term<'a> {
         Refusal::Conflict(None) => (atoms::conflict(), atoms::nil()).encode(env),
         Refusal::Held(lease) => (atoms::held(), found::lease(env, lease)).encode(env),
         Refusal::LeaseEnded => atoms::lease_ended().encode(env),
+        Refusal::TooMuch(limit) => (atoms::too_large(), atoms::matches(), limit).encode(env),
         Refusal::Malformed(why) => (atoms::malformed(), why).encode(env),
     }
 }
@@ -75,6 +79,8 @@ fn part(name: &str) -> Atom {
         "value" => atoms::value(),
         "path" => atoms::path(),
         "path_component" => atoms::path_component(),
+        "pattern" => atoms::pattern(),
+        "regex" => atoms::regex(),
         "format" => atoms::format(),
         "marker" => atoms::marker(),
         "log" => atoms::log(),

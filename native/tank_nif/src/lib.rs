@@ -14,16 +14,21 @@ mod store;
 mod members;
 mod transport;
 
+mod commands;
 mod found;
 mod leases;
+mod patterns;
 mod reply;
 mod writes;
 
 mod backups;
 
+mod past;
 mod prefetch;
+mod queries;
 mod reads;
 mod term_cache;
+mod views;
 mod watches;
 
 mod errors;

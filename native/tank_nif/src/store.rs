@@ -135,7 +135,7 @@ fn open_on_own_thread(options: Options, relays: Arc<Relays>, owner: LocalPid) ->
 /// Runs `work` on a thread with a stack of usual size, and waits for it: a dirty scheduler's is
 /// too small for RocksDB.
 pub(crate) fn on_own_thread<T: Send + 'static>(
-    name: &'static str,
+    name: &str,
     work: impl FnOnce() -> Result<T, EngineError> + Send + 'static,
 ) -> Result<T, EngineError> {
     let thread = std::thread::Builder::new().name(name.to_owned()).spawn(work);

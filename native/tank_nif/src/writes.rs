@@ -58,7 +58,7 @@ fn submit<'a>(
     condition: Option<u64>,
     timeout_ms: u64,
 ) -> NifResult<Term<'a>> {
-    hand_over(env, store, reference, command(kind, key, payload, condition)?, timeout_ms)
+    hand_over(env, store, reference, decode(kind, key, payload, condition)?, timeout_ms)
 }
 
 /// Hands a command over: `{:ok, call}` or `{:error, reason}`; see `write`.
@@ -86,7 +86,7 @@ fn refused<'a>(
     errors::error(env, error)
 }
 
-fn command(kind: Atom, key: Binary<'_>, payload: Binary<'_>, condition: Option<u64>) -> NifResult<Command> {
+fn decode(kind: Atom, key: Binary<'_>, payload: Binary<'_>, condition: Option<u64>) -> NifResult<Command> {
     let key = Key::from_bytes(&key);
     let condition = condition.map_or(Condition::Always, Condition::RevisionIs);
     if kind == atoms::delete() {

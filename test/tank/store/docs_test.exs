@@ -7,4 +7,5 @@ defmodule Tank.Store.DocsTest do
   doctest Tank.Store.Path
   doctest Tank.Store.Projection
   doctest Tank.Store.Watch
+  doctest Tank.Store.Pattern
 end

@@ -75,7 +75,8 @@ defmodule Tank.Store.Backend.Read do
 
   # The store lists the present. What has changed since is looked up one by one, as it was.
   defp entries(store, base, past) do
-    with {:ok, now, _revision} <- entries(store, base, nil),
+    with {:ok, now, present} <- entries(store, base, nil),
+         :ok <- if(past <= present, do: :ok, else: {:error, {:future_revision, present}}),
          {:ok, changed} <- changed_since(store, base, past),
          {:ok, then} <- entries_at(store, changed, past) do
       entries = Enum.reject(now, &MapSet.member?(changed, &1.path)) ++ then
@@ -126,6 +127,7 @@ defmodule Tank.Store.Backend.Read do
       {:ok, value} ->
         new = %KVPair{key: key, value: value, revision: revision}
         old = if change.type == :updated, do: old(options, key, change)
+
         if old in [nil, :ignore],
           do: [%Event{type: :added, new: new, revision: revision}],
           else: [%Event{type: :modified, new: new, old: old, revision: revision}]

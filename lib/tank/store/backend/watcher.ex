@@ -48,7 +48,10 @@ defmodule Tank.Store.Backend.Watcher do
   @spec read(Backend.t(), ListOptions.t(), term) :: {:events, [Event.t()]} | {:ended, term}
   def read(client, options, {:changes, _revision, changes}), do: {:events, Read.events(client, options, changes)}
   def read(_client, _options, {:cancelled, reason}), do: {:ended, reason}
-  def read(client, options, {:snapshot_part, entries}), do: {:events, Enum.flat_map(entries, &added(client, options, &1))}
+
+  def read(client, options, {:snapshot_part, entries}),
+    do: {:events, Enum.flat_map(entries, &added(client, options, &1))}
+
   def read(client, options, {:snapshot, entries, _revision}), do: read(client, options, {:snapshot_part, entries})
   def read(_client, _options, _other), do: {:events, []}
 

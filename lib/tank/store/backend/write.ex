@@ -65,7 +65,8 @@ defmodule Tank.Store.Backend.Write do
 
   defp put(store, :apply, path, value, revision, lease), do: Tree.put(store, path, value, options(revision, lease))
 
-  defp options(revision, lease), do: if(revision, do: [if_revision: revision], else: []) ++ if(lease, do: [lease: lease], else: [])
+  defp options(revision, lease),
+    do: if(revision, do: [if_revision: revision], else: []) ++ if(lease, do: [lease: lease], else: [])
 
   defp error(client, {:exists, entry}, key), do: %AlreadyExists{key: key, existing: Read.pair(client, entry)}
   defp error(_client, :not_found, key), do: %DoesNotExist{key: key}

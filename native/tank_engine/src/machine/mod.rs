@@ -7,10 +7,12 @@
 //! does who is told of it.
 
 pub(crate) mod history;
+mod past;
 mod replay;
 mod store;
 pub(crate) mod version_key;
 
+pub(crate) use past::found_at;
 pub(crate) use replay::{Replay, Replayed};
 pub use store::{Header, StateStore};
 

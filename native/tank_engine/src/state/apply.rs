@@ -126,6 +126,9 @@ impl State {
             Command::Update(write) if !self.entries.contains_key(&write.key) => Outcome::Refused(Refusal::NotFound),
             Command::Update(write) => self.write(write, work),
             Command::Delete(delete) => self.delete(delete, work),
+            Command::PutMany(put) => self.put_many(put, work),
+            Command::DeleteMany(pattern) => self.delete_many(pattern, work),
+            Command::ClearMany(pattern) => self.clear_many(pattern, work),
             Command::Txn(txn) => self.apply_txn(txn, work),
             Command::Lease(command) => self.apply_lease(command, work),
             Command::Compact { revision } => {

@@ -6,6 +6,7 @@
 mod apply;
 mod digest;
 mod leases;
+mod many;
 mod sessions;
 mod txn;
 

@@ -1,0 +1,145 @@
+defmodule Tank.Store.Tx do
+  @moduledoc """
+  A transaction that is being run: what `Tank.Store.Tree.transaction/3` gives its function.
+
+  The reading and writing functions of `Tank.Store.Tree` take it in the place of the store. It belongs to the process
+  that runs the transaction, and to that run: used elsewhere or afterwards, it raises `ArgumentError`.
+  """
+
+  alias Tank.Store.{Entry, Native, View}
+
+  @enforce_keys [:ref]
+  defstruct [:ref]
+
+  @type t :: %__MODULE__{ref: reference}
+
+  # What a run has read and written so far stands in the process's dictionary: reading and writing functions give
+  # what they give for a store, and have no room for a new transaction.
+  @running {__MODULE__, :running}
+
+  @doc false
+  @spec open(View.t()) :: t
+  def open(view) do
+    ref = make_ref()
+    state = %{ref: ref, base: view, view: view, revision: Native.view_revision(view), compare: MapSet.new(), ops: []}
+    Process.put(@running, state)
+    %__MODULE__{ref: ref}
+  end
+
+  @doc false
+  @spec close :: map | nil
+  def close, do: Process.delete(@running)
+
+  @doc false
+  @spec running :: map | nil
+  def running, do: Process.get(@running)
+
+  @doc false
+  @spec view(t) :: View.t()
+  def view(tx), do: state(tx).view
+
+  @doc false
+  @spec revision(t) :: non_neg_integer
+  def revision(tx), do: state(tx).revision
+
+  # What a read relied on: it is compared when the transaction is committed. Always with the view that the run began
+  # with; what the transaction wrote itself does not count.
+
+  @doc false
+  @spec note_value(t, binary) :: :ok
+  def note_value(tx, key) do
+    note(tx, fn base, _revision ->
+      {_exists?, revision} = Native.node(base, key)
+      {:revision, key, :==, revision}
+    end)
+  end
+
+  @doc false
+  @spec note_exists(t, binary) :: :ok
+  def note_exists(tx, key) do
+    note(tx, fn base, _revision ->
+      {exists?, _revision} = Native.node(base, key)
+      {:exists, key, :==, if(exists?, do: 1, else: 0)}
+    end)
+  end
+
+  @doc false
+  @spec note_child_count(t, binary) :: :ok
+  def note_child_count(tx, key),
+    do: note(tx, fn base, _revision -> {:child_count, key, :==, Native.child_count(base, key)} end)
+
+  @doc false
+  @spec note_scan(t, binary) :: :ok
+  def note_scan(tx, prefix),
+    do: note(tx, fn base, revision -> {:unchanged, prefix, revision, Native.subtree_size(base, prefix)} end)
+
+  # Writes: kept, and seen by the reads after them.
+
+  @doc false
+  @spec write(t, tuple) :: {:ok, non_neg_integer}
+  def write(tx, op) do
+    state = state(tx)
+    Process.put(@running, %{state | ops: [op | state.ops], view: View.with_op(state.view, op)})
+    {:ok, state.revision}
+  end
+
+  @doc false
+  # Puts, creates or updates on a condition, as a command does.
+  @spec write(t, :put | :create | :update, binary, binary, tuple | nil, non_neg_integer) ::
+          {:ok, non_neg_integer} | {:error, term}
+  def write(tx, kind, key, payload, condition, lease) do
+    with :ok <- allowed(tx, kind, key, condition), do: write(tx, {:put, key, payload, lease})
+  end
+
+  @doc false
+  @spec delete(t, binary, tuple | nil) :: {:ok, non_neg_integer} | {:error, term}
+  def delete(tx, key, condition) do
+    with :ok <- allowed(tx, :put, key, condition), do: write(tx, {:delete, key})
+  end
+
+  @doc false
+  # Does what `op` makes of its key at every match of an encoded pattern.
+  @spec write_many(t, [tuple], (binary -> tuple)) :: {:ok, non_neg_integer} | {:error, term}
+  def write_many(tx, pattern, op) do
+    note_scan(tx, View.scanned(pattern))
+
+    with {:ok, keys} <- View.select(view(tx), pattern, :keys) do
+      Enum.each(keys, &write(tx, op.(&1)))
+      {:ok, revision(tx)}
+    end
+  end
+
+  defp allowed(_tx, :put, _key, nil), do: :ok
+
+  defp allowed(tx, kind, key, condition) do
+    note_value(tx, key)
+
+    case {kind, View.entry(view(tx), key)} do
+      {:create, {:ok, entry}} -> {:error, {:exists, entry}}
+      {:update, {:error, :not_found}} -> {:error, :not_found}
+      {_kind, {:ok, entry}} -> if(met?(condition, entry), do: :ok, else: {:error, {:conflict, entry}})
+      {_kind, {:error, :not_found}} -> if(met?(condition, nil), do: :ok, else: {:error, {:conflict, nil}})
+      {_kind, {:error, _reason} = error} -> error
+    end
+  end
+
+  defp met?(nil, _entry), do: true
+  defp met?({:revision, revision}, nil), do: revision == 0
+  defp met?({:revision, revision}, %Entry{} = entry), do: revision == entry.revision
+  defp met?({:payload, _payload}, nil), do: false
+  defp met?({:payload, payload}, %Entry{} = entry), do: payload == Tank.Store.Call.encode(entry.value)
+
+  defp note(tx, compare) do
+    state = state(tx)
+    compared = MapSet.put(state.compare, compare.(state.base, state.revision))
+    Process.put(@running, %{state | compare: compared})
+    :ok
+  end
+
+  defp state(%__MODULE__{ref: ref}) do
+    case Process.get(@running) do
+      %{ref: ^ref} = state -> state
+      _other -> raise ArgumentError, "the transaction is over, or is run by another process"
+    end
+  end
+end

@@ -1,0 +1,89 @@
+//! Regular expressions for names.
+
+use std::sync::{Arc, OnceLock};
+
+use regex::bytes::{Regex, RegexBuilder};
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
+
+use crate::error::EngineError;
+
+use super::within;
+
+/// The longest regular expression, in bytes.
+const SOURCE_BYTES_MAX: usize = 1_024;
+/// What a compiled one may take: compiling one of this size takes milliseconds.
+const COMPILED_BYTES_MAX: usize = 256 << 10;
+/// What searching with it may take.
+const DFA_BYTES_MAX: usize = 256 << 10;
+
+/// A regular expression over the bytes of a name.
+///
+/// It is searched in time linear in the name, so it knows neither back-references nor look-around.
+/// Classes such as `\w` are those of ASCII: members of different releases must agree, and tables of
+/// Unicode change. Stands in the log as its source: one that a member cannot compile matches
+/// nothing there.
+#[derive(Clone, Debug)]
+pub struct NameRegex {
+    source: String,
+    compiled: Arc<OnceLock<Option<Regex>>>,
+}
+
+impl NameRegex {
+    /// Of this source, which may be wrong: see [`NameRegex::check`].
+    pub fn new(source: String) -> Self {
+        Self { source, compiled: Arc::default() }
+    }
+
+    /// As it was written.
+    pub fn source(&self) -> &str {
+        &self.source
+    }
+
+    /// Whether it is found in `name`.
+    pub fn is_match(&self, name: &[u8]) -> bool {
+        let compiled = self.compiled.get_or_init(|| {
+            within("regex", self.source.len(), SOURCE_BYTES_MAX).ok()?;
+            compile(&self.source).ok()
+        });
+        compiled.as_ref().is_some_and(|regex| regex.is_match(name))
+    }
+
+    /// Whether it is one.
+    ///
+    /// # Errors
+    /// [`EngineError::InvalidPattern`] or [`EngineError::TooLarge`].
+    pub fn check(&self) -> Result<(), EngineError> {
+        within("regex", self.source.len(), SOURCE_BYTES_MAX)?;
+        if matches!(self.compiled.get(), Some(Some(_))) {
+            return Ok(());
+        }
+        let regex = compile(&self.source).map_err(|error| EngineError::InvalidPattern(error.to_string()))?;
+        let _ = self.compiled.set(Some(regex));
+        Ok(())
+    }
+}
+
+fn compile(source: &str) -> Result<Regex, regex::Error> {
+    let mut builder = RegexBuilder::new(source);
+    builder.unicode(false).size_limit(COMPILED_BYTES_MAX).dfa_size_limit(DFA_BYTES_MAX).build()
+}
+
+impl PartialEq for NameRegex {
+    fn eq(&self, other: &Self) -> bool {
+        self.source == other.source
+    }
+}
+
+impl Eq for NameRegex {}
+
+impl Serialize for NameRegex {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        self.source.serialize(serializer)
+    }
+}
+
+impl<'de> Deserialize<'de> for NameRegex {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        String::deserialize(deserializer).map(Self::new)
+    }
+}

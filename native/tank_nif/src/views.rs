@@ -1,0 +1,63 @@
+//! Views as handles: several reads at one revision.
+
+use std::sync::Arc;
+
+use rustler::{Encoder, Env, NifResult, Resource, ResourceArc, Term};
+use tank_engine::reclaim;
+use tank_engine::view::View;
+
+use crate::store::Store;
+use crate::{atoms, commands, errors};
+
+/// A view that a process reads more than once.
+pub(crate) struct Handle {
+    pub(crate) view: Arc<View>,
+}
+
+#[rustler::resource_impl]
+impl Resource for Handle {
+    const IMPLEMENTS_DESTRUCTOR: bool = true;
+
+    // A view that was published is dropped elsewhere when it is not used any more; one of a
+    // transaction's own may be the last to hold what all of them shared.
+    fn destructor(self, _env: Env<'_>) {
+        if Arc::strong_count(&self.view) == 1 {
+            reclaim::now(self.view);
+        }
+    }
+}
+
+/// The current view: `{:ok, view}`; `:wait` (see `await_readable`) when it must be `authoritative`
+/// and that takes asking; or `{:error, reason}`.
+#[rustler::nif]
+fn view<'a>(env: Env<'a>, store: &'a Store, authoritative: bool) -> Term<'a> {
+    let view = if authoritative { store.engine.authoritative_view() } else { store.engine.view().map(Some) };
+    match view {
+        Ok(Some(view)) => (atoms::ok(), ResourceArc::new(Handle { view: Arc::clone(&view) })).encode(env),
+        Ok(None) => atoms::wait().encode(env),
+        Err(error) => errors::error(env, &error),
+    }
+}
+
+/// The revision of a view.
+#[rustler::nif]
+fn view_revision(view: ResourceArc<Handle>) -> u64 {
+    view.view.revision
+}
+
+/// The view as an operation of a transaction would leave it; see `commands`.
+#[rustler::nif]
+fn view_with<'a>(env: Env<'a>, view: ResourceArc<Handle>, op: Term<'a>) -> NifResult<Term<'a>> {
+    with(env, &view, op)
+}
+
+/// The same, on a dirty scheduler: for deletions, which may be of many, and for large values.
+#[rustler::nif(schedule = "DirtyCpu")]
+fn view_with_large<'a>(env: Env<'a>, view: ResourceArc<Handle>, op: Term<'a>) -> NifResult<Term<'a>> {
+    with(env, &view, op)
+}
+
+fn with<'a>(env: Env<'a>, view: &Handle, op: Term<'a>) -> NifResult<Term<'a>> {
+    let op = commands::op(op)?;
+    Ok(ResourceArc::new(Handle { view: Arc::new(view.view.with(&op)) }).encode(env))
+}
