@@ -12,10 +12,17 @@ defmodule Tank.Store.Mirror do
 
   @doc "Starts a mirror of what the options of `Tank.Store.Syncer.new/3` take."
   def start_link(client, opts) do
+    {pid, syncer} = start(client, opts)
+    Process.link(pid)
+    {pid, syncer}
+  end
+
+  @doc "The same, for another node than the test's."
+  def start(client, opts) do
     caller = self()
 
     pid =
-      spawn_link(fn ->
+      spawn(fn ->
         {:ok, syncer} = Backend.syncer(client, self(), opts)
         :ok = Syncer.start(syncer)
         send(caller, {self(), syncer})
