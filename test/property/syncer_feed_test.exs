@@ -15,12 +15,17 @@ defmodule Tank.Store.SyncerFeedTest do
   @statuses [:wait_for_datastore, :resync_in_progress, :in_sync]
 
   test "what a consumer is told fits what it has, and leads to what the store has" do
-    check(list(command()), 2_000, [max_size: 120], &sound?/1)
+    check(list(command()), 2_000, [max_size: 120], &sound?(&1, 10_000))
+  end
+
+  test "the same, when few updates fit into the queue" do
+    check(list(command()), 2_000, [max_size: 120], &sound?(&1, 2))
   end
 
   @tag :long
   test "the same, with long runs" do
-    check(list(command()), 20_000, [max_size: 600], &sound?/1)
+    check(list(command()), 10_000, [max_size: 600], &sound?(&1, 10_000))
+    check(list(command()), 10_000, [max_size: 600], &sound?(&1, 3))
   end
 
   test "a batch has at most 1,000 updates, and the first sync delivers all before :in_sync" do
@@ -71,7 +76,7 @@ defmodule Tank.Store.SyncerFeedTest do
 
   test "over the bound, updates of a key become one" do
     put = &{%Update{type: &1, kv: %KVPair{key: ["a"], value: &2}}, nil}
-    merged = fn updates -> elem(Queue.take(Enum.reduce(updates, %Queue{}, &Queue.add(&2, &1, 1))), 0) end
+    merged = fn updates -> elem(Queue.take(Enum.reduce(updates, %Queue{bound: 1}, &Queue.add(&2, &1))), 0) end
     assert {:updates, [%{type: :new, kv: %{value: 3}}]} = merged.([put.(:new, 1), put.(:updated, 2), put.(:updated, 3)])
     assert {:updates, [%{type: :updated, kv: %{value: 2}}]} = merged.([put.(:deleted, nil), put.(:new, 2)])
     assert {:updates, [%{type: :deleted}]} = merged.([put.(:updated, 1), put.(:deleted, nil)])
@@ -96,10 +101,9 @@ defmodule Tank.Store.SyncerFeedTest do
   defp type, do: integer(0, @types - 1)
   defp key, do: oneof([["a"], ["b"], ["c"], ["a", "b"]])
 
-  # Few updates fit into the queue of every other run.
-  defp sound?(commands) do
+  defp sound?(commands, bound) do
     state = %{
-      feed: Feed.new(@types),
+      feed: Feed.new(@types, %Queue{bound: bound}),
       store: Map.new(0..(@types - 1), &{&1, %{}}),
       listed: MapSet.new(),
       revision: 0,

@@ -309,6 +309,14 @@ defmodule Tank.Store.BackendTest do
       eventually("the watch to end", fn -> not Process.alive?(watch.pid) end)
     end
 
+    test "from a revision that is still to come, it waits for that", %{client: client} do
+      {:ok, [], revision} = Backend.list(client, ["w"])
+      {:ok, watch} = Backend.watch(client, ["w"], "#{String.to_integer(revision) + 1}")
+      create!(client, ["w", "before"], 1)
+      after_it = create!(client, ["w", "after"], 2)
+      assert %Event{type: :added, new: ^after_it} = next(watch)
+    end
+
     test "ends with its process", %{client: client} do
       {:ok, watch} = Task.async(fn -> Backend.watch(client, [], nil) end) |> Task.await()
       eventually("the watch to end", fn -> not Process.alive?(watch.pid) end)

@@ -177,7 +177,7 @@ defmodule Tank.Store.SyncerTest do
   @tag :long
   @tag timeout: :infinity
   test "the same, for longer", context do
-    storm(context, 60, 2_000)
+    storm(context, 40, 1_000)
   end
 
   test "a consumer that dies ends its syncer", %{client: client} do

@@ -30,8 +30,9 @@ defmodule Tank.Store.Syncer.Feed do
   @type t :: %__MODULE__{}
 
   @doc "A feed of so many types, numbered from 0."
-  @spec new(pos_integer) :: t
-  def new(types), do: %__MODULE__{caches: Map.new(0..(types - 1), &{&1, Cache.new()})}
+  @spec new(pos_integer, Queue.t()) :: t
+  def new(types, queue \\ %Queue{}),
+    do: %__MODULE__{caches: Map.new(0..(types - 1), &{&1, Cache.new()}), queue: queue}
 
   @doc "All keys of a type, as they stand."
   @spec listed(t, type, [Item.t()]) :: t

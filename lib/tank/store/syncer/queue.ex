@@ -10,18 +10,19 @@ defmodule Tank.Store.Syncer.Queue do
   @batch_max 1_000
   @bound 10_000
 
-  defstruct first: 0, next: 0, items: %{}, last: %{}
+  defstruct first: 0, next: 0, items: %{}, last: %{}, bound: @bound
 
   @type t :: %__MODULE__{
           first: non_neg_integer,
           next: non_neg_integer,
           items: %{optional(non_neg_integer) => Tank.Store.Syncer.Cache.update()},
-          last: map
+          last: map,
+          bound: non_neg_integer
         }
 
-  @spec add(t, Tank.Store.Syncer.Cache.update(), non_neg_integer) :: t
-  def add(queue, {%Update{kv: %{key: key}} = new, unparsed} = update, bound \\ @bound) do
-    with true <- map_size(queue.items) >= bound,
+  @spec add(t, Tank.Store.Syncer.Cache.update()) :: t
+  def add(queue, {%Update{kv: %{key: key}} = new, unparsed} = update) do
+    with true <- map_size(queue.items) >= queue.bound,
          {:ok, place} <- Map.fetch(queue.last, key) do
       {old, _unparsed} = Map.fetch!(queue.items, place)
       replace(queue, place, key, merge(old.type, new), unparsed)
