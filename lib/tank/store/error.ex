@@ -138,7 +138,6 @@ defmodule Tank.Store.Error do
     do: "data_dir #{path}: #{why}"
 
   defp message_of({:malformed, line}) when is_integer(line), do: "line #{line} is not what an export writes"
-  defp message_of(:lease_ended), do: "the lease has ended"
   defp message_of({:held, lease}), do: "the lease is held: #{inspect(lease)}"
   defp message_of({:already_running, dir}), do: "a store of this id is running in #{dir}"
   defp message_of(reason), do: inspect(reason)

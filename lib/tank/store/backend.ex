@@ -1,0 +1,263 @@
+defmodule Tank.Store.Backend do
+  @moduledoc """
+  A store as a datastore of key-value pairs, in the shape of the backend client of Calico: for controllers that were
+  written against such a one.
+
+      iex> alias Tank.Store.{Backend, KVPair}
+      iex> {:ok, client} = Backend.new(:app, [:policy])
+      iex> {:ok, kv} = Backend.create(client, %KVPair{key: ["endpoints", "host-1", "eth0"], value: "10.0.0.1"})
+      iex> {:ok, _kv} = Backend.update(client, %{kv | value: "10.0.0.2"})
+      iex> {:error, %Backend.UpdateConflict{}} = Backend.update(client, %{kv | value: "10.0.0.3"})
+      iex> {:ok, [found], _revision} = Backend.list(client, root: ["endpoints"])
+      iex> {found.key, found.value}
+      {["endpoints", "host-1", "eth0"], "10.0.0.2"}
+
+  Keys are those of `Tank.Store.Backend.Key`, below the client's prefix. Parents need not be written: they come with
+  the first key below them, and go with the last one, in the same write; so a sibling that is created at that moment
+  stays. A revision is an opaque string; a pair that was read can be written back, and then takes effect only if nobody
+  has written it since.
+
+  ## Errors
+
+  `{:error, exception}`, which can be matched, raised and printed:
+
+  | exception | means |
+  |---|---|
+  | `Tank.Store.Backend.AlreadyExists` | `create/2` found one, which it holds |
+  | `Tank.Store.Backend.DoesNotExist` | there is no such key |
+  | `Tank.Store.Backend.UpdateConflict` | it has another revision now; it holds what there is |
+  | `Tank.Store.Backend.InsufficientIdentifiers` | the key lacks a part |
+  | `Tank.Store.Backend.ValidationError` | a field cannot have such a value; it names the field |
+  | `Tank.Store.Backend.DatastoreError` | the store could not do it; its `reason` says what to do |
+
+  Only after a `DatastoreError` with the reason `:timeout` or `:failed` may something have been written.
+  """
+
+  alias Tank.Store.{KVPair, Path, Syncer}
+  alias Tank.Store.Backend.{DoesNotExist, Failure, Key, ListOptions, Read, Revision}
+  alias Tank.Store.Backend.{ValidationError, Watcher, Write}
+
+  @enforce_keys [:store, :prefix]
+  defstruct [:store, :prefix]
+
+  @typedoc "A client: the id of a store, and the path that its keys are below. It is a value, and needs no closing."
+  @type t :: %__MODULE__{store: atom, prefix: Path.t()}
+  @type key :: Key.t() | String.t()
+  @type list_options :: ListOptions.t() | keyword | [String.t()] | String.t()
+
+  @ready ["ready"]
+
+  @doc """
+  A client of the store with that id, for the keys below `prefix`: a `Tank.Store.Path`.
+
+      iex> {:ok, client} = Tank.Store.Backend.new(:app, [:policy, "v1"])
+      iex> client.prefix
+      [:policy, "v1"]
+      iex> {:error, %Tank.Store.Backend.ValidationError{field: :prefix}} = Tank.Store.Backend.new(:app, "policy")
+  """
+  @spec new(atom, Path.t()) :: {:ok, t} | {:error, ValidationError.t()}
+  def new(store, prefix) when is_atom(store) do
+    case Path.to_key(prefix) do
+      {:ok, _key} -> {:ok, %__MODULE__{store: store, prefix: prefix}}
+      {:error, {_kind, why}} -> {:error, %ValidationError{field: :prefix, value: prefix, why: "is no path: #{why}"}}
+    end
+  end
+
+  @doc """
+  Writes the ready flag, the key `["ready"]` with the value true, unless it is there.
+
+      iex> {:ok, client} = Tank.Store.Backend.new(:app, [:init])
+      iex> Tank.Store.Backend.ensure_initialized(client)
+      :ok
+      iex> {:ok, flag} = Tank.Store.Backend.get(client, ["ready"])
+      iex> flag.value
+      true
+  """
+  @spec ensure_initialized(t) :: :ok | {:error, Exception.t()}
+  def ensure_initialized(%__MODULE__{} = client) do
+    case create(client, %KVPair{key: @ready, value: true}) do
+      {:ok, _kv} -> :ok
+      {:error, %__MODULE__.AlreadyExists{}} -> :ok
+      error -> error
+    end
+  end
+
+  @doc """
+  Writes a key that does not exist, and returns the pair with its revision. The pair given has none.
+
+  Errors: `AlreadyExists`, and those that any write has (see above).
+
+      iex> {:ok, client} = Tank.Store.Backend.new(:app, [:create])
+      iex> {:ok, kv} = Tank.Store.Backend.create(client, %Tank.Store.KVPair{key: ["a"], value: 1})
+      iex> {:error, error} = Tank.Store.Backend.create(client, %Tank.Store.KVPair{key: ["a"], value: 2})
+      iex> error.existing == kv
+      true
+  """
+  @spec create(t, KVPair.t()) :: {:ok, KVPair.t()} | {:error, Exception.t()}
+  def create(%__MODULE__{} = client, %KVPair{revision: nil} = kv), do: write(client, :create, kv, kv.revision)
+
+  def create(%__MODULE__{}, %KVPair{revision: revision}),
+    do: {:error, %ValidationError{field: :revision, value: revision, why: "must not be set for a create"}}
+
+  @doc """
+  Writes a key that exists, and returns the pair with its new revision. With a revision, only if that is current.
+
+  Errors: `DoesNotExist`, `UpdateConflict`, and those that any write has.
+
+      iex> {:ok, client} = Tank.Store.Backend.new(:app, [:update])
+      iex> {:error, error} = Tank.Store.Backend.update(client, %Tank.Store.KVPair{key: ["a"], value: 1})
+      iex> Exception.message(error)
+      "key [\\"a\\"] does not exist"
+  """
+  @spec update(t, KVPair.t()) :: {:ok, KVPair.t()} | {:error, Exception.t()}
+  def update(%__MODULE__{} = client, %KVPair{} = kv), do: write(client, :update, kv, kv.revision)
+
+  @doc """
+  Writes a key, whether it exists or not, and returns the pair with its new revision. With a revision, only if that is
+  current; `cas: false` takes no notice of it.
+
+  Errors: `UpdateConflict`, and those that any write has.
+
+      iex> {:ok, client} = Tank.Store.Backend.new(:app, [:apply])
+      iex> {:ok, first} = Tank.Store.Backend.apply(client, %Tank.Store.KVPair{key: ["a"], value: 1})
+      iex> {:ok, _second} = Tank.Store.Backend.apply(client, %{first | value: 2})
+      iex> {:error, error} = Tank.Store.Backend.apply(client, %{first | value: 3})
+      iex> error.current.value
+      2
+      iex> {:ok, _third} = Tank.Store.Backend.apply(client, %{first | value: 3}, cas: false)
+  """
+  @spec apply(t, KVPair.t(), cas: boolean) :: {:ok, KVPair.t()} | {:error, Exception.t()}
+  def apply(%__MODULE__{} = client, %KVPair{} = kv, opts \\ []) do
+    write(client, :apply, kv, if(Keyword.validate!(opts, cas: true)[:cas], do: kv.revision))
+  end
+
+  @doc """
+  Deletes a key and all below it, and its parents if nothing is left below them. A pair's revision must be current.
+
+  Errors: `DoesNotExist`, `UpdateConflict`, and those that any write has.
+
+      iex> {:ok, client} = Tank.Store.Backend.new(:app, [:delete])
+      iex> {:ok, kv} = Tank.Store.Backend.create(client, %Tank.Store.KVPair{key: ["workload", "eth0"], value: 1})
+      iex> Tank.Store.Backend.delete(client, kv)
+      :ok
+      iex> {:error, %Tank.Store.Backend.DoesNotExist{}} = Tank.Store.Backend.delete(client, ["workload"])
+  """
+  @spec delete(t, KVPair.t() | key) :: :ok | {:error, Exception.t()}
+  def delete(%__MODULE__{} = client, %KVPair{key: key, revision: revision}), do: delete(client, key, revision)
+  def delete(%__MODULE__{} = client, key), do: delete(client, key, nil)
+
+  @doc """
+  The pair at a key; with `revision:`, as it was then.
+
+  Errors: `DoesNotExist`; `DatastoreError` with `:compacted` when that revision is no longer known.
+
+      iex> {:ok, client} = Tank.Store.Backend.new(:app, [:get])
+      iex> {:ok, first} = Tank.Store.Backend.create(client, %Tank.Store.KVPair{key: ["a"], value: 1})
+      iex> {:ok, _second} = Tank.Store.Backend.update(client, %{first | value: 2})
+      iex> Tank.Store.Backend.get(client, ["a"], revision: first.revision)
+      {:ok, first}
+  """
+  @spec get(t, key, revision: Revision.t() | nil) :: {:ok, KVPair.t()} | {:error, Exception.t()}
+  def get(%__MODULE__{} = client, key, opts \\ []) do
+    with {:ok, parts} <- Key.parse(key),
+         {:ok, revision} <- Revision.parse(Keyword.validate!(opts, revision: nil)[:revision]),
+         {:ok, kv} <- Read.get(client, parts, revision) do
+      if kv, do: {:ok, %{kv | key: key}}, else: {:error, %DoesNotExist{key: parts}}
+    end
+  end
+
+  @doc """
+  The pairs that `Tank.Store.Backend.ListOptions` take, in the order of their keys, and a revision: what changes after
+  it, `watch/3` tells. What does not parse is left out.
+
+      iex> {:ok, client} = Tank.Store.Backend.new(:app, [:list])
+      iex> for name <- ["web-1", "web-2", "db"] do
+      ...>   {:ok, _kv} = Tank.Store.Backend.create(client, %Tank.Store.KVPair{key: ["hosts", name], value: name})
+      ...> end
+      iex> {:ok, pairs, _revision} = Tank.Store.Backend.list(client, root: ["hosts"], name_prefix: "web")
+      iex> Enum.map(pairs, & &1.value)
+      ["web-1", "web-2"]
+  """
+  @spec list(t, list_options) :: {:ok, [KVPair.t()], Revision.t()} | {:error, Exception.t()}
+  def list(%__MODULE__{} = client, options) do
+    with {:ok, options} <- ListOptions.new(options), {:ok, pairs, revision} <- Read.list(client, options) do
+      {:ok, for(%KVPair{} = pair <- pairs, do: pair), revision}
+    end
+  end
+
+  @doc """
+  Tells the calling process of all that changes after `revision`; with nil, it gets what there is as `:added` first.
+
+  Messages are `{:backend_watch, ref, event}` with a `Tank.Store.Backend.Event`; `ref` is the watch's. Nothing is lost:
+  while 1,000 messages wait in the process's mailbox the watch waits too. It ends, after an event with the type `:error`,
+  when what comes next is compacted or the store stops; and when the process dies.
+
+      iex> {:ok, client} = Tank.Store.Backend.new(:app, [:watch])
+      iex> {:ok, [], revision} = Tank.Store.Backend.list(client, ["a"])
+      iex> {:ok, watch} = Tank.Store.Backend.watch(client, ["a"], revision)
+      iex> {:ok, _kv} = Tank.Store.Backend.create(client, %Tank.Store.KVPair{key: ["a", "b"], value: 1})
+      iex> ref = watch.ref
+      iex> receive do {:backend_watch, ^ref, event} -> {event.type, event.new.value} end
+      {:added, 1}
+      iex> Tank.Store.Backend.cancel(watch)
+      :ok
+  """
+  @spec watch(t, list_options, Revision.t() | nil) :: {:ok, Watcher.t()} | {:error, Exception.t()}
+  def watch(%__MODULE__{} = client, options, revision) do
+    with {:ok, options} <- ListOptions.new(options),
+         {:ok, revision} <- Revision.parse(revision),
+         do: Watcher.start(client, options, revision)
+  end
+
+  @doc "Ends a watch: no message of it comes later. One that has ended is fine."
+  @spec cancel(Watcher.t()) :: :ok
+  defdelegate cancel(watch), to: Watcher
+
+  @doc """
+  Deletes all below the client's prefix, and the ready flag with it. For tests, mostly.
+
+      iex> {:ok, client} = Tank.Store.Backend.new(:app, [:clean])
+      iex> Tank.Store.Backend.ensure_initialized(client)
+      iex> {Tank.Store.Backend.clean(client), Tank.Store.Backend.clean?(client)}
+      {:ok, {:ok, true}}
+  """
+  @spec clean(t) :: :ok | {:error, Exception.t()}
+  def clean(%__MODULE__{} = client) do
+    case Tank.Store.Tree.delete(client.store, client.prefix) do
+      {:ok, _revision} -> :ok
+      {:error, reason} -> {:error, Failure.new(reason, [])}
+    end
+  end
+
+  @doc "Whether there is no key below the client's prefix: `{:ok, boolean}`."
+  @spec clean?(t) :: {:ok, boolean} | {:error, Exception.t()}
+  def clean?(%__MODULE__{} = client) do
+    with {:ok, pairs, _revision} <- list(client, []), do: {:ok, pairs == []}
+  end
+
+  @doc """
+  A syncer, which mirrors keys to `callbacks`: a module or a process. See `Tank.Store.Syncer`.
+  """
+  @spec syncer(t, module | pid, keyword) :: {:ok, Syncer.t()} | {:error, Exception.t()}
+  defdelegate syncer(client, callbacks, opts), to: Syncer, as: :new
+
+  @doc "Starts a syncer: `Tank.Store.Syncer.start/1`."
+  @spec start(Syncer.t()) :: :ok
+  defdelegate start(syncer), to: Syncer
+
+  @doc "Stops a syncer: `Tank.Store.Syncer.stop/1`."
+  @spec stop(Syncer.t()) :: :ok
+  defdelegate stop(syncer), to: Syncer
+
+  defp write(client, kind, kv, revision) do
+    with {:ok, key} <- Key.parse(kv.key),
+         {:ok, revision} <- Revision.parse(revision),
+         do: Write.write(client, kind, kv, key, revision)
+  end
+
+  defp delete(client, key, revision) do
+    with {:ok, key} <- Key.parse(key),
+         {:ok, revision} <- Revision.parse(revision),
+         do: Write.delete(client, key, revision)
+  end
+end
