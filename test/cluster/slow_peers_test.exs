@@ -14,7 +14,7 @@ defmodule Tank.Store.Cluster.SlowPeersTest do
     {:ok, _revision} = put(leader, "k", 0)
     term = status(leader).term
     floor = memory(leader)
-    signal(stopped, "-STOP")
+    signal(stopped, "STOP")
 
     # More than distribution and relays hold, written on both sides.
     watcher = Task.async(fn -> longest_write([leader, other], 0) end)
@@ -30,7 +30,7 @@ defmodule Tank.Store.Cluster.SlowPeersTest do
     assert grew < 4 * 800 * @value_bytes + 100_000_000, "grew by #{grew}"
     assert suspended(leader) == []
 
-    signal(stopped, "-CONT")
+    signal(stopped, "CONT")
     await_agreement(peers)
     assert get(stopped, "k", 20_000) == get(leader, "k")
     IO.puts("beside a stopped member: longest write #{longest_ms} ms, the leader grew by #{div(grew, 1_000_000)} MB")
@@ -100,8 +100,6 @@ defmodule Tank.Store.Cluster.SlowPeersTest do
 
   # Processes that wait for a connection to take more.
   defp suspended(peer), do: call(peer, ClusterCase, :local_suspended, [])
-
-  defp signal(peer, signal), do: {_output, 0} = System.cmd("kill", [signal, peer.os_pid])
 
   # Bytes in memory, of the whole VM.
   defp memory(peer) do

@@ -220,7 +220,7 @@ fn a_snapshot_arrives_also_when_frames_of_it_are_lost() {
     cluster.stop(away);
     let writer = cluster.leader_among_running();
     for i in 0..2_000u32 {
-        put(cluster.engine(writer), &format!("k{}", i % 500), &[7; 500]).unwrap();
+        put(cluster.engine(writer), &format!("k{}", i % 500), &[7; 100]).unwrap();
     }
     // There are about ten, answers included: the first one that is lost is sent again, and so on.
     cluster.net.lose_one_of(4, Lane::Snapshot);
