@@ -219,8 +219,8 @@ fn a_snapshot_arrives_also_when_frames_of_it_are_lost() {
     let away = (cluster.leader() + 1) % 3;
     cluster.stop(away);
     let writer = cluster.leader_among_running();
-    for i in 0..2_000u32 {
-        put(cluster.engine(writer), &format!("k{}", i % 500), &[7; 100]).unwrap();
+    for i in 0..1_000u32 {
+        put(cluster.engine(writer), &format!("k{}", i % 500), &[7; 200]).unwrap();
     }
     // There are about ten, answers included: the first one that is lost is sent again, and so on.
     cluster.net.lose_one_of(4, Lane::Snapshot);
