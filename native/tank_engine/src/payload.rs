@@ -1,7 +1,7 @@
 //! An entry's payload, in memory or only on the disk, and how much memory payloads take up.
 //!
 //! A store whose memory is bounded drops the payloads that nobody read for long
-//! ([`crate::evict`]). What is dropped is read back from the database, where it stands under the
+//! (the module `evict`). What is dropped is read back from the database, where it stands under the
 //! entry's path and revision. Paths and revisions stay in memory.
 
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};

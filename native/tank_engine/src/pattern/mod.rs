@@ -2,7 +2,7 @@
 //!
 //! A pattern is a list of parts, one for each level of the tree; a `many` part stands for one
 //! level or more. A node is a path with a value or with something below it. Matching follows all
-//! ways at once: how much of a pattern a node has used up is a set of [`States`], and what a node's
+//! ways at once: how much of a pattern a node has used up is a set of `States`, and what a node's
 //! children may have used up follows from its own.
 //!
 //! A pattern goes into the log as it is, and every member evaluates it. So nothing in it may depend

@@ -1,8 +1,8 @@
 //! Watches: cursors over the history of revisions.
 //!
 //! A watch holds no queue. It is a place in the history, and whoever has it asks for what comes
-//! next ([`Cursor::next`]): from memory while that is recent ([`ring`]), otherwise from the disk.
-//! When there is nothing, the watch is armed, and the [`hub`] calls once when that has changed.
+//! next ([`Cursor::next`]): from memory while that is recent (`ring`), otherwise from the disk.
+//! When there is nothing, the watch is armed, and the `hub` calls once when that has changed.
 //!
 //! ```text
 //!                  next: changes             next: nothing there
