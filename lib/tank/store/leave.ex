@@ -34,10 +34,7 @@ defmodule Tank.Store.Leave do
   end
 
   # A member that was removed without its knowledge hears of no leader any more, and the members that it knows may have
-  # been replaced since. So their nodes are asked too, when it is out of touch.
-  defp remove(_store_id, store, %{quorum: true} = cluster, _nodes, deadline),
-    do: Members.change(store, {:remove, cluster.member_id}, deadline)
-
+  # been replaced since. So their nodes are asked too, whatever it believes of its quorum: that may be of before.
   defp remove(store_id, store, cluster, nodes, deadline) do
     with {:error, _reason} <- Members.change(store, {:remove, cluster.member_id}, Deadline.half(deadline)) do
       args = [store_id, cluster.cluster_id, cluster.member_id, Deadline.remaining(Deadline.before(deadline))]
