@@ -34,20 +34,26 @@ defmodule Tank.Store.Leave do
   end
 
   # A member that was removed without its knowledge hears of no leader any more, and the members that it knows may have
-  # been replaced since. So their nodes are asked too, whatever it believes of its quorum: that may be of before.
+  # been replaced since. So when nobody answers, their nodes are asked too, whatever it believes of its quorum: that may
+  # be of before.
   defp remove(store_id, store, cluster, nodes, deadline) do
-    with {:error, _reason} <- Members.change(store, {:remove, cluster.member_id}, Deadline.half(deadline)) do
-      args = [store_id, cluster.cluster_id, cluster.member_id, Deadline.remaining(Deadline.before(deadline))]
-
-      nodes
-      |> Enum.uniq()
-      |> Task.async_stream(&Remote.call(&1, __MODULE__, :remove_member, args, deadline),
-        timeout: :infinity,
-        ordered: false,
-        max_concurrency: length(nodes)
-      )
-      |> Enum.find_value({:error, :no_quorum}, fn {:ok, answer} -> answer == :ok && :ok end)
+    case Members.change(store, {:remove, cluster.member_id}, Deadline.half(deadline)) do
+      {:error, reason} when reason in [:no_quorum, :timeout] -> remove_by(nodes, store_id, cluster, deadline)
+      answer -> answer
     end
+  end
+
+  defp remove_by(nodes, store_id, cluster, deadline) do
+    args = [store_id, cluster.cluster_id, cluster.member_id, Deadline.remaining(Deadline.before(deadline))]
+
+    nodes
+    |> Enum.uniq()
+    |> Task.async_stream(&Remote.call(&1, __MODULE__, :remove_member, args, deadline),
+      timeout: :infinity,
+      ordered: false,
+      max_concurrency: length(nodes)
+    )
+    |> Enum.find_value({:error, :no_quorum}, fn {:ok, answer} -> answer == :ok && :ok end)
   end
 
   @doc "Has a cluster that this node's store is in part with a member. Called on other nodes."
