@@ -17,10 +17,17 @@ use std::time::{Duration, Instant};
 
 use tank_engine::entry::Entry;
 use tank_engine::error::EngineError;
+use tank_engine::log::disk::{LogDisk, LogWrite};
 use tank_engine::outcome::Outcome;
 use tank_sim::{Rng, rng};
 
 use support::{Held, Victim, copy_dir, delete, held, open, put, try_open, write, write_all};
+
+/// The kind of the log's files.
+const SEGMENT: &str = "segment";
+
+/// How its records say that they are a log entry.
+const ENTRY: u8 = 3;
 
 /// Opening a damaged store must not take longer than this.
 const OPEN_LIMIT: Duration = Duration::from_secs(10);
@@ -183,7 +190,9 @@ fn files(dir: &Path) -> Vec<String> {
         entries.filter(|entry| entry.metadata().unwrap().is_file()).map(|entry| entry.file_name()).collect()
     };
     let mut files: Vec<String> = names(dir).into_iter().map(|name| name.into_string().unwrap()).collect();
-    files.extend(names(&dir.join("db")).into_iter().map(|name| format!("db/{}", name.into_string().unwrap())));
+    for part in ["db", "log"] {
+        files.extend(names(&dir.join(part)).into_iter().map(|name| format!("{part}/{}", name.into_string().unwrap())));
+    }
     files.retain(|name| !name.starts_with("db/LOG"));
     files.sort();
     files
@@ -192,10 +201,11 @@ fn files(dir: &Path) -> Vec<String> {
 impl Ended {
     fn kind(&self, file: &str) -> String {
         match file.strip_prefix("db/") {
+            None if file.ends_with(".segment") => SEGMENT.to_owned(),
             None => file.to_owned(),
             Some(name) if name.ends_with(".sst") => {
-                let family = self.families.get(file).unwrap_or_else(|| panic!("{file} belongs to no column family"));
-                format!("SST of {family}")
+                // A flush or a compaction that the kill ended leaves a file that belongs to none.
+                format!("SST of {}", self.families.get(file).map_or("none", String::as_str))
             }
             Some(name) if name.ends_with(".log") => "WAL".to_owned(),
             Some(name) => format!("db/{}", name.split('-').next().unwrap()),
@@ -210,20 +220,28 @@ impl Ended {
         // Nobody reads these; that they cannot do harm needs no more than a few looks.
         let flips = if file.starts_with("db/OPTIONS") || file == "db/IDENTITY" { 1 } else { 6 };
         if size > 0 {
-            let mut offsets: Vec<u64> = (0..flips).map(|_| rng.below(size as usize) as u64).collect();
-            offsets.extend([0, size - 1]);
+            // A segment has space behind what is written.
+            let now = fs::read(&path).unwrap();
+            let written = now.iter().rposition(|&byte| byte != 0).map_or(1, |last| last as u64 + 1);
+            let mut offsets: Vec<u64> = (0..flips).map(|_| rng.below(written as usize) as u64).collect();
+            offsets.extend([0, written - 1, size - 1]);
             for offset in offsets {
                 faults.push(Fault::Flip { offset, bit: rng.below(8) as u8 });
             }
-            let mut sizes = vec![0, size / 4, size / 2, size - 1, size.saturating_sub(1 + rng.below(600) as u64)];
+            let mut sizes = vec![0, written / 4, written / 2, size - 1, written - 1];
+            sizes.push(written.saturating_sub(1 + rng.below(600) as u64));
             sizes.dedup();
             faults.extend(sizes.into_iter().map(|size| Fault::Truncate { size }));
-            let offset = rng.below(size as usize) as u64;
+            let offset = rng.below(written as usize) as u64;
             faults.push(Fault::Zero { offset, size: (size - offset).min(512) });
         }
         let now = fs::read(&path).unwrap();
-        if ["WAL", "db/MANIFEST"].contains(&self.kind(file).as_str()) {
-            faults.extend(faults_between_records(&now, rng));
+        match self.kind(file).as_str() {
+            "db/MANIFEST" => faults.extend(faults_between_records(&now, &records(&now), 6, rng)),
+            // Most often empty: only what hardly ever changes is written to it.
+            "WAL" if records(&now).len() > 1 => faults.extend(faults_between_records(&now, &records(&now), 6, rng)),
+            SEGMENT => faults.extend(faults_between_records(&now, &segment_records(&now), 8, rng)),
+            _ => {}
         }
         for older in &self.older {
             let older = older.join(file);
@@ -263,8 +281,19 @@ fn records(log: &[u8]) -> Vec<u64> {
     starts
 }
 
-fn faults_between_records(log: &[u8], rng: &mut Rng) -> Vec<Fault> {
-    let starts = records(log);
+/// Where the records of a segment of the log begin.
+fn segment_records(segment: &[u8]) -> Vec<u64> {
+    const HEAD: usize = 9;
+    let (mut at, mut starts) = (0, Vec::new());
+    while at + HEAD <= segment.len() && segment[at + 8] != 0 {
+        starts.push(at as u64);
+        at += HEAD + u32::from_be_bytes(segment[at + 4..at + 8].try_into().unwrap()) as usize;
+    }
+    starts
+}
+
+/// `kind_at` is where a record has the byte that tells its kind.
+fn faults_between_records(log: &[u8], starts: &[u64], kind_at: u64, rng: &mut Rng) -> Vec<Fault> {
     let (size, mut faults) = (log.len() as u64, Vec::new());
     assert!(starts.len() > 1, "a log of {size} bytes has {} records", starts.len());
     let mut chosen: Vec<usize> = (0..5).map(|_| rng.below(starts.len())).collect();
@@ -276,7 +305,7 @@ fn faults_between_records(log: &[u8], rng: &mut Rng) -> Vec<Fault> {
         let next = starts.get(place + 1).copied().unwrap_or(size);
         let block_end = (start + 1).next_multiple_of(32 << 10).min(size);
         // The kind of a record: one bit makes it one that RocksDB does not get over.
-        faults.push(Fault::Flip { offset: start + 6, bit: 2 });
+        faults.push(Fault::Flip { offset: start + kind_at, bit: 2 });
         faults.push(Fault::Truncate { size: start });
         faults.push(Fault::Zero { offset: start, size: size - start });
         faults.push(Fault::Zero { offset: start, size: next - start });
@@ -394,12 +423,12 @@ fn try_case(root: &Path, ended: &Ended, file: &str, fault: &Fault) -> Result<Str
     result
 }
 
-/// The whole database from an earlier time, under the newer FORMAT and SYNCED.
-fn try_older_database(root: &Path, ended: &Ended, older: &Path) -> Result<String, String> {
+/// The whole database, or log, from an earlier time, beside all else as it is.
+fn try_older_part(root: &Path, ended: &Ended, older: &Path, part: &str) -> Result<String, String> {
     let dir = tempfile::tempdir_in(root).unwrap().keep();
     copy_dir(&ended.dir, &dir);
-    fs::remove_dir_all(dir.join("db")).unwrap();
-    copy_dir(&older.join("db"), &dir.join("db"));
+    fs::remove_dir_all(dir.join(part)).unwrap();
+    copy_dir(&older.join(part), &dir.join(part));
     let result = outcome(&dir, ended);
     fs::remove_dir_all(&dir).unwrap();
     result
@@ -425,10 +454,18 @@ fn one_fault_in_any_file_is_noticed_or_harmless() {
     eprintln!("| store | file | fault | result |\n|---|---|---|---|");
     for ended in &stores {
         let kinds: Vec<_> = files(&ended.dir).iter().map(|file| ended.kind(file)).collect();
-        for needed in ["FORMAT", "SYNCED", "LOCK", "db/CURRENT", "db/MANIFEST", "WAL", "db/OPTIONS", "db/IDENTITY"] {
-            assert!(kinds.iter().any(|kind| kind == needed), "{}: no {needed} among {kinds:?}", ended.how);
-        }
-        for needed in ["SST of log", "SST of state", "SST of meta"] {
+        for needed in [
+            "FORMAT",
+            "SYNCED",
+            "LOCK",
+            "db/CURRENT",
+            "db/IDENTITY",
+            "db/OPTIONS",
+            "db/MANIFEST",
+            SEGMENT,
+            "WAL",
+            "SST of state",
+        ] {
             assert!(kinds.iter().any(|kind| kind == needed), "{}: no {needed} among {kinds:?}", ended.how);
         }
         for file in files(&ended.dir) {
@@ -442,8 +479,10 @@ fn one_fault_in_any_file_is_noticed_or_harmless() {
             }
         }
         for older in &ended.older {
-            let result = try_older_database(root.path(), ended, older);
-            row(ended, "db/ as a whole", "older copy", result);
+            for part in ["db", "log"] {
+                let result = try_older_part(root.path(), ended, older, part);
+                row(ended, &format!("{part}/ as a whole"), "older copy", result);
+            }
         }
     }
     eprintln!("{cases} cases, {} wrong", wrong.len());
@@ -451,22 +490,21 @@ fn one_fault_in_any_file_is_noticed_or_harmless() {
     assert!(wrong.is_empty(), "TANK_SEED={seed}:\n{}", wrong.join("\n"));
 }
 
-/// A write-ahead log that is not the newest one lost its end: the log goes on behind the gap, and
-/// RocksDB does not mind.
+/// A segment that is not the newest one lost its end: the log goes on behind the gap.
 #[test]
-fn a_shortened_older_write_ahead_log_is_noticed() {
+fn a_shortened_older_segment_is_noticed() {
     let seed = rng::seed("TANK_SEED", 3);
     let mut rng = Rng::new(seed);
     let root = tempfile::tempdir().unwrap();
     let dir = root.path().join("store");
-    // The defaults: nothing is purged, and what fills a memtable starts another file.
+    // The defaults: nothing is purged.
     let options = tank_engine::options::Options::new(&dir, "tank");
     let engine = tank_engine::engine::Engine::open(options, Box::new(|_| {})).unwrap();
     write_all(&engine, (0..40).map(|i| put(&format!("large-{}", i % 4), &payload(&mut rng, 1 << 20))));
     let whole = held(&engine);
     engine.close().unwrap();
-    let logs: Vec<_> = files(&dir).into_iter().filter(|file| file.ends_with(".log")).collect();
-    assert!(logs.len() > 1, "one write-ahead log is not enough: {logs:?}");
+    let segments: Vec<_> = files(&dir).into_iter().filter(|file| file.ends_with(".segment")).collect();
+    assert!(segments.len() > 1, "one segment is not enough: {segments:?}");
     let ended = Ended {
         how: "large",
         dir,
@@ -475,16 +513,20 @@ fn a_shortened_older_write_ahead_log_is_noticed() {
         whole,
         families: BTreeMap::new(),
     };
-    for (place, file) in logs.iter().enumerate() {
+    for (place, file) in segments.iter().enumerate() {
         let bytes = fs::read(ended.dir.join(file)).unwrap();
-        let (size, starts) = (bytes.len() as u64, records(&bytes));
-        let between = starts[starts.len() - 1 - rng.below(starts.len().min(8) - 1)];
+        let (size, mut entries) = (bytes.len() as u64, segment_records(&bytes));
+        // What is committed may be lost: it is learned again.
+        entries.retain(|start| bytes[*start as usize + 8] == ENTRY);
+        let last = entries[entries.len() - 1];
+        let between = entries[entries.len() - 1 - rng.below(entries.len().min(8) - 1)];
         let mut faults = vec![Fault::Truncate { size: between }, Fault::Zero { offset: between, size: size - between }];
-        faults.extend([Fault::Truncate { size: size - 100 }, Fault::Truncate { size: size / 2 }, Fault::Delete]);
+        faults.extend([Fault::Truncate { size: last + 1 }, Fault::Truncate { size: size / 2 }, Fault::Delete]);
         for fault in faults {
             let result = try_case(root.path(), &ended, file, &fault);
-            eprintln!("| large | WAL {} of {} | {} | {result:?} |", place + 1, logs.len(), name(&fault));
-            result.unwrap_or_else(|wrong| panic!("TANK_SEED={seed}: {file}: {}: {wrong}", name(&fault)));
+            eprintln!("| large | segment {} of {} | {} | {result:?} |", place + 1, segments.len(), name(&fault));
+            let how = result.unwrap_or_else(|wrong| panic!("TANK_SEED={seed}: {file}: {}: {wrong}", name(&fault)));
+            assert!(how.starts_with("refused"), "{file}: {}: {how}", name(&fault));
         }
     }
 }
@@ -507,11 +549,13 @@ fn a_state_that_ends_before_the_log_begins_is_refused() {
         older.revision = header.revision;
         let mut batch = rocksdb::WriteBatch::default();
         store.put_header(&mut batch, &older).unwrap();
-        // Without it, openraft does not know how far the state was.
-        let meta = directory.db.cf_handle("meta").unwrap();
-        batch.delete_cf(&meta, "committed");
         store.write(batch).unwrap();
-        drop((meta, store));
+        drop(store);
+        // Without it, openraft does not know how far the state was.
+        let log = directory.log();
+        log.recover().unwrap();
+        log.write(&[LogWrite::Committed(None)]).unwrap();
+        drop(log);
         directory.close().unwrap();
     }
     let error = try_open(dir.path()).map(drop).unwrap_err();

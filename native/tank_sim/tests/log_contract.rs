@@ -20,13 +20,16 @@ use tank_engine::error::EngineError;
 use tank_engine::raft::{LogEntry, LogId};
 use tank_sim::wait;
 
-use support::{Bed, LIMIT, OpenLog, RocksBed, SimBed, acknowledged, block_on, entries, entry, log_id, vote};
+use support::{Bed, LIMIT, OpenLog, SegmentBed, SimBed, acknowledged, block_on, entries, entry, log_id, vote};
 
 /// One test for each contract and disk.
 macro_rules! contracts {
     ($($contract:ident),* $(,)?) => {
-        mod on_rocksdb {
-            $(#[test] fn $contract() { super::block_on(super::$contract(super::RocksBed::default())); })*
+        mod on_segments {
+            $(#[test] fn $contract() { super::block_on(super::$contract(super::SegmentBed::<10_000_000>::default())); })*
+        }
+        mod on_a_segment_for_each_write {
+            $(#[test] fn $contract() { super::block_on(super::$contract(super::SegmentBed::<1>::default())); })*
         }
         mod on_the_simulated_disk {
             $(#[test] fn $contract() { super::block_on(super::$contract(super::SimBed::default())); })*

@@ -20,7 +20,7 @@ use openraft::StorageError;
 use openraft::testing::log::{StoreBuilder, Suite};
 use tank_engine::health::Health;
 use tank_engine::log::disk::LogDisk;
-use tank_engine::log::rocks::RocksLog;
+use tank_engine::log::segments::SegmentLog;
 use tank_engine::log::{LogCloser, LogStore};
 use tank_engine::machine::{Machine, StateStore};
 use tank_engine::raft::Types;
@@ -57,11 +57,11 @@ fn build<D: LogDisk>(disk: impl Fn(&Directory) -> D) -> (Guard, LogStore<D>, Mac
     (Guard { closer: Some(closer), directory: Some(directory), _dir: dir }, log, machine)
 }
 
-struct OnRocks;
+struct OnSegments;
 
-impl StoreBuilder<Types, LogStore<RocksLog>, Machine, Guard> for OnRocks {
-    async fn build(&self) -> Result<(Guard, LogStore<RocksLog>, Machine), StorageError<Types>> {
-        Ok(build(|directory| RocksLog::new(Arc::clone(&directory.db), Arc::clone(&directory.marker))))
+impl StoreBuilder<Types, LogStore<SegmentLog>, Machine, Guard> for OnSegments {
+    async fn build(&self) -> Result<(Guard, LogStore<SegmentLog>, Machine), StorageError<Types>> {
+        Ok(build(|directory| directory.log()))
     }
 }
 
@@ -74,8 +74,8 @@ impl StoreBuilder<Types, LogStore<SimDisk>, Machine, Guard> for OnSim {
 }
 
 #[test]
-fn on_rocksdb() {
-    support::block_on(Suite::test_all(OnRocks)).unwrap();
+fn on_segments() {
+    support::block_on(Suite::test_all(OnSegments)).unwrap();
 }
 
 #[test]

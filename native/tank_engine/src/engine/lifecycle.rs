@@ -18,7 +18,6 @@ use openraft::raft::ReadPolicy;
 use crate::error::EngineError;
 use crate::evict;
 use crate::health::{Health, OnFailure};
-use crate::log::rocks::RocksLog;
 use crate::log::{LogCloser, LogStore};
 use crate::machine::{Machine, Replay, StateStore};
 use crate::options::{Formation, Options};
@@ -89,7 +88,7 @@ impl Engine {
         let health = Arc::new(Health::new(on_failure));
         let directory = Directory::open_as(&options.dir, &options.store_id, options.formation)?;
         let db = Arc::clone(&directory.db);
-        let disk = RocksLog::new(Arc::clone(&db), Arc::clone(&directory.marker));
+        let disk = directory.log();
         if let Formation::Alone { .. } = options.formation {
             alone::end_log(&disk, directory.identity.member_id, &options.node)?;
         }

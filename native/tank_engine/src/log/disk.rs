@@ -1,4 +1,4 @@
-//! What the log needs of a disk. RocksDB is one ([`super::rocks`]), the simulated one another.
+//! What the log needs of a disk. Files are one ([`super::segments`]), the simulated one another.
 
 use std::io;
 use std::ops::Range;

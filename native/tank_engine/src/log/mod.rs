@@ -7,7 +7,7 @@
 //! ```
 
 pub mod disk;
-pub mod rocks;
+pub mod segments;
 
 mod tail;
 mod writer;

@@ -2,7 +2,7 @@
 //! the database, publishes the new view, and answers.
 //!
 //! In this order, for a batch of log entries at a time: one write to the database with all changes
-//! and the log id they lead to (not synced: the synced log replays what a crash takes), then the
+//! and the log id they lead to (in memory at first: the synced log replays what a crash takes), then the
 //! view, then the answers, then the watches. So a caller that has its answer sees its write, and so
 //! does who is told of it.
 
@@ -241,7 +241,11 @@ impl RaftStateMachine<Types> for Machine {
         if let Ok(pinned) = &pinned {
             self.snapshot = Some(Arc::clone(pinned));
         }
-        Builder(pinned.map_err(|error| error.to_string()))
+        Builder {
+            pinned: pinned.map_err(|error| error.to_string()),
+            store: self.store.clone(),
+            health: Arc::clone(&self.health),
+        }
     }
 
     async fn install_snapshot(&mut self, meta: &SnapshotMeta, snapshot: SnapshotData) -> io::Result<()> {
@@ -269,17 +273,28 @@ impl RaftStateMachine<Types> for Machine {
     }
 }
 
-/// Hands out a snapshot that was pinned when the builder was made: there is nothing to build.
-pub struct Builder(Result<Arc<PinnedSnapshot>, String>);
+/// Hands out a snapshot that was pinned when the builder was made: there is nothing to build. But
+/// the log before it may be purged once it is handed out, so that it has to be durable then.
+pub struct Builder {
+    pinned: Result<Arc<PinnedSnapshot>, String>,
+    store: StateStore,
+    health: Arc<Health>,
+}
 
 impl RaftSnapshotBuilder<Types> for Builder {
     type SnapshotData = SnapshotData;
 
     async fn build_snapshot(&mut self) -> io::Result<Snapshot> {
-        match &self.0 {
-            Ok(pinned) => Ok(snapshot_of(pinned)),
-            Err(error) => Err(io::Error::other(error.clone())),
-        }
+        let pinned = self.pinned.clone().map_err(io::Error::other)?;
+        let store = self.store.clone();
+        // A flush of megabytes: not on a thread that others' heartbeats need.
+        let flushed = tokio::task::spawn_blocking(move || store.flush()).await;
+        let flushed = flushed.unwrap_or_else(|error| Err(EngineError::Failed(error.to_string())));
+        flushed.map_err(|error| {
+            self.health.fail(error.clone());
+            io::Error::other(error)
+        })?;
+        Ok(snapshot_of(&pinned))
     }
 }
 

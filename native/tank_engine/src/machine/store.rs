@@ -270,12 +270,12 @@ impl StateStore {
         Ok(())
     }
 
-    /// Writes a batch, without a sync: the log, which is synced, can replay it.
+    /// Writes a batch, to memory at first: the log, which is synced, can replay it.
     ///
     /// # Errors
     /// The disk's.
     pub fn write(&self, batch: WriteBatch) -> Result<(), EngineError> {
-        let write = || self.db.write_opt(batch, &rocks::unsynced());
+        let write = || self.db.write_opt(batch, &rocks::state_write());
         // The raft core, which has heartbeats to send, runs on the same thread.
         let written = if rocks::is_held_up(&self.db) { runtime::blocking(write) } else { write() };
         written.map_err(|error| EngineError::from_rocks(&self.dir, &error))
@@ -361,8 +361,21 @@ impl StateStore {
         batch.delete_range_cf(&next.family()?, [REMEMBERED], [REMEMBERED + 1]);
         next.put_header(&mut batch, &Header::new(&state, None, StoredMembership::default(), header.trimmed))?;
         next.write(batch)?;
+        next.flush()?;
         next.make_current()?;
         self.drop_generation(self.generation)
+    }
+
+    /// Makes the state durable, as it is now or later. One that another has taken the place of needs not be.
+    ///
+    /// # Errors
+    /// The disk's.
+    pub(super) fn flush(&self) -> Result<(), EngineError> {
+        let Ok(family) = self.family() else { return Ok(()) };
+        match self.db.flush_cf(&family) {
+            Err(error) if self.family().is_ok() => Err(EngineError::from_rocks(&self.dir, &error)),
+            _ => Ok(()),
+        }
     }
 
     fn make_current(&self) -> Result<(), EngineError> {

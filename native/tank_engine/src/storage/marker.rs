@@ -1,9 +1,8 @@
-//! The file SYNCED: how far the log was durable, kept outside of the database.
+//! The file SYNCED: how far the log was durable, kept outside of the log.
 //!
-//! RocksDB opens without an error when the end of its write-ahead log is cut off or the file is
-//! gone: it cannot tell that from a crash. A member that went on with a shortened log could take
+//! A log whose end is cut off, or whose last file is gone, looks as after a crash. A member that went on with a shortened log could take
 //! back what it promised. So after each sync the log's durable end and the vote are noted here,
-//! and a database that holds less is refused.
+//! and a log that holds less is refused.
 //!
 //! The note is written, not synced: it costs a microsecond. After a `kill -9` it is exact. After a
 //! power cut it may be old, and then only says less; it is never ahead of the log, since it is
@@ -39,6 +38,8 @@ pub struct Marker {
     pub synced: Option<u64>,
     /// The vote that is durable.
     pub vote: Option<Vote>,
+    /// The log's last file ([`crate::log::segments`]).
+    pub segment: u64,
 }
 
 impl Marker {
@@ -56,7 +57,7 @@ pub struct MarkerFile {
 }
 
 impl MarkerFile {
-    pub(super) fn create(dir: &Path, member_id: u64) -> Result<Self, EngineError> {
+    pub(crate) fn create(dir: &Path, member_id: u64) -> Result<Self, EngineError> {
         let path = dir.join(FILE);
         let failed = |error: std::io::Error| EngineError::from_io(&path, &error);
         let file = File::options().read(true).write(true).create(true).truncate(true).open(&path).map_err(failed)?;
@@ -71,7 +72,7 @@ impl MarkerFile {
         Ok(marker)
     }
 
-    pub(super) fn open(dir: &Path, member_id: u64) -> Result<Self, EngineError> {
+    pub(crate) fn open(dir: &Path, member_id: u64) -> Result<Self, EngineError> {
         let path = dir.join(FILE);
         let corrupt = |detail: String| EngineError::Corrupt { what: "marker", detail };
         let file = File::options().read(true).write(true).open(&path).map_err(|error| match error.kind() {

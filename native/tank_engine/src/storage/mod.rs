@@ -3,8 +3,9 @@
 //! ```text
 //! <dir>/LOCK     held while the store is open
 //! <dir>/FORMAT   what this is: format version, store, cluster and member id        (format.rs)
-//! <dir>/SYNCED   how far the log was synced: tells that a database lost its end    (marker.rs)
-//! <dir>/db/      RocksDB                                                           (rocks.rs)
+//! <dir>/SYNCED   how far the log was synced: tells that it lost its end            (marker.rs)
+//! <dir>/log/     the log                                                  (crate::log::segments)
+//! <dir>/db/      RocksDB: the state                                                (rocks.rs)
 //! <dir>/incoming/  parts of a snapshot that is being received; emptied at open
 //! <dir>/.restoring/  a store that is being made of a backup                     (restoring.rs)
 //! <dir>/.aside/  the member that was here before, while a new one joins a cluster  (aside.rs)
@@ -30,6 +31,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use crate::error::{DirectoryTrouble, EngineError};
+use crate::log::segments::{self, SegmentLog};
 use crate::options::Formation;
 
 use claim::Claim;
@@ -105,6 +107,7 @@ impl Directory {
         let db = rocks::open(&path, true)?;
         rocks::write_identity(&db, &identity).map_err(|error| EngineError::from_rocks(&path, &error))?;
         let marker = MarkerFile::create(&path, identity.member_id)?;
+        SegmentLog::create(&path, identity.member_id).map_err(|error| EngineError::from_io(&path, &error))?;
         Format { stage: Stage::Ready, identity: identity.clone() }.write(&path)?;
         Ok(Self { path, identity, db: Arc::new(db), marker: Arc::new(marker), claim })
     }
@@ -119,6 +122,11 @@ impl Directory {
             return Err(EngineError::Corrupt { what: "format", detail });
         }
         Ok(Self { path, identity, db: Arc::new(db), marker: Arc::new(marker), claim })
+    }
+
+    /// The log in it.
+    pub fn log(&self) -> SegmentLog {
+        SegmentLog::new(&self.path, self.identity.member_id, Arc::clone(&self.marker))
     }
 
     /// Discards the member that was set aside: the new one has taken its place.
@@ -158,7 +166,10 @@ impl Directory {
     /// The last sync failed. The directory is given up all the same.
     pub fn close(self) -> Result<(), EngineError> {
         let Self { path, db, marker, claim, .. } = self;
-        let synced = db.flush_wal(true).map_err(|error| EngineError::from_rocks(&path, &error));
+        // The state is not in RocksDB's write-ahead log: without this, it would be made again of the log.
+        let synced = rocks::flush_state(&db)
+            .and_then(|()| db.flush_wal(true))
+            .map_err(|error| EngineError::from_rocks(&path, &error));
         let marked = marker.sync().map_err(|error| EngineError::from_io(&path, &error));
         db.cancel_all_background_work(true);
         drop(db);
@@ -219,7 +230,7 @@ fn check_unused(path: &Path) -> Result<(), EngineError> {
         let entry = entry.map_err(|error| EngineError::from_io(path, &error))?;
         let name = entry.file_name();
         let name = name.to_string_lossy();
-        if name == "db" || name == marker::FILE {
+        if [rocks::DIR, segments::DIR, marker::FILE].contains(&name.as_ref()) {
             let detail = format!("FORMAT is missing, but {name} is there");
             return Err(EngineError::Corrupt { what: "format", detail });
         }
@@ -242,7 +253,8 @@ fn check_never_used(path: &Path) -> Result<(), EngineError> {
 }
 
 fn remove_parts(path: &Path) -> Result<(), EngineError> {
-    remove_dir(&path.join("db"))?;
+    remove_dir(&path.join(rocks::DIR))?;
+    remove_dir(&path.join(segments::DIR))?;
     remove_dir(&path.join(INCOMING))?;
     match fs::remove_file(path.join(marker::FILE)) {
         Err(error) if error.kind() != io::ErrorKind::NotFound => Err(EngineError::from_io(path, &error)),

@@ -7,9 +7,10 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use crate::error::{DirectoryTrouble, EngineError};
+use crate::log::segments;
 
 use super::claim::{self, Claim};
-use super::{Directory, format, make_dir, marker, remove_dir, sync_dir};
+use super::{Directory, format, make_dir, marker, remove_dir, rocks, sync_dir};
 
 const STAGING: &str = ".restoring";
 
@@ -48,7 +49,7 @@ impl Restoring {
     pub fn finish(self, made: Directory) -> Result<(), EngineError> {
         made.close()?;
         let staging = self.staging();
-        for name in ["db", marker::FILE, format::FILE] {
+        for name in [rocks::DIR, segments::DIR, marker::FILE, format::FILE] {
             let moved = fs::rename(staging.join(name), self.path.join(name)).and_then(|()| sync_dir(&self.path));
             moved.map_err(|error| EngineError::from_io(&self.path, &error))?;
         }

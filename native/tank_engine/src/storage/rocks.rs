@@ -2,11 +2,12 @@
 //!
 //! | column family | key | value |
 //! |---|---|---|
-//! | `log` | log index, u64 big-endian | log record ([`crate::log::rocks`]) |
 //! | `state_<generation>` | first byte tells the kind | state record ([`crate::machine`]) |
 //! | `meta` | a name | MessagePack |
 //!
-//! All share one write-ahead log, so what survives a crash is a prefix of what was written.
+//! Only `meta` is written to RocksDB's write-ahead log. The state is not: what a crash takes of it,
+//! the store's own log replays. RocksDB makes the state durable a buffer at a time, each write whole,
+//! in order; so what it holds after a crash is the state as it was at some log entry.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -26,8 +27,9 @@ use super::torn;
 /// The database. Column families are made and dropped while it is open.
 pub type Db = DBWithThreadMode<MultiThreaded>;
 
-/// The log's column family.
-pub const LOG: &str = "log";
+/// Its directory, in a store's.
+pub(crate) const DIR: &str = "db";
+
 /// The column family of single values.
 pub const META: &str = "meta";
 
@@ -44,20 +46,18 @@ const MIB: usize = 1 << 20;
 /// # Errors
 /// [`EngineError::Corrupt`] for a database that is missing or damaged.
 pub fn open(dir: &Path, create: bool) -> Result<Db, EngineError> {
-    let path = dir.join("db");
+    let path = dir.join(DIR);
     let failed = |error: rocksdb::Error| EngineError::from_rocks(dir, &error);
     let options = db_options(create);
     let names = if create {
-        vec![DEFAULT.to_owned(), LOG.to_owned(), META.to_owned(), state_name(0)]
+        vec![DEFAULT.to_owned(), META.to_owned(), state_name(0)]
     } else {
         super::framing::check(&path)?;
         Db::list_cf(&options, &path).map_err(failed)?
     };
-    for needed in [LOG, META] {
-        if !names.iter().any(|name| name == needed) {
-            let detail = format!("the column family {needed} is missing");
-            return Err(EngineError::Corrupt { what: "database", detail });
-        }
+    if !names.iter().any(|name| name == META) {
+        let detail = format!("the column family {META} is missing");
+        return Err(EngineError::Corrupt { what: "database", detail });
     }
     let db = match open_families(&options, &path, &names) {
         Err(error) if error.kind() == ErrorKind::Corruption && !create => {
@@ -179,6 +179,24 @@ pub fn unsynced() -> WriteOptions {
     options
 }
 
+/// A write to the state, which is durable only with [`flush_state`], or when RocksDB has flushed it.
+pub fn state_write() -> WriteOptions {
+    let mut options = WriteOptions::default();
+    options.disable_wal(true);
+    options
+}
+
+/// Makes all that was written to the state durable.
+///
+/// # Errors
+/// The disk's.
+pub fn flush_state(db: &Db) -> Result<(), rocksdb::Error> {
+    let Some(family) = generation(db).ok().and_then(|generation| db.cf_handle(&state_name(generation))) else {
+        return Ok(());
+    };
+    db.flush_cf(&family)
+}
+
 fn write_meta<T: Serialize>(db: &Db, name: &str, value: &T, sync: bool) -> Result<(), rocksdb::Error> {
     let mut options = WriteOptions::default();
     options.set_sync(sync);
@@ -199,8 +217,6 @@ fn db_options(create: bool) -> Options {
     // damage, and takes only a cut-off end for what it mostly is: a crash during a write (see torn.rs).
     options.set_wal_recovery_mode(DBRecoveryMode::TolerateCorruptedTailRecords);
     options.set_track_and_verify_wals_in_manifest(true);
-    // A quiet column family would otherwise keep every write-ahead log since its last flush.
-    options.set_max_total_wal_size(128 << 20);
     options.set_db_write_buffer_size(96 * MIB);
     options.set_max_open_files(256);
     options.set_max_background_jobs(2);
@@ -219,11 +235,6 @@ fn family_options(name: &str, cache: &Cache) -> Options {
     options.set_block_based_table_factory(&blocks);
     options.set_max_write_buffer_number(3);
     match name {
-        // Written once, read seldom, purged soon: compressing it would be work for nothing.
-        LOG => {
-            options.set_write_buffer_size(32 * MIB);
-            options.set_compression_type(DBCompressionType::None);
-        }
         // As much space as the largest buffer needs is reserved on the disk for the write-ahead log. A store cannot
         // start without it, so no family that is small may have the default of 64 MiB.
         META | DEFAULT => options.set_write_buffer_size(MIB),

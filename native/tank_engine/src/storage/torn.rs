@@ -79,7 +79,7 @@ mod tests {
         let live = tempfile::tempdir().unwrap();
         let db = rocks::open(live.path(), true).unwrap();
         for write in 0..WRITES {
-            let family = rocks::family(&db, rocks::LOG).unwrap();
+            let family = rocks::family(&db, rocks::META).unwrap();
             db.put_cf(&family, key(write), vec![7; value_bytes]).unwrap();
         }
         db.flush_wal(false).unwrap();
@@ -104,7 +104,7 @@ mod tests {
 
     /// How many of the writes are there; they must be the first ones.
     fn count(db: &Db) -> usize {
-        let family = rocks::family(db, rocks::LOG).unwrap();
+        let family = rocks::family(db, rocks::META).unwrap();
         let there = (0..WRITES).map(|write| db.get_cf(&family, key(write)).unwrap().is_some());
         let there: Vec<bool> = there.collect();
         let count = there.iter().take_while(|&&there| there).count();

@@ -15,7 +15,7 @@ use tank_engine::error::EngineError;
 use tank_engine::health::Health;
 use tank_engine::key::{Component, Key};
 use tank_engine::log::disk::LogDisk;
-use tank_engine::log::rocks::RocksLog;
+use tank_engine::log::segments::SegmentLog;
 use tank_engine::log::{LogCloser, LogStore};
 use tank_engine::raft::{LogEntry, LogId, Types, Vote};
 use tank_engine::storage::Directory;
@@ -61,24 +61,24 @@ impl Bed for SimBed {
     }
 }
 
-/// RocksDB in a directory that goes with the test.
-pub struct RocksBed {
+/// Files in a directory that goes with the test.
+pub struct SegmentBed<const SEGMENT_BYTES: u64> {
     dir: tempfile::TempDir,
     open: Option<Directory>,
 }
 
-impl Default for RocksBed {
+impl<const SEGMENT_BYTES: u64> Default for SegmentBed<SEGMENT_BYTES> {
     fn default() -> Self {
         Self { dir: tempfile::tempdir().unwrap(), open: None }
     }
 }
 
-impl Bed for RocksBed {
-    type Disk = Controlled<RocksLog>;
+impl<const SEGMENT_BYTES: u64> Bed for SegmentBed<SEGMENT_BYTES> {
+    type Disk = Controlled<SegmentLog>;
 
     fn start(&mut self) -> (Self::Disk, Control) {
         let directory = Directory::open(self.dir.path(), "tank").unwrap();
-        let log = RocksLog::new(Arc::clone(&directory.db), Arc::clone(&directory.marker));
+        let log = directory.log().with_segment_bytes(SEGMENT_BYTES);
         self.open = Some(directory);
         let control = Control::default();
         (Controlled::new(log, control.clone()), control)

@@ -1,0 +1,189 @@
+//! What the segments hold, when a store is opened.
+//!
+//! Everything is read, and every checksum looked at. Only the end of the last segment may be less
+//! than whole: a crash leaves there what was being written. It is cut off, unless something proves
+//! that it had been durable:
+//!
+//! * a batch behind it, written after a sync that covered it,
+//! * the marker, which notes each sync ([`crate::storage::marker`]).
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::io;
+use std::path::Path;
+use std::sync::Arc;
+
+use openraft::entry::RaftEntry;
+
+use crate::error::EngineError;
+use crate::log::disk::LogWrite;
+use crate::raft::{LogId, Vote};
+use crate::storage::marker::{Marker, MarkerFile};
+
+use super::index::Index;
+use super::record::{self, Kind, Place, Record};
+use super::segment::{self, Head, Segment};
+use super::{Open, damaged, read_entry};
+
+/// Reads the log in `dir`. Returns also the id of its last entry; of the last purged one when it has none.
+pub(super) fn recover(dir: &Path, member_id: u64, marker: &MarkerFile) -> Result<(Open, Option<LogId>), EngineError> {
+    let failed = |error: io::Error| EngineError::from_io(dir, &error);
+    let numbers = match segment::numbers(dir) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Err(damaged("it is missing".to_owned())),
+        numbers => numbers.map_err(failed)?,
+    };
+    let noted = marker.current();
+    let last = check_numbers(&numbers, &noted)?;
+    let mut log: Option<Replayed> = None;
+    let mut segments = BTreeMap::new();
+    for number in numbers {
+        let segment = Segment::open(dir, number).map_err(failed)?;
+        let bytes = fs::read(dir.join(segment::name(number))).map_err(failed)?;
+        log = Some(replay(log, &segment, &bytes, member_id, number == last).map_err(|why| in_segment(number, &why))?);
+        segments.insert(number, Arc::new(segment));
+    }
+    let nothing = || damaged("it has no segment".to_owned());
+    let Replayed { index, end } = log.ok_or_else(nothing)?;
+    let last = segments.last_entry().map(|last| Arc::clone(last.get())).ok_or_else(nothing)?;
+    check_begin(&index, segments.contains_key(&1))?;
+    let last_id = last_id(&index, &segments)?;
+    check_marker(&noted, last_id.as_ref(), index.vote.as_ref())?;
+    // What a crash left behind the end must not look like a part of what is written next. And what
+    // is there may not have been synced yet: from now on others count on it.
+    let end = last.end_at(end).map_err(failed)?;
+    Ok((Open { index, segments, last, end, buffer: Vec::new() }, last_id))
+}
+
+/// The log up to the end of a segment.
+struct Replayed {
+    index: Index,
+    end: u64,
+}
+
+/// No segment may be missing, the last one of them least of all. Returns its number.
+fn check_numbers(numbers: &[u64], noted: &Marker) -> Result<u64, EngineError> {
+    let missing = |number: u64| damaged(format!("{} is missing", segment::name(number)));
+    let last = *numbers.last().ok_or_else(|| damaged("it has no segment".to_owned()))?;
+    for pair in numbers.windows(2) {
+        if let [one, next] = pair
+            && *next != one + 1
+        {
+            return Err(missing(one + 1));
+        }
+    }
+    if last < noted.segment { Err(missing(noted.segment)) } else { Ok(last) }
+}
+
+/// Goes through the records of a segment, which follows on `before`.
+fn replay(
+    before: Option<Replayed>,
+    segment: &Segment,
+    bytes: &[u8],
+    member_id: u64,
+    is_last: bool,
+) -> Result<Replayed, String> {
+    let number = segment.number;
+    let head = Record::first(bytes, Place { segment: number, offset: 0 }).filter(|record| record.kind == Kind::Head);
+    let head = head.ok_or("its head is damaged")?;
+    let at = head.bytes();
+    let head: Head = head.decode()?;
+    if head.member_id != member_id {
+        return Err(format!("it is of member {}, not {member_id}", head.member_id));
+    }
+    let mut index = match before {
+        None => Index::of(&head),
+        Some(before) if before.index.head(member_id, before.end) == head => before.index,
+        Some(_) => return Err("the segment before it is not the one that it followed on".to_owned()),
+    };
+    let end = records(&mut index, number, bytes, at)?;
+    let behind = bytes.get(end..).unwrap_or_default();
+    let place = Place { segment: number, offset: end as u64 };
+    if behind.iter().any(|&byte| byte != 0) {
+        check_torn(behind, place, is_last)?;
+    }
+    Ok(Replayed { index, end: place.offset })
+}
+
+/// Refuses a record at `place` that is not whole, unless a crash cut it off while it was written.
+fn check_torn(behind: &[u8], place: Place, is_last: bool) -> Result<(), String> {
+    let end = place.offset;
+    if !is_last {
+        return Err(format!("the record at {end} is damaged"));
+    }
+    match record::find_batch(behind, place, |synced| synced > end) {
+        Some(batch) => {
+            Err(format!("the record at {end} is damaged; it was durable before the one at {}", batch.offset))
+        }
+        None => Ok(()),
+    }
+}
+
+/// Takes over the records from `at` on, up to the first that is none. Returns where that stands.
+fn records(index: &mut Index, segment: u64, bytes: &[u8], mut at: usize) -> Result<usize, String> {
+    loop {
+        let place = Place { segment, offset: at as u64 };
+        let Some(record) = bytes.get(at..).and_then(|rest| Record::first(rest, place)) else { return Ok(at) };
+        take_over(index, &record, place)?;
+        at += record.bytes();
+    }
+}
+
+fn take_over(index: &mut Index, record: &Record<'_>, place: Place) -> Result<(), String> {
+    let write = match record.kind {
+        Kind::Head => return Err(format!("a second head at {}", place.offset)),
+        Kind::Batch => return Ok(()),
+        Kind::Entry => {
+            let number = record.body.first_chunk::<8>().map(|bytes| u64::from_be_bytes(*bytes));
+            let number = number.ok_or("an entry without its index")?;
+            let next = index.next();
+            return if index.append(number, (place, record.bytes())) {
+                Ok(())
+            } else {
+                Err(format!("log entry {number} stands where {next} is next"))
+            };
+        }
+        Kind::TruncateFrom => LogWrite::TruncateFrom(record.decode()?),
+        Kind::Purge => LogWrite::Purge(record.decode()?),
+        Kind::Vote => LogWrite::Vote(record.decode()?),
+        Kind::Committed => LogWrite::Committed(record.decode()?),
+    };
+    index.note(&write);
+    Ok(())
+}
+
+/// The entries must begin behind what was purged. Only a log that still has its first segment may
+/// begin anywhere.
+fn check_begin(index: &Index, has_first: bool) -> Result<(), EngineError> {
+    let begin = match &index.purged {
+        Some(purged) => purged.index() + 1,
+        None if has_first => return Ok(()),
+        None => 0,
+    };
+    if index.first() == begin { Ok(()) } else { Err(damaged(format!("log entry {begin} is missing"))) }
+}
+
+fn last_id(index: &Index, segments: &BTreeMap<u64, Arc<Segment>>) -> Result<Option<LogId>, EngineError> {
+    let Some(spot) = index.last() else { return Ok(index.purged) };
+    let segment = segments.get(&spot.0.segment).ok_or_else(|| damaged("its last entry is nowhere".to_owned()))?;
+    let entry = read_entry(segment, *spot).map_err(|error| damaged(error.to_string()))?;
+    Ok(Some(entry.log_id()))
+}
+
+/// Compares what is there with what was once durable.
+fn check_marker(noted: &Marker, last: Option<&LogId>, vote: Option<&Vote>) -> Result<(), EngineError> {
+    let found = last.map(LogId::index);
+    if noted.synced > found {
+        let show = |index: Option<u64>| index.map_or("nothing".to_owned(), |index| format!("log entry {index}"));
+        let detail = format!("it was durable up to {}, and holds {}", show(noted.synced), show(found));
+        return Err(damaged(detail));
+    }
+    if noted.vote.is_some() && vote < noted.vote.as_ref() {
+        let detail = format!("the vote {:?} was durable, and {vote:?} is there", noted.vote);
+        return Err(EngineError::Corrupt { what: "vote", detail });
+    }
+    Ok(())
+}
+
+fn in_segment(number: u64, why: &str) -> EngineError {
+    damaged(format!("{}: {why}", segment::name(number)))
+}

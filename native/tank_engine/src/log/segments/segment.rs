@@ -1,0 +1,140 @@
+//! One file of the log: made whole, written at its end, removed whole.
+
+use std::fs::{self, File};
+use std::io;
+use std::os::unix::fs::FileExt;
+use std::path::{Path, PathBuf};
+
+use serde::{Deserialize, Serialize};
+
+use crate::raft::{LogId, Vote};
+use crate::storage::sync_dir;
+
+use super::record::{self, Kind, Place};
+
+/// Space is reserved on the disk in steps of this: a sync then seldom has to make the file's new
+/// length durable too, and a full disk is noticed before anything is written.
+const RESERVE_BYTES: u64 = 1 << 20;
+
+const SUFFIX: &str = ".segment";
+
+/// What each segment begins with, so that it needs nothing of those before it but their entries.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct Head {
+    /// Whose log it is.
+    pub(super) member_id: u64,
+    /// Where the segment before ended.
+    pub(super) previous_bytes: u64,
+    /// The index of the next entry; none when there was never one.
+    pub(super) next: Option<u64>,
+    /// See [`crate::log::disk::Recovered`].
+    pub(super) purged: Option<LogId>,
+    pub(super) vote: Option<Vote>,
+    pub(super) committed: Option<LogId>,
+}
+
+/// An open segment.
+#[derive(Debug)]
+pub(super) struct Segment {
+    pub(super) number: u64,
+    pub(super) file: File,
+    path: PathBuf,
+}
+
+/// Where the segment that is written ends.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct End {
+    /// Behind its last record.
+    pub(super) bytes: u64,
+    /// Up to here it is durable.
+    pub(super) synced: u64,
+    /// Up to here there is space for it.
+    reserved: u64,
+}
+
+impl Segment {
+    /// Makes segment `number` in `dir`. After a crash it is there, with its head, or it is not.
+    pub(super) fn create(dir: &Path, number: u64, head: &Head) -> io::Result<(Self, End)> {
+        let path = dir.join(name(number));
+        let temporary = path.with_extension("tmp");
+        let mut bytes = Vec::new();
+        record::put(&mut bytes, Place { segment: number, offset: 0 }, Kind::Head, &[], head)?;
+        let file = File::options().read(true).write(true).create(true).truncate(true).open(&temporary)?;
+        reserve(&file, 0, RESERVE_BYTES)?;
+        file.write_all_at(&bytes, 0)?;
+        file.sync_all()?;
+        fs::rename(&temporary, &path)?;
+        sync_dir(dir)?;
+        let end = End { bytes: bytes.len() as u64, synced: bytes.len() as u64, reserved: RESERVE_BYTES };
+        Ok((Self { number, file, path }, end))
+    }
+
+    pub(super) fn open(dir: &Path, number: u64) -> io::Result<Self> {
+        let path = dir.join(name(number));
+        Ok(Self { number, file: File::options().read(true).write(true).open(&path)?, path })
+    }
+
+    /// Ends it at `bytes`: what stands behind is no part of it, and must never look as if it were.
+    pub(super) fn end_at(&self, bytes: u64) -> io::Result<End> {
+        self.file.set_len(bytes)?;
+        self.file.sync_all()?;
+        Ok(End { bytes, synced: bytes, reserved: bytes })
+    }
+
+    /// Writes `bytes` at the end, without a sync.
+    pub(super) fn append(&self, end: &mut End, bytes: &[u8]) -> io::Result<()> {
+        let behind = end.bytes + bytes.len() as u64;
+        if behind > end.reserved {
+            let reserved = behind.next_multiple_of(RESERVE_BYTES);
+            reserve(&self.file, end.reserved, reserved)?;
+            end.reserved = reserved;
+        }
+        self.file.write_all_at(bytes, end.bytes)?;
+        end.bytes = behind;
+        Ok(())
+    }
+
+    pub(super) fn sync(&self, end: &mut End) -> io::Result<()> {
+        self.file.sync_data()?;
+        end.synced = end.bytes;
+        Ok(())
+    }
+
+    /// Removes the file. Who still reads it can go on.
+    pub(super) fn remove(&self) -> io::Result<()> {
+        fs::remove_file(&self.path)
+    }
+}
+
+/// The numbers of the segments in `dir`, in order. What a crash left of one being made is removed.
+pub(super) fn numbers(dir: &Path) -> io::Result<Vec<u64>> {
+    let mut numbers = Vec::new();
+    for entry in fs::read_dir(dir)? {
+        let entry = entry?;
+        let name = entry.file_name();
+        let name = name.to_string_lossy();
+        if name.ends_with(".tmp") {
+            fs::remove_file(entry.path())?;
+        }
+        numbers.extend(name.strip_suffix(SUFFIX).and_then(|number| number.parse::<u64>().ok()));
+    }
+    numbers.sort_unstable();
+    Ok(numbers)
+}
+
+/// The name of a segment's file.
+pub(super) fn name(number: u64) -> String {
+    format!("{number:08}{SUFFIX}")
+}
+
+/// Reserves the space from `from` to `to`. Where the system cannot, the file grows as it is written.
+fn reserve(file: &File, from: u64, to: u64) -> io::Result<()> {
+    #[cfg(target_os = "linux")]
+    match rustix::fs::fallocate(file, rustix::fs::FallocateFlags::empty(), from, to - from) {
+        Err(rustix::io::Errno::OPNOTSUPP | rustix::io::Errno::NOSYS) => {}
+        reserved => reserved?,
+    }
+    #[cfg(not(target_os = "linux"))]
+    let _ = (file, from, to);
+    Ok(())
+}

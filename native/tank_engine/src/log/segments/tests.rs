@@ -1,0 +1,188 @@
+use std::fs;
+use std::os::unix::fs::FileExt;
+use std::path::PathBuf;
+
+use openraft::vote::RaftLeaderIdExt;
+use openraft::{EntryPayload, RaftTypeConfig};
+
+use super::*;
+use crate::command::{Command, Request, RequestId, Write};
+use crate::key::{Component, Key};
+use crate::raft::{LogId, Types, Vote};
+
+const MEMBER: u64 = 7;
+
+/// A log in a directory of its own, whose segments take about ten entries.
+struct Bed(tempfile::TempDir);
+
+impl Bed {
+    fn new() -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        MarkerFile::create(dir.path(), MEMBER).unwrap();
+        SegmentLog::create(dir.path(), MEMBER).unwrap();
+        Self(dir)
+    }
+
+    fn open(&self) -> Result<(SegmentLog, Recovered), EngineError> {
+        let marker = MarkerFile::open(self.0.path(), MEMBER)?;
+        let log = SegmentLog::new(self.0.path(), MEMBER, Arc::new(marker)).with_segment_bytes(2_000);
+        let recovered = log.recover()?;
+        Ok((log, recovered))
+    }
+
+    fn segments(&self) -> Vec<PathBuf> {
+        let entries = fs::read_dir(self.0.path().join(DIR)).unwrap();
+        let mut paths: Vec<_> = entries.map(|entry| entry.unwrap().path()).collect();
+        paths.sort();
+        paths
+    }
+
+    fn marker(&self) -> PathBuf {
+        self.0.path().join("SYNCED")
+    }
+}
+
+fn id(index: u64) -> LogId {
+    LogId::new(<Types as RaftTypeConfig>::LeaderId::new_committed(1, 1), index)
+}
+
+fn entry(index: u64, value: &str) -> LogEntry {
+    let key = Key::of(&[Component::String(b"key".to_vec())]);
+    let command = Command::Put(Write::new(key, bytes::Bytes::copy_from_slice(value.as_bytes())));
+    let request = Request { id: RequestId { client: 1, sequence: index, resolved_below: 0 }, time_ms: 0, command };
+    LogEntry { log_id: id(index), payload: EntryPayload::Normal(request) }
+}
+
+fn append(range: Range<u64>, value: &str) -> LogWrite {
+    LogWrite::Append(range.map(|index| entry(index, value)).collect())
+}
+
+fn values(log: &SegmentLog, range: Range<u64>) -> Vec<String> {
+    let value = |entry: &LogEntry| match &entry.payload {
+        EntryPayload::Normal(Request { command: Command::Put(write), .. }) => {
+            String::from_utf8(write.payload.to_vec()).unwrap()
+        }
+        other => panic!("{other:?}"),
+    };
+    log.read(range, usize::MAX).unwrap().iter().map(value).collect()
+}
+
+/// Where the last segment ends.
+fn end(log: &SegmentLog) -> usize {
+    lock(&log.open).as_ref().unwrap().end.bytes as usize
+}
+
+#[test]
+fn a_purge_removes_the_segments_that_nobody_needs() {
+    let bed = Bed::new();
+    let (log, _) = bed.open().unwrap();
+    log.write(&[LogWrite::Vote(Vote::new(3, 7))]).unwrap();
+    for index in 0..100 {
+        log.write(&[append(index..index + 1, &format!("{index:0100}")), LogWrite::Committed(Some(id(index)))]).unwrap();
+    }
+    let before = bed.segments();
+    assert!(before.len() > 5, "{before:?}");
+    log.write(&[LogWrite::Purge(id(89))]).unwrap();
+    let after = bed.segments();
+    assert!(after.len() < before.len() - 3 && before.ends_with(&after), "{after:?}");
+    drop(log);
+    let (log, recovered) = bed.open().unwrap();
+    assert_eq!((recovered.purged, recovered.last, recovered.committed), (Some(id(89)), Some(id(99)), Some(id(99))));
+    assert_eq!(recovered.vote, Some(Vote::new(3, 7)), "noted in a segment that is gone");
+    assert_eq!(values(&log, 90..100).len(), 10);
+    assert!(log.read(89..100, usize::MAX).is_err(), "it is purged");
+}
+
+#[test]
+fn a_truncated_entry_of_an_older_segment_stays_away() {
+    let bed = Bed::new();
+    let (log, _) = bed.open().unwrap();
+    for index in 0..30 {
+        log.write(&[append(index..index + 1, &format!("old {index:0100}"))]).unwrap();
+    }
+    log.write(&[LogWrite::TruncateFrom(5), append(5..7, "new")]).unwrap();
+    assert_eq!(values(&log, 5..7), ["new", "new"]);
+    drop(log);
+    let (log, recovered) = bed.open().unwrap();
+    assert_eq!(recovered.last, Some(id(6)));
+    assert_eq!(values(&log, 5..7), ["new", "new"]);
+    assert_eq!(log.read(0..7, 1).unwrap().len(), 1, "at least one");
+}
+
+/// A batch that is not whole: some bytes of it did not reach the disk any more before the power was cut.
+#[test]
+fn what_a_crash_left_of_a_batch_is_cut_off_and_never_comes_back() {
+    let bed = Bed::new();
+    let (log, _) = bed.open().unwrap();
+    log.write(&[append(0..3, "durable")]).unwrap();
+    let path = bed.segments().pop().unwrap();
+    let marker = fs::read(bed.marker()).unwrap();
+    let begin = end(&log);
+    log.write(&[append(3..6, "cut off")]).unwrap();
+    let written = end(&log);
+    drop(log);
+    let whole = fs::read(&path).unwrap();
+    for at in begin..written {
+        for torn in [
+            [&whole[..at], &vec![0; whole.len() - at]].concat(),
+            [&whole[..at], &[whole[at] ^ 4], &whole[at + 1..]].concat(),
+            whole[..at].to_vec(),
+        ] {
+            fs::write(&path, &torn).unwrap();
+            fs::write(bed.marker(), &marker).unwrap();
+            let (log, recovered) = bed.open().unwrap();
+            let last = recovered.last.unwrap().index();
+            assert!((2..=5).contains(&last), "byte {at}: {last}");
+            // As long as what was cut off: it would go on with the rest of that.
+            log.write(&[append(last + 1..last + 2, "cut 0ff")]).unwrap();
+            drop(log);
+            let (log, recovered) = bed.open().unwrap();
+            assert_eq!(recovered.last, Some(id(last + 1)), "byte {at}");
+            assert_eq!(values(&log, last + 1..last + 2), ["cut 0ff"]);
+        }
+    }
+}
+
+/// As above, but behind it there is a batch that was written after a sync.
+#[test]
+fn damage_before_a_later_batch_is_refused_also_when_the_marker_is_old() {
+    let bed = Bed::new();
+    let (log, _) = bed.open().unwrap();
+    let marker = fs::read(bed.marker()).unwrap();
+    let path = bed.segments().pop().unwrap();
+    let begin = end(&log);
+    log.write(&[append(0..1, "first")]).unwrap();
+    let behind = end(&log);
+    log.write(&[append(1..2, "second")]).unwrap();
+    drop(log);
+    let whole = fs::read(&path).unwrap();
+    for at in begin..behind {
+        fs::write(&path, &whole).unwrap();
+        fs::File::options().write(true).open(&path).unwrap().write_all_at(&[whole[at] ^ 1], at as u64).unwrap();
+        fs::write(bed.marker(), &marker).unwrap();
+        match bed.open() {
+            Err(EngineError::Corrupt { what: "log", .. }) => {}
+            other => panic!("byte {at}: {:?}", other.map(|(_, recovered)| recovered)),
+        }
+    }
+}
+
+#[test]
+fn a_missing_segment_is_noticed_whichever_it_is() {
+    let bed = Bed::new();
+    let (log, _) = bed.open().unwrap();
+    for index in 0..50 {
+        log.write(&[append(index..index + 1, &format!("{index:0100}"))]).unwrap();
+    }
+    drop(log);
+    for path in bed.segments() {
+        let aside = bed.0.path().join("aside");
+        fs::rename(&path, &aside).unwrap();
+        match bed.open() {
+            Err(EngineError::Corrupt { what: "log", detail }) => assert!(detail.contains("missing"), "{detail}"),
+            other => panic!("{path:?}: {:?}", other.map(|(_, recovered)| recovered)),
+        }
+        fs::rename(&aside, &path).unwrap();
+    }
+    assert_eq!(bed.open().unwrap().1.last, Some(id(49)));
+}
