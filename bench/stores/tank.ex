@@ -46,21 +46,15 @@ defmodule Tank.Bench.Store.Tank do
     leader
   end
 
-  @doc """
-  What a reconciler asks in vain most of the time: all pods, unless nothing has changed. The function takes nil at first
-  and then what it gave. It needs a `Tank.Store.list_pods_since/1` that gives `{pods, revision}` or `:unchanged`.
-  """
-  @spec unchanged :: {:ok, (term -> term)} | {:skip, String.t()}
-  def unchanged do
-    with :ok <- Tank.Bench.Needs.check([{Tank.Store, :list_pods_since, 1}]) do
-      {:ok,
-       fn revision ->
-         case apply(Tank.Store, :list_pods_since, [revision]) do
-           {_pods, revision} -> revision
-           :unchanged -> revision
-         end
-       end}
-    end
+  @doc "What a reconciler asks in vain most of the time: what has changed since it last looked. Takes that revision."
+  @spec changed(non_neg_integer) :: :unchanged | {:ok, [Tank.Store.Change.t()], non_neg_integer}
+  def changed(revision), do: Tank.Store.Tree.list_since(:tank, [:tank, :pods], revision)
+
+  @doc "The revision of the store."
+  @spec revision :: non_neg_integer
+  def revision do
+    {:ok, _entries, revision} = Tank.Store.Tree.list(:tank, [:tank, :pods])
+    revision
   end
 
   # What a read that may lag behind costs: the library as get_pod calls it, without looking whether it is current.

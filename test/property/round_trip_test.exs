@@ -49,7 +49,7 @@ defmodule Tank.Store.RoundTripTest do
 
   test "2,000 terms come back when the log is purged behind a snapshot", %{tmp_dir: dir} do
     needle = "NEEDLE" <> Base.encode16(:crypto.strong_rand_bytes(16))
-    short_log = %{cluster_name: :short_log, snapshot_after: 50, log_keep: 5, purge_batch: 1}
+    short_log = %{cluster_name: :short_log, snapshot_after: 50, log_keep: 5, purge_batch: 1, segment_bytes: 10_000}
     long_log = %{cluster_name: :long_log}
     terms = random_terms(2_000)
 

@@ -3,10 +3,10 @@ defmodule Tank.Bench.Comparison.Cases.Select do
 
   @behaviour Tank.Bench.Comparison.Case
 
-  @compile {:no_warn_undefined, [:khepri, Tank.Store.Tree]}
+  @compile {:no_warn_undefined, [:khepri]}
 
   alias Tank.Bench.Comparison.Cases
-  alias Tank.Bench.{Load, Needs, Store, Workload}
+  alias Tank.Bench.{Load, Store, Workload}
 
   # Names end in seven digits; 3 of 100 match.
   @pattern "(07|41|75)$"
@@ -26,11 +26,7 @@ defmodule Tank.Bench.Comparison.Cases.Select do
   end
 
   @impl true
-  def prepare(Store.Tank, dir, params) do
-    with :ok <- Needs.check([{Tank.Store.Tree, :get_many, 2}]), do: Cases.List.prepare(Store.Tank, dir, params)
-  end
-
-  def prepare(store, dir, params), do: Cases.List.prepare(store, dir, params)
+  defdelegate prepare(store, dir, params), to: Cases.List
 
   @impl true
   def measure(store, _dir, %{pods: pods}, seconds) do

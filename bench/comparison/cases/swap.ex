@@ -7,9 +7,9 @@ defmodule Tank.Bench.Comparison.Cases.Swap do
 
   @behaviour Tank.Bench.Comparison.Case
 
-  @compile {:no_warn_undefined, [:khepri, Tank.Store.Tree]}
+  @compile {:no_warn_undefined, [:khepri]}
 
-  alias Tank.Bench.{Load, Needs, Pods, Store}
+  alias Tank.Bench.{Load, Pods, Store}
 
   @sides [tank: Store.Tank, khepri: Store.Khepri]
 
@@ -27,14 +27,9 @@ defmodule Tank.Bench.Comparison.Cases.Swap do
 
   @impl true
   def prepare(store, dir, %{pods: pods}) do
-    with :ok <- needs(store) do
-      :ok = store.start(dir)
-      Store.fill(store, pods)
-    end
+    :ok = store.start(dir)
+    Store.fill(store, pods)
   end
-
-  defp needs(Store.Khepri), do: :ok
-  defp needs(Store.Tank), do: Needs.check([{Tank.Store.Tree, :put, 3}, {Tank.Store.Tree, :compare_and_swap, 4}])
 
   @impl true
   def measure(store, _dir, %{writers: writers}, seconds) do

@@ -3,10 +3,10 @@ defmodule Tank.Bench.Comparison.Cases.Transaction do
 
   @behaviour Tank.Bench.Comparison.Case
 
-  @compile {:no_warn_undefined, [:khepri, :khepri_tx, Tank.Store.Tree]}
+  @compile {:no_warn_undefined, [:khepri, :khepri_tx]}
 
   alias Tank.Bench.Comparison.Cases.Swap
-  alias Tank.Bench.{Load, Needs, Pods, Store}
+  alias Tank.Bench.{Load, Pods, Store}
 
   @impl true
   def title, do: "Transactions, read and write"
@@ -18,18 +18,7 @@ defmodule Tank.Bench.Comparison.Cases.Transaction do
   defdelegate stages(settings), to: Swap
 
   @impl true
-  def prepare(Store.Tank, dir, params) do
-    functions = [put: 3, get: 2, transaction: 2]
-    needs = for {function, arity} <- functions, do: {Tank.Store.Tree, function, arity}
-    with :ok <- Needs.check(needs), do: fill(Store.Tank, dir, params)
-  end
-
-  def prepare(store, dir, params), do: fill(store, dir, params)
-
-  defp fill(store, dir, %{pods: pods}) do
-    :ok = store.start(dir)
-    Store.fill(store, pods)
-  end
+  defdelegate prepare(store, dir, params), to: Swap
 
   @impl true
   def measure(store, _dir, %{writers: writers}, seconds) do

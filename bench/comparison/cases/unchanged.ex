@@ -2,8 +2,7 @@ defmodule Tank.Bench.Comparison.Cases.Unchanged do
   @moduledoc """
   Asking for all pods when nothing has changed since the last time, as a reconciler does.
 
-  Khepri and ETS have no such question: they list. A store that can answer it exports `unchanged/0` here, which gives a
-  function that asks, or why there is none.
+  Khepri and ETS have no such question: they list.
   """
 
   @behaviour Tank.Bench.Comparison.Case
@@ -28,17 +27,12 @@ defmodule Tank.Bench.Comparison.Cases.Unchanged do
   end
 
   @impl true
-  def prepare(Store.Tank, dir, params) do
-    with {:ok, _ask} <- Store.Tank.unchanged(), do: Cases.List.prepare(Store.Tank, dir, params)
-  end
-
-  def prepare(store, dir, params), do: Cases.List.prepare(store, dir, params)
+  defdelegate prepare(store, dir, params), to: Cases.List
 
   @impl true
   def measure(Store.Tank, _dir, _params, seconds) do
-    {:ok, ask} = Store.Tank.unchanged()
-    state = ask.(nil)
-    %{time: Workload.List.mean(fn -> thousand(ask, state, 1_000) end, seconds)}
+    revision = Store.Tank.revision()
+    %{time: Workload.List.mean(fn -> thousand(revision, 1_000) end, seconds)}
   end
 
   def measure(store, _dir, _params, seconds) do
@@ -47,10 +41,10 @@ defmodule Tank.Bench.Comparison.Cases.Unchanged do
   end
 
   # Milliseconds for a thousand are microseconds for one.
-  defp thousand(_ask, _state, 0), do: :ok
+  defp thousand(_revision, 0), do: :ok
 
-  defp thousand(ask, state, count) do
-    ask.(state)
-    thousand(ask, state, count - 1)
+  defp thousand(revision, count) do
+    :unchanged = Store.Tank.changed(revision)
+    thousand(revision, count - 1)
   end
 end

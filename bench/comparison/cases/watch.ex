@@ -6,9 +6,7 @@ defmodule Tank.Bench.Comparison.Cases.Watch do
 
   @behaviour Tank.Bench.Comparison.Case
 
-  @compile {:no_warn_undefined, [Tank.Store.Watch]}
-
-  alias Tank.Bench.{Histogram, Load, Needs, Pods, Store}
+  alias Tank.Bench.{Histogram, Load, Pods, Store}
 
   @impl true
   def title, do: "Watching"
@@ -25,10 +23,8 @@ defmodule Tank.Bench.Comparison.Cases.Watch do
 
   @impl true
   def prepare(store, dir, %{pods: pods}) do
-    with :ok <- Needs.check([{Tank.Store.Watch, :start, 3}]) do
-      :ok = store.start(dir)
-      Store.fill(store, pods)
-    end
+    :ok = store.start(dir)
+    Store.fill(store, pods)
   end
 
   @impl true

@@ -29,7 +29,9 @@ defmodule Tank.Store.Options do
        "or for twice as long once the connection is lost"},
     {:snapshot_after, @count, 20_000, "log entries after which older ones may be dropped"},
     {:log_keep, @count, 10_000, "dropped log entries that are kept for members that lag"},
-    {:purge_batch, @count, 5_000, "log entries dropped at a time"}
+    {:purge_batch, @count, 5_000, "log entries dropped at a time"},
+    {:segment_bytes, @count, 16 * @megabyte,
+     "bytes after which the log goes on in another file; one is removed when all its entries are dropped"}
   ]
 
   @names Enum.map(@schema, &elem(&1, 0))

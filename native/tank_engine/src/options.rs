@@ -2,6 +2,9 @@
 
 use std::path::PathBuf;
 
+/// Default of [`Timing::segment_bytes`].
+pub(crate) const SEGMENT_BYTES: u64 = 16 << 20;
+
 /// Default of [`Options::recent_bytes_max`].
 pub(crate) const RECENT_BYTES_MAX: usize = 32 << 20;
 
@@ -74,6 +77,8 @@ pub struct Timing {
     pub log_keep: u64,
     /// Log entries purged at a time.
     pub purge_batch: u64,
+    /// Bytes after which the log goes on in another file. A file goes when all its entries are purged.
+    pub segment_bytes: u64,
 }
 
 impl Options {
@@ -112,6 +117,13 @@ impl Timing {
 
 impl Default for Timing {
     fn default() -> Self {
-        Self { heartbeat_ms: 50, election_ms: 150, snapshot_after: 20_000, log_keep: 10_000, purge_batch: 5_000 }
+        Self {
+            heartbeat_ms: 50,
+            election_ms: 150,
+            snapshot_after: 20_000,
+            log_keep: 10_000,
+            purge_batch: 5_000,
+            segment_bytes: SEGMENT_BYTES,
+        }
     }
 }

@@ -152,6 +152,7 @@ rustler::atoms! {
     snapshot_after,
     log_keep,
     purge_batch,
+    segment_bytes,
     history_revisions,
     history_age_ms,
     recent_bytes_max,

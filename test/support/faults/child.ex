@@ -65,7 +65,9 @@ defmodule Tank.Store.Faults.Child do
   That is when a store does most besides writing. By default it comes every 20,000 writes.
   """
   @spec store_options(pos_integer) :: keyword
-  def store_options(run) when rem(run, 2) == 1, do: [snapshot_after: 200, log_keep: 50, purge_batch: 100]
+  def store_options(run) when rem(run, 2) == 1,
+    do: [snapshot_after: 200, log_keep: 50, purge_batch: 100, segment_bytes: 50_000]
+
   def store_options(_run), do: []
 
   @doc "Starts the writers of `run`, and waits until they had `count` answers."

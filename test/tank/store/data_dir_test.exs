@@ -191,7 +191,7 @@ defmodule Tank.Store.DataDirTest do
     end
 
     test "with values that make no sense raise" do
-      for option <- [:in_flight_max, :value_bytes_max, :heartbeat_ms, :snapshot_after, :purge_batch],
+      for option <- [:in_flight_max, :value_bytes_max, :heartbeat_ms, :snapshot_after, :purge_batch, :segment_bytes],
           value <- [0, -1, 1.0, "1", nil, :infinity, Integer.pow(2, 70), Integer.pow(2, 63)] do
         assert_raise ArgumentError, ~r/^option :#{option} must be an integer from 1 to \d+, got: /, fn ->
           Tank.Store.start_link([{option, value}])
@@ -216,7 +216,8 @@ defmodule Tank.Store.DataDirTest do
 
     test "at their ends are taken", %{dir: dir} do
       most = 0x3FFF_FFFF_FFFF_FFFF
-      counts = for o <- [:in_flight_max, :in_flight_bytes_max, :snapshot_after, :log_keep, :purge_batch], do: {o, most}
+      names = [:in_flight_max, :in_flight_bytes_max, :snapshot_after, :log_keep, :purge_batch, :segment_bytes]
+      counts = for name <- names, do: {name, most}
       start_tank(dir, counts ++ [value_bytes_max: most, heartbeat_ms: 3_599_999, election_ms: 3_600_000])
       assert Tank.Store.put_pod(pod("web")) == :ok
       stop_tank()

@@ -88,7 +88,7 @@ impl Engine {
         let health = Arc::new(Health::new(on_failure));
         let directory = Directory::open_as(&options.dir, &options.store_id, options.formation)?;
         let db = Arc::clone(&directory.db);
-        let disk = directory.log();
+        let disk = directory.log().with_segment_bytes(options.timing.segment_bytes);
         if let Formation::Alone { .. } = options.formation {
             alone::end_log(&disk, directory.identity.member_id, &options.node)?;
         }

@@ -34,6 +34,7 @@ use openraft::entry::RaftEntry;
 
 use crate::error::EngineError;
 use crate::faults;
+use crate::options::SEGMENT_BYTES;
 use crate::raft::LogEntry;
 use crate::storage::marker::MarkerFile;
 use crate::sync::lock;
@@ -47,9 +48,6 @@ use segment::{End, Segment};
 /// The directory of the segments, in a store's.
 pub(crate) const DIR: &str = "log";
 
-/// A segment that is longer than this gets no more batches. Purges free whole segments.
-const SEGMENT_BYTES: u64 = 16 << 20;
-
 /// What the buffer of a batch may keep between two of them.
 const BUFFER_BYTES_KEPT: usize = 4 << 20;
 
@@ -58,6 +56,7 @@ pub struct SegmentLog {
     dir: PathBuf,
     member_id: u64,
     marker: Arc<MarkerFile>,
+    /// A segment that is longer gets no more batches.
     segment_bytes: u64,
     /// None until it is recovered.
     open: Mutex<Option<Open>>,
@@ -90,7 +89,7 @@ impl SegmentLog {
         Self { dir: dir.join(DIR), member_id, marker, segment_bytes: SEGMENT_BYTES, open: Mutex::default() }
     }
 
-    /// As it is, with segments of another size, for tests.
+    /// As it is, with segments of another size ([`crate::options::Timing::segment_bytes`]).
     #[must_use]
     pub fn with_segment_bytes(mut self, segment_bytes: u64) -> Self {
         self.segment_bytes = segment_bytes;
