@@ -223,7 +223,7 @@ fn a_snapshot_arrives_also_when_frames_of_it_are_lost() {
         put(cluster.engine(writer), &format!("k{}", i % 500), &[7; 200]).unwrap();
     }
     // There are about ten, answers included: the first one that is lost is sent again, and so on.
-    cluster.net.lose_one_of(4, Lane::Snapshot);
+    cluster.net.lose_one_of(4, 3, Lane::Snapshot);
     cluster.start(away, Formation::NewCluster);
     cluster.agree();
 }
