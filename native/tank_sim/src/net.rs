@@ -18,6 +18,8 @@ struct State {
     /// Directed links that lose every frame.
     cut: HashSet<(String, String)>,
     lossy: Option<Lossy>,
+    /// How many frames were sent from a node to another on a lane.
+    sent: HashMap<(String, String, Lane), u64>,
 }
 
 /// Loses one frame of `every` on a lane, as often as `left` says.
@@ -75,6 +77,11 @@ impl SimNet {
         self.lock().lossy = Some(Lossy { lane, every, left: times, had: 0 });
     }
 
+    /// How many frames `from` has sent to `to` on a lane, lost ones included.
+    pub fn sent(&self, from: &str, to: &str, lane: Lane) -> u64 {
+        self.lock().sent.get(&(from.to_owned(), to.to_owned(), lane)).copied().unwrap_or(0)
+    }
+
     /// Mends every link.
     pub fn heal(&self) {
         let mut state = self.lock();
@@ -104,6 +111,7 @@ impl Transport for SimTransport {
         let net = self.net.upgrade().ok_or(NotSent)?;
         let engine = {
             let mut state = net.lock();
+            *state.sent.entry((self.node.clone(), node.to_owned(), lane)).or_default() += 1;
             if state.loses(lane) || state.cut.contains(&(self.node.clone(), node.to_owned())) {
                 return Ok(());
             }

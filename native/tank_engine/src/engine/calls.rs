@@ -110,10 +110,8 @@ impl Engine {
     /// up after `timeout`.
     pub fn await_readable(&self, timeout: Duration, reply: Reply<()>) {
         let engine = self.clone();
-        self.0.runtime.spawn("read", &self.0.health, async move {
-            let read = engine.0.leader.read_index(tokio::time::Instant::now() + timeout).await;
-            reply.send(engine.check().and(read));
-        });
+        let reply = Reply::new(move |read| reply.send(engine.check().and(read)));
+        self.0.readers.wait(timeout, reply);
     }
 
     /// Figures about the store. Looks at the directory: may block.
@@ -139,7 +137,7 @@ impl Engine {
             fsyncs: load(&inner.log_stats.syncs),
             log_entries: load(&inner.log_stats.entries),
             log_bytes: load(&inner.log_stats.bytes),
-            applied_index: view.applied.as_ref().map_or(0, |id| id.index()),
+            applied_index: view.applied_index(),
             readable: inner.gate.is_open(),
         })
     }

@@ -13,9 +13,11 @@ use crate::engine::members;
 use crate::error::EngineError;
 use crate::health::Health;
 use crate::raft::{Raft, SnapshotMeta, Types, Vote};
+use crate::read_gate::ReadGate;
 use crate::runtime::{self, Runtime};
 use crate::snapshot::{Frame, SnapshotData, SnapshotReceiver};
 use crate::sync::lock;
+use crate::view::Published;
 
 use super::Lane;
 use super::message::{Answer, Call, NotWritten, Written};
@@ -28,6 +30,7 @@ const CHANGE_TIMEOUT_MAX: Duration = Duration::from_secs(24 * 60 * 60);
 pub(crate) struct Server {
     rpc: Arc<Rpc>,
     raft: Raft,
+    authority: Authority,
     dir: PathBuf,
     health: Arc<Health>,
     /// How recently a member must have answered to be counted on.
@@ -59,7 +62,7 @@ impl Server {
     pub(crate) fn start(
         runtime: &Runtime,
         rpc: Arc<Rpc>,
-        raft: Raft,
+        authority: Authority,
         dir: PathBuf,
         health: Arc<Health>,
         leader_lease: Duration,
@@ -69,7 +72,8 @@ impl Server {
         let (receiving, received) = (Mutex::new(None), Mutex::new(None));
         let server = Arc::new(Self {
             rpc,
-            raft,
+            raft: authority.raft.clone(),
+            authority,
             dir,
             health,
             in_touch_within: leader_lease,
@@ -139,10 +143,7 @@ impl Server {
                 let deadline = tokio::time::Instant::now() + Duration::from_millis(within_ms).min(CHANGE_TIMEOUT_MAX);
                 Answer::Change(members::change_by(&self.raft, change, self.in_touch_within, deadline).await)
             }
-            Call::ReadIndex => {
-                let read = self.raft.get_read_linearizer(ReadPolicy::ReadIndex).await;
-                Answer::ReadIndex(read.ok().map(|read| read.read_log_id().index()))
-            }
+            Call::ReadIndex => Answer::ReadIndex(self.authority.read_index().await),
         })
     }
 
@@ -208,6 +209,27 @@ fn take(receiving: &mut Option<Receiving>, transfer: u64, frame: &[u8]) -> Resul
     let Some(Receiving { vote, meta, .. }) = receiving.take() else { return Err(unknown()) };
     let snapshot = openraft::alias::SnapshotOf::<Types, _> { meta, snapshot: SnapshotData::Received(received) };
     Ok(Taken::All(vote, Box::new(snapshot)))
+}
+
+/// What tells a member that leads how new a view has to be.
+#[derive(Clone)]
+pub(crate) struct Authority {
+    pub(crate) raft: Raft,
+    pub(crate) gate: Arc<ReadGate>,
+    pub(crate) published: Arc<Published>,
+}
+
+impl Authority {
+    /// The log index from which on a member's view holds every write that was acknowledged before
+    /// this call; `None` when this member does not surely lead. By the lease, as its own reads
+    /// ([`crate::read_gate`]); without a valid one, by asking a quorum.
+    pub(crate) async fn read_index(&self) -> Option<u64> {
+        if let Some(index) = self.gate.read_index(&self.published) {
+            return Some(index);
+        }
+        let read = self.raft.get_read_linearizer(ReadPolicy::ReadIndex).await;
+        read.ok().map(|read| read.read_log_id().index())
+    }
 }
 
 /// Writes through this member's raft core, if it leads.
