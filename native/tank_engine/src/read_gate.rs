@@ -6,13 +6,13 @@
 //!
 //! - The only voter leads as long as it runs: nobody can elect another one behind its back.
 //! - With others, a leader rests on its lease: followers that acknowledged a heartbeat vote for
-//!   nobody else for a while after it. The lease is counted from when the heartbeat was sent, by
-//!   the monotonic clock, which goes on while the process is stopped.
+//!   nobody else for a while after it ([`crate::options::Timing`]). The lease is counted from when
+//!   the heartbeat was sent, by the monotonic clock, which goes on while the process is stopped.
 //!
 //! A member that asks the leader may rest on the lease as well: it reads once its own view has what
 //! the leader's view had, at a moment after the question came in and before the lease was over.
-//! Clocks are compared with nobody's; only their rates count, and followers keep the promise twice
-//! as long as the leader rests on it.
+//! Clocks are compared with nobody's; only their rates count, and followers keep the promise a third
+//! longer than the leader rests on it.
 //!
 //! What is committed may be seen before it is acknowledged: by a member that applied it sooner than
 //! the leader, which told it to. Whoever reads after such a reader must not see less. So the leader

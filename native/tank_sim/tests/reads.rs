@@ -21,6 +21,7 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 use tank_engine::command::{Command, Condition, Delete, Write};
 use tank_engine::engine::{Engine, Reply};
+use tank_engine::error::EngineError;
 use tank_engine::key::{Component, Key};
 use tank_engine::peers::Lane;
 
@@ -147,6 +148,17 @@ fn a_question_that_is_lost_is_asked_again_and_readers_end_in_time() {
         cluster.net.heal();
         patient.join().unwrap().unwrap();
     });
+}
+
+#[test]
+fn a_leader_that_was_just_left_alone_has_no_quorum() {
+    let cluster = Cluster::of(3);
+    put(cluster.engine(0), "n", b"1").unwrap();
+    let leader = cluster.leader();
+    let confirmed = || wait(|reply| cluster.engine(leader).await_quorum(Duration::from_millis(500), reply));
+    assert_eq!(confirmed(), Ok(()));
+    cluster.net.isolate(&Cluster::name(leader));
+    assert_eq!(confirmed(), Err(EngineError::NoQuorum), "whatever its lease says");
 }
 
 /// Hands writes over without waiting for each, and returns when all are applied.

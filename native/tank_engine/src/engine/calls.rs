@@ -114,6 +114,16 @@ impl Engine {
         self.0.readers.wait(timeout, reply);
     }
 
+    /// As [`Engine::await_readable`], once a quorum has answered after this call: a leader's lease does
+    /// not count, though it may answer reads by it for a moment after it was left alone.
+    pub fn await_quorum(&self, timeout: Duration, reply: Reply<()>) {
+        let engine = self.clone();
+        self.0.runtime.spawn("quorum", &self.0.health, async move {
+            let confirmed = engine.0.leader.await_quorum(tokio::time::Instant::now() + timeout).await;
+            reply.send(engine.check().and(confirmed));
+        });
+    }
+
     /// Figures about the store. Looks at the directory: may block.
     ///
     /// # Errors

@@ -12,7 +12,9 @@ use tokio::time::{Instant, timeout_at};
 use crate::command::Request;
 use crate::error::EngineError;
 use crate::outcome::Outcome;
-use crate::peers::{Answer, Authority, Call, CallError, Change, Lane, NotChanged, NotWritten, Rpc, Written, write};
+use crate::peers::{
+    Answer, Authority, Basis, Call, CallError, Change, Lane, NotChanged, NotWritten, Rpc, Written, write,
+};
 use crate::raft::{Member, MemberId, Raft};
 
 use super::members;
@@ -58,6 +60,18 @@ impl LeaderClient {
             self.pause(deadline).await;
         }
         Err(if maybe_logged { EngineError::Unknown } else { EngineError::NoQuorum })
+    }
+
+    /// Returns once the leader has heard from a quorum, asked after this call began, and this member's
+    /// view holds every write that was acknowledged before.
+    pub(super) async fn await_quorum(&self, deadline: Instant) -> Result<(), EngineError> {
+        while Instant::now() < deadline {
+            if let Some(index) = self.read_index(Basis::Quorum, remaining(deadline).min(TRY)).await {
+                return self.await_applied(index, deadline).await;
+            }
+            self.pause(deadline).await;
+        }
+        Err(EngineError::NoQuorum)
     }
 
     /// Has the leader change the members.
@@ -108,13 +122,15 @@ impl LeaderClient {
     }
 
     /// The log index that a view must have for reads that began before this call. Asks once.
-    pub(super) async fn read_index(&self, within: Duration) -> Option<u64> {
+    pub(super) async fn read_index(&self, basis: Basis, within: Duration) -> Option<u64> {
         match self.leader() {
-            Leader::Here => timeout_at(Instant::now() + within, self.authority.read_index()).await.ok()?,
-            Leader::There(id, member) => match self.ask(id, &member, Lane::Control, &Call::ReadIndex, within).await {
-                Ok(Answer::ReadIndex(index)) => index,
-                _ => None,
-            },
+            Leader::Here => timeout_at(Instant::now() + within, self.authority.read_index(basis)).await.ok()?,
+            Leader::There(id, member) => {
+                match self.ask(id, &member, Lane::Control, &Call::ReadIndex(basis), within).await {
+                    Ok(Answer::ReadIndex(index)) => index,
+                    _ => None,
+                }
+            }
             Leader::Unknown => None,
         }
     }

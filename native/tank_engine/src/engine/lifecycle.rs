@@ -129,7 +129,7 @@ impl Engine {
         };
         let me = parts.directory.identity.member_id;
         let authority = Authority { raft: raft.clone(), gate, published };
-        let leader = LeaderClient { raft, authority, rpc, me, in_touch_within: options.timing.vote_embargo() };
+        let leader = LeaderClient { raft, authority, rpc, me, in_touch_within: options.timing.in_touch_within() };
         Ok(Self::assemble(options, parts, leader, health, log_stats, ready))
     }
 
@@ -153,13 +153,12 @@ impl Engine {
             raft: raft.clone(),
             me: leader.me,
             published: Arc::clone(&published),
-            quorum_age_max: options.timing.vote_embargo(),
+            quorum_age_max: options.timing.in_touch_within(),
             client: keeper,
         };
         runtime.spawn("leases", &health, keeper.keep());
         let (rpc, dir) = (Arc::clone(&leader.rpc), parts.directory.path.clone());
-        let (embargo, authority) = (options.timing.vote_embargo(), leader.authority.clone());
-        let peers = Server::start(&runtime, rpc, authority, dir, Arc::clone(&health), embargo);
+        let peers = Server::start(&runtime, rpc, leader.authority.clone(), dir, Arc::clone(&health), &options.timing);
         let witness = Arc::new(Witness::new(&raft, leader.me, options.witness));
         let stand_in = witness::follow(raft.clone(), Arc::clone(&witness), &peers, options.timing.clone());
         runtime.spawn("witness", &health, stand_in);
@@ -167,7 +166,7 @@ impl Engine {
         let engine = Self(Arc::new(Inner {
             replay: Replay::new(&parts.directory.db),
             ingress: Ingress::start(&runtime, leader.clone(), client, &options, &health),
-            readers: Readers::start(&runtime, leader.clone(), embargo, &health),
+            readers: Readers::start(&runtime, leader.clone(), options.timing.in_touch_within(), &health),
             peers,
             witness,
             runtime,

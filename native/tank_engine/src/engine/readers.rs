@@ -18,6 +18,7 @@ use tokio::time::{Instant, sleep_until};
 
 use crate::error::EngineError;
 use crate::health::Health;
+use crate::peers::Basis;
 use crate::runtime::{self, Runtime};
 
 use super::calls::Reply;
@@ -87,7 +88,7 @@ impl Asking {
 
     /// Asks once. Meanwhile, those whose time is over are told so.
     async fn ask(&self, waiting: &mut Vec<Reader>, patience: Duration) -> Option<u64> {
-        let question = self.leader.read_index(patience);
+        let question = self.leader.read_index(Basis::Lease, patience);
         tokio::pin!(question);
         loop {
             let next = earliest(waiting)?;

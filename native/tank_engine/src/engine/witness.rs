@@ -23,7 +23,7 @@ use crate::options::Timing;
 use crate::peers::Server;
 use crate::raft::{MemberId, Raft, Types};
 
-/// Others stand for election after three to four times the unit of raft's waiting. One that could
+/// Others stand for election after two to three times the unit of raft's waiting. One that could
 /// win has done so, a few split votes included, when so many have passed.
 const STAND_IN_AFTER: u32 = 12;
 

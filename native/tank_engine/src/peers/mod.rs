@@ -19,7 +19,7 @@ mod transfer;
 pub use message::Change;
 pub use rpc::PeerStats;
 
-pub(crate) use message::{Answer, Call, NotChanged, NotWritten, Written};
+pub(crate) use message::{Answer, Basis, Call, NotChanged, NotWritten, Written};
 pub(crate) use network::Network;
 pub(crate) use rpc::{CallError, Rpc};
 pub(crate) use serve::{Authority, Server, write};

@@ -7,11 +7,12 @@ use std::time::{Duration, Instant};
 
 use openraft::errors::ClientWriteError;
 use openraft::raft::{AppendEntriesResponse, ReadPolicy, SnapshotResponse};
-use tokio::sync::mpsc;
+use tokio::sync::{Notify, mpsc};
 
 use crate::engine::members;
 use crate::error::EngineError;
 use crate::health::Health;
+use crate::options::Timing;
 use crate::raft::{Raft, SnapshotMeta, Types, Vote};
 use crate::read_gate::ReadGate;
 use crate::runtime::{self, Runtime};
@@ -20,7 +21,7 @@ use crate::sync::lock;
 use crate::view::Published;
 
 use super::Lane;
-use super::message::{Answer, Call, NotWritten, Written};
+use super::message::{Answer, Basis, Call, NotWritten, Written};
 use super::rpc::{Incoming, Rpc};
 
 /// The longest that a change of the members is waited for: catching up can mean a large snapshot.
@@ -40,6 +41,8 @@ pub(crate) struct Server {
     no_vote_until: Instant,
     /// When a leader's entries or heartbeat were last accepted.
     heard: Mutex<Option<Instant>>,
+    /// A member asked for a vote whose log ends before this one's.
+    ahead: Notify,
     /// Calls that are answered one after the other.
     ordered: mpsc::UnboundedSender<(String, Incoming)>,
     /// The snapshot that is coming in. A new one ends the one before.
@@ -58,16 +61,15 @@ struct Receiving {
 }
 
 impl Server {
-    /// `leader_lease` is how long a leader may rest on an acknowledged heartbeat.
     pub(crate) fn start(
         runtime: &Runtime,
         rpc: Arc<Rpc>,
         authority: Authority,
         dir: PathBuf,
         health: Arc<Health>,
-        leader_lease: Duration,
+        timing: &Timing,
     ) -> Arc<Self> {
-        let no_vote_until = Instant::now() + leader_lease;
+        let no_vote_until = Instant::now() + timing.vote_embargo();
         let (ordered, mut calls) = mpsc::unbounded_channel::<(String, Incoming)>();
         let (receiving, received) = (Mutex::new(None), Mutex::new(None));
         let server = Arc::new(Self {
@@ -76,9 +78,10 @@ impl Server {
             authority,
             dir,
             health,
-            in_touch_within: leader_lease,
+            in_touch_within: timing.in_touch_within(),
             no_vote_until,
             heard: Mutex::new(None),
+            ahead: Notify::new(),
             ordered,
             receiving,
             received,
@@ -97,6 +100,11 @@ impl Server {
     /// When a leader was last heard from, since this member was started.
     pub(crate) fn heard_from_leader(&self) -> Option<Instant> {
         *lock(&self.heard)
+    }
+
+    /// Returns once a member asks for a vote that cannot win, since this one has more of the log.
+    pub(crate) async fn asked_by_one_behind(&self) {
+        self.ahead.notified().await;
     }
 
     /// Takes a frame that `node` sent. Never blocks.
@@ -132,7 +140,14 @@ impl Server {
                 Answer::Failed("this member was just started and does not vote yet".to_owned())
             }
             Call::Vote(request) => or_failed(self.raft.vote(request).await, Answer::Vote),
-            Call::PreVote(request) => or_failed(self.raft.pre_vote(request).await, Answer::Vote),
+            Call::PreVote(request) => {
+                let theirs = request.last_log_id;
+                let response = self.raft.pre_vote(request).await;
+                if response.as_ref().is_ok_and(|ours| ours.last_log_id > theirs) {
+                    self.ahead.notify_waiters();
+                }
+                or_failed(response, Answer::Vote)
+            }
             Call::TransferLeader(request) => {
                 or_failed(self.raft.handle_transfer_leader(request).await, Answer::TransferLeader)
             }
@@ -143,7 +158,7 @@ impl Server {
                 let deadline = tokio::time::Instant::now() + Duration::from_millis(within_ms).min(CHANGE_TIMEOUT_MAX);
                 Answer::Change(members::change_by(&self.raft, change, self.in_touch_within, deadline).await)
             }
-            Call::ReadIndex => Answer::ReadIndex(self.authority.read_index().await),
+            Call::ReadIndex(basis) => Answer::ReadIndex(self.authority.read_index(basis).await),
         })
     }
 
@@ -223,9 +238,10 @@ impl Authority {
     /// The log index from which on a member's view holds every write that was acknowledged before
     /// this call; `None` when this member does not surely lead. By the lease, as its own reads
     /// ([`crate::read_gate`]); without a valid one, by asking a quorum.
-    pub(crate) async fn read_index(&self) -> Option<u64> {
-        if let Some(index) = self.gate.read_index(&self.published) {
-            return Some(index);
+    pub(crate) async fn read_index(&self, basis: Basis) -> Option<u64> {
+        let by_lease = if basis == Basis::Lease { self.gate.read_index(&self.published) } else { None };
+        if by_lease.is_some() {
+            return by_lease;
         }
         let read = self.raft.get_read_linearizer(ReadPolicy::ReadIndex).await;
         read.ok().map(|read| read.read_log_id().index())
