@@ -43,8 +43,8 @@ mod tests {
         Key::of(&path.iter().map(|name| Component::String(name.as_bytes().to_vec())).collect::<Vec<_>>())
     }
 
-    fn request(command: Command) -> Request {
-        Request { id: RequestId { client: 1, sequence: 0, resolved_below: 0 }, time_ms: 0, command }
+    fn request(sequence: u64, command: Command) -> Request {
+        Request { id: RequestId { client: 1, sequence, resolved_below: 0 }, time_ms: 0, command }
     }
 
     #[test]
@@ -52,10 +52,10 @@ mod tests {
         let mut state = State::default();
         for i in 0..100 {
             let write = Write::new(key(&["t", &i.to_string()]), Bytes::from_static(b"v"));
-            state.apply(&request(Command::Put(write)), i);
+            state.apply(&request(i, Command::Put(write)), i);
         }
         let delete = |path: &[&str]| Command::Delete(Delete { key: key(path), condition: Default::default() });
-        let weight = |command: Command| state.weight(&request(command), 50);
+        let weight = |command: Command| state.weight(&request(100, command), 50);
         assert_eq!(weight(delete(&["t", "7"])), 2);
         assert_eq!(weight(delete(&["t"])), 51, "it counts no further");
         assert_eq!(weight(Command::Put(Write::new(key(&["t"]), Bytes::new()))), 1);
