@@ -53,8 +53,8 @@ defmodule Tank.Store.Cluster.LeaseTest do
     signal(peer, "STOP")
     stopped = now()
     eventually("twice its time to go by", fn -> now() - stopped > 2 * ttl end)
-    signal(peer, "CONT")
     continued = now()
+    signal(peer, "CONT")
     assert {:ok, %{epoch: epoch}} = read(peer, "a")
     assert epoch == lease.epoch
     assert await_end(peer, "a") - continued >= ttl
@@ -67,8 +67,8 @@ defmodule Tank.Store.Cluster.LeaseTest do
     for other <- others, do: signal(other, "STOP")
     stopped = now()
     eventually("twice its time to go by", fn -> now() - stopped > 2 * ttl end)
-    for other <- others, do: signal(other, "CONT")
     continued = now()
+    for other <- others, do: signal(other, "CONT")
     # The holder comes back at once, and goes on.
     assert {:ok, _safe_ms} = renew(leader, lease)
     assert await_end(leader, "a") - continued >= ttl

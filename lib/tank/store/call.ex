@@ -85,6 +85,12 @@ defmodule Tank.Store.Call do
     request(&Native.await_readable(store, &1, &2), timeout)
   end
 
+  @doc "As `await_readable/2`, once a majority has answered after the call: a leader's lease does not count."
+  @spec await_quorum(Native.store(), timeout) :: :ok | {:error, Error.reason()}
+  def await_quorum(store, timeout) do
+    request(&Native.await_quorum(store, &1, &2), timeout)
+  end
+
   @doc "Makes a call that is answered by message: `start` gets the reference, and how long the engine may try."
   @spec request((reference, non_neg_integer -> {:ok, Native.call()} | {:error, Error.reason()}), timeout) :: term
   def request(start, timeout) do

@@ -49,7 +49,7 @@ defmodule Tank.Store.Members do
   @spec confirmed(atom, Deadline.t()) :: {:ok, cluster} | {:error, Error.reason()}
   def confirmed(store_id, deadline) do
     with {:ok, store} <- Running.fetch(store_id),
-         :ok <- Call.await_readable(store, Deadline.remaining(deadline)),
+         :ok <- Call.await_quorum(store, Deadline.remaining(deadline)),
          do: of(store)
   end
 

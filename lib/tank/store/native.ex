@@ -149,6 +149,9 @@ defmodule Tank.Store.Native do
   @spec await_readable(store, reference, non_neg_integer) :: {:ok, call} | {:error, reason}
   def await_readable(_store, _ref, _timeout_ms), do: nif()
 
+  @spec await_quorum(store, reference, non_neg_integer) :: {:ok, call} | {:error, reason}
+  def await_quorum(_store, _ref, _timeout_ms), do: nif()
+
   @spec values(store, binary, boolean) :: [term] | :dirty | room | {:error, reason}
   def values(_store, _prefix, _roomy), do: nif()
 

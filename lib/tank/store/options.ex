@@ -25,8 +25,8 @@ defmodule Tank.Store.Options do
      "bytes of the newest changes that are kept in memory; a watch that is further behind reads the disk"},
     {:heartbeat_ms, @milliseconds, 50, "milliseconds between two heartbeats of a leader"},
     {:election_ms, @milliseconds, 150,
-     "milliseconds; a member stands for election when it hears nothing from a leader for three to four times as long, " <>
-       "or for twice as long once the connection is lost"},
+     "milliseconds; a member stands for election when it hears nothing from a leader for two to three times as long, " <>
+       "or for a third longer once the connection is lost"},
     {:snapshot_after, @count, 20_000, "log entries after which older ones may be dropped"},
     {:log_keep, @count, 10_000, "dropped log entries that are kept for members that lag"},
     {:purge_batch, @count, 5_000, "log entries dropped at a time"},

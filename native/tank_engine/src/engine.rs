@@ -17,6 +17,7 @@ mod leases;
 mod lifecycle;
 pub(crate) mod members;
 mod past;
+mod readers;
 mod watch;
 mod witness;
 
@@ -46,6 +47,7 @@ use crate::view::{Published, View};
 use ingress::Ingress;
 use leader::LeaderClient;
 use lifecycle::Parts;
+use readers::Readers;
 use witness::Witness;
 
 /// An open store. Clones are handles on the same one; [`Engine::close`] ends it for all.
@@ -64,6 +66,7 @@ struct Inner {
     health: Arc<Health>,
     log_stats: Arc<WriterStats>,
     ingress: Ingress,
+    readers: Readers,
     leader: LeaderClient,
     peers: Arc<Server>,
     witness: Arc<Witness>,
@@ -90,7 +93,7 @@ impl Engine {
     /// The store is closed or has failed, or is a witness.
     pub fn authoritative_view(&self) -> Result<Option<Guard<Arc<View>>>, EngineError> {
         self.check_serves()?;
-        Ok(self.0.gate.is_open().then(|| self.0.published.load()))
+        Ok(self.0.gate.view(&self.0.published))
     }
 
     /// This member's id.

@@ -67,8 +67,9 @@ pub struct Timing {
     /// Between two heartbeats of a leader.
     pub heartbeat_ms: u64,
     /// The unit of raft's waiting. A leader rests on an acknowledged heartbeat for once this time;
-    /// followers vote for nobody else for twice; one that hears nothing stands for election after
-    /// three to four times, or after twice if it knows that the connection was lost.
+    /// followers vote for nobody else for a third longer; one that hears nothing stands for election
+    /// after that and once or a third more than once this time, or without it if it knows that the
+    /// connection was lost.
     pub election_ms: u64,
     /// Log entries after which the state counts as a new snapshot, so that the log before it can
     /// be purged.
@@ -104,13 +105,19 @@ impl Options {
 
 impl Timing {
     /// How long a leader may rest on an acknowledged heartbeat, from when it was sent. Followers
-    /// keep from voting for others twice as long, from when they received it.
+    /// keep from voting for others a third longer, from when they received it: so much slower may
+    /// the leader's clock run than theirs, and no leader is elected earlier than needs be.
     pub fn leader_lease(&self) -> std::time::Duration {
         std::time::Duration::from_millis(self.election_ms)
     }
 
     /// How long followers keep from voting for others.
     pub fn vote_embargo(&self) -> std::time::Duration {
+        std::time::Duration::from_millis((self.election_ms * 4).div_ceil(3))
+    }
+
+    /// How recently a member must have answered to be counted on.
+    pub fn in_touch_within(&self) -> std::time::Duration {
         self.leader_lease() * 2
     }
 }

@@ -92,7 +92,8 @@ pub(crate) fn config(timing: &Timing) -> Result<Arc<openraft::Config>, openraft:
         cluster_name: "tank_store".to_owned(),
         heartbeat_interval: timing.heartbeat_ms,
         election_timeout_min: timing.election_ms,
-        election_timeout_max: timing.election_ms * 2,
+        // It is also how long followers vote for nobody else.
+        election_timeout_max: u64::try_from(timing.vote_embargo().as_millis()).unwrap_or(u64::MAX),
         // A candidate that cannot win must not disturb a leader that works.
         enable_pre_vote: Some(true),
         // Unsafe when, as here, applying does not sync: a leader could answer from a state that

@@ -10,23 +10,23 @@ use tokio::runtime::{Builder, Handle, RuntimeFlavor};
 use crate::error::EngineError;
 use crate::health::Health;
 
-/// The threads that run a store's tasks: raft core, ingress, applying, timers. Each store has its
+/// The thread that runs a store's tasks: raft core, ingress, applying, timers. Each store has its
 /// own, so that one that is held up holds up no other.
 ///
-/// Few: a write passes through all of these tasks, one after the other, and with more threads each
-/// step wakes another one. With a single one a write takes a quarter less of processor time, but
-/// a member that lags is not brought up to date by a witness that leads: something there waits for
-/// another task without letting it run (tank_sim, tests/cluster.rs).
+/// A single one: a write passes through all of these tasks, one after the other, and with more
+/// threads each step wakes another one. That took a quarter of a write's processor time. Whatever
+/// takes long must let the others have another thread meanwhile ([`blocking`]): they have heartbeats
+/// to send.
 pub struct Runtime {
     handle: Handle,
     /// Gone only while this is dropped.
     owned: Option<tokio::runtime::Runtime>,
 }
 
-const WORKERS: usize = 2;
+const WORKERS: usize = 1;
 
 impl Runtime {
-    /// Starts the threads.
+    /// Starts the thread.
     ///
     /// # Errors
     /// The operating system gave none.
@@ -77,7 +77,7 @@ async fn guarded(name: &'static str, health: Arc<Health>, task: impl Future<Outp
     }
 }
 
-/// Runs `step`, which may block for long, so that the other tasks of this runtime go on meanwhile.
+/// Runs `step`, which may block or take long, so that the other tasks of this runtime go on meanwhile.
 pub(crate) fn blocking<T>(step: impl FnOnce() -> T) -> T {
     match Handle::try_current().map(|handle| handle.runtime_flavor()) {
         Ok(RuntimeFlavor::MultiThread) => tokio::task::block_in_place(step),

@@ -61,6 +61,11 @@ impl View {
         }
     }
 
+    /// The index of the last log entry that is applied; 0 when there is none.
+    pub(crate) fn applied_index(&self) -> u64 {
+        self.applied.as_ref().map_or(0, |id| id.index())
+    }
+
     /// The entries directly below `prefix`, each with the encoding of its last component.
     pub fn children(&self, prefix: &Key) -> impl Iterator<Item = (&[u8], &Arc<Entry>)> {
         entries::children(&self.entries, prefix)

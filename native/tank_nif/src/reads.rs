@@ -108,6 +108,14 @@ fn await_readable<'a>(env: Env<'a>, store: &'a Store, reference: Term<'a>, timeo
     Ok((atoms::ok(), call).encode(env))
 }
 
+/// As `await_readable`, once a majority has answered after the call.
+#[rustler::nif]
+fn await_quorum<'a>(env: Env<'a>, store: &'a Store, reference: Term<'a>, timeout_ms: u64) -> NifResult<Term<'a>> {
+    let (call, reply) = reply::expect(env, reply::reference(reference)?, |env, ()| atoms::ok().encode(env));
+    store.engine.await_quorum(Duration::from_millis(timeout_ms), reply);
+    Ok((atoms::ok(), call).encode(env))
+}
+
 fn value_at<'a>(env: Env<'a>, view: &View, key: Binary<'_>, small_only: bool) -> Term<'a> {
     let Some(entry) = view.get_bytes(&key) else { return atoms::not_found().encode(env) };
     if small_only && term_cache::is_large(entry.payload.len()) {

@@ -17,8 +17,17 @@ struct State {
     engines: HashMap<String, Engine>,
     /// Directed links that lose every frame.
     cut: HashSet<(String, String)>,
-    /// A lane that loses one frame of so many, and how many it had.
-    lossy: Option<(Lane, usize, usize)>,
+    lossy: Option<Lossy>,
+    /// How many frames were sent from a node to another on a lane.
+    sent: HashMap<(String, String, Lane), u64>,
+}
+
+/// Loses one frame of `every` on a lane, as often as `left` says.
+struct Lossy {
+    lane: Lane,
+    every: usize,
+    left: usize,
+    had: usize,
 }
 
 /// One node's way into the network.
@@ -62,9 +71,15 @@ impl SimNet {
         }
     }
 
-    /// Loses one of `every` frames of a lane, without a word.
-    pub fn lose_one_of(&self, every: usize, lane: Lane) {
-        self.lock().lossy = Some((lane, every, 0));
+    /// Loses one of `every` frames of a lane, without a word, and `times` in all. Without an end, a
+    /// frame that is sent again in the same rhythm would be lost each time.
+    pub fn lose_one_of(&self, every: usize, times: usize, lane: Lane) {
+        self.lock().lossy = Some(Lossy { lane, every, left: times, had: 0 });
+    }
+
+    /// How many frames `from` has sent to `to` on a lane, lost ones included.
+    pub fn sent(&self, from: &str, to: &str, lane: Lane) -> u64 {
+        self.lock().sent.get(&(from.to_owned(), to.to_owned(), lane)).copied().unwrap_or(0)
     }
 
     /// Mends every link.
@@ -81,9 +96,13 @@ impl SimNet {
 
 impl State {
     fn loses(&mut self, lane: Lane) -> bool {
-        let Some((_, every, had)) = self.lossy.as_mut().filter(|(lossy, ..)| *lossy == lane) else { return false };
-        *had += 1;
-        (*had).is_multiple_of(*every)
+        let Some(lossy) = self.lossy.as_mut().filter(|lossy| lossy.lane == lane && lossy.left > 0) else {
+            return false;
+        };
+        lossy.had += 1;
+        let loses = lossy.had.is_multiple_of(lossy.every);
+        lossy.left -= usize::from(loses);
+        loses
     }
 }
 
@@ -92,6 +111,7 @@ impl Transport for SimTransport {
         let net = self.net.upgrade().ok_or(NotSent)?;
         let engine = {
             let mut state = net.lock();
+            *state.sent.entry((self.node.clone(), node.to_owned(), lane)).or_default() += 1;
             if state.loses(lane) || state.cut.contains(&(self.node.clone(), node.to_owned())) {
                 return Ok(());
             }

@@ -110,9 +110,17 @@ impl Engine {
     /// up after `timeout`.
     pub fn await_readable(&self, timeout: Duration, reply: Reply<()>) {
         let engine = self.clone();
-        self.0.runtime.spawn("read", &self.0.health, async move {
-            let read = engine.0.leader.read_index(tokio::time::Instant::now() + timeout).await;
-            reply.send(engine.check().and(read));
+        let reply = Reply::new(move |read| reply.send(engine.check().and(read)));
+        self.0.readers.wait(timeout, reply);
+    }
+
+    /// As [`Engine::await_readable`], once a quorum has answered after this call: a leader's lease does
+    /// not count, though it may answer reads by it for a moment after it was left alone.
+    pub fn await_quorum(&self, timeout: Duration, reply: Reply<()>) {
+        let engine = self.clone();
+        self.0.runtime.spawn("quorum", &self.0.health, async move {
+            let confirmed = engine.0.leader.await_quorum(tokio::time::Instant::now() + timeout).await;
+            reply.send(engine.check().and(confirmed));
         });
     }
 
@@ -139,7 +147,7 @@ impl Engine {
             fsyncs: load(&inner.log_stats.syncs),
             log_entries: load(&inner.log_stats.entries),
             log_bytes: load(&inner.log_stats.bytes),
-            applied_index: view.applied.as_ref().map_or(0, |id| id.index()),
+            applied_index: view.applied_index(),
             readable: inner.gate.is_open(),
         })
     }

@@ -7,13 +7,14 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use openraft::async_runtime::watch::WatchReceiver;
-use openraft::raft::ReadPolicy;
 use tokio::time::{Instant, timeout_at};
 
 use crate::command::Request;
 use crate::error::EngineError;
 use crate::outcome::Outcome;
-use crate::peers::{Answer, Call, CallError, Change, Lane, NotChanged, NotWritten, Rpc, Written, write};
+use crate::peers::{
+    Answer, Authority, Basis, Call, CallError, Change, Lane, NotChanged, NotWritten, Rpc, Written, write,
+};
 use crate::raft::{Member, MemberId, Raft};
 
 use super::members;
@@ -24,12 +25,13 @@ const RETRY: Duration = Duration::from_millis(20);
 
 /// How long one try waits for the leader's answer: frames may get lost. A request that is asked
 /// twice is applied once.
-const TRY: Duration = Duration::from_secs(2);
+pub(super) const TRY: Duration = Duration::from_secs(2);
 
 /// Finds the leader and asks it.
 #[derive(Clone)]
 pub(super) struct LeaderClient {
     pub(super) raft: Raft,
+    pub(super) authority: Authority,
     pub(super) rpc: Arc<Rpc>,
     pub(super) me: MemberId,
     /// How recently a member must have answered to be counted on.
@@ -60,10 +62,11 @@ impl LeaderClient {
         Err(if maybe_logged { EngineError::Unknown } else { EngineError::NoQuorum })
     }
 
-    /// Returns once this member's view holds every write that was acknowledged before the call.
-    pub(super) async fn read_index(&self, deadline: Instant) -> Result<(), EngineError> {
+    /// Returns once the leader has heard from a quorum, asked after this call began, and this member's
+    /// view holds every write that was acknowledged before.
+    pub(super) async fn await_quorum(&self, deadline: Instant) -> Result<(), EngineError> {
         while Instant::now() < deadline {
-            if let Some(index) = self.try_read_index(deadline).await {
+            if let Some(index) = self.read_index(Basis::Quorum, remaining(deadline).min(TRY)).await {
                 return self.await_applied(index, deadline).await;
             }
             self.pause(deadline).await;
@@ -118,14 +121,12 @@ impl LeaderClient {
         }
     }
 
-    async fn try_read_index(&self, deadline: Instant) -> Option<u64> {
+    /// The log index that a view must have for reads that began before this call. Asks once.
+    pub(super) async fn read_index(&self, basis: Basis, within: Duration) -> Option<u64> {
         match self.leader() {
-            Leader::Here => {
-                let read = timeout_at(deadline, self.raft.get_read_linearizer(ReadPolicy::ReadIndex)).await;
-                read.ok()?.ok().map(|read| read.read_log_id().index())
-            }
+            Leader::Here => timeout_at(Instant::now() + within, self.authority.read_index(basis)).await.ok()?,
             Leader::There(id, member) => {
-                match self.ask(id, &member, Lane::Control, &Call::ReadIndex, remaining(deadline).min(TRY)).await {
+                match self.ask(id, &member, Lane::Control, &Call::ReadIndex(basis), within).await {
                     Ok(Answer::ReadIndex(index)) => index,
                     _ => None,
                 }
@@ -161,10 +162,18 @@ impl LeaderClient {
         }
     }
 
-    async fn await_applied(&self, index: u64, deadline: Instant) -> Result<(), EngineError> {
+    /// Returns once this member's view shows the log up to `index`.
+    pub(super) async fn await_applied(&self, index: u64, deadline: Instant) -> Result<(), EngineError> {
+        if self.has_applied(index) {
+            return Ok(());
+        }
         let wait = self.raft.wait(Some(remaining(deadline)));
         // The write is applied elsewhere; only this member's view may lack it.
         wait.applied_index_at_least(Some(index), "applied here").await.map(drop).map_err(|_| EngineError::Unknown)
+    }
+
+    pub(super) fn has_applied(&self, index: u64) -> bool {
+        self.authority.published.load().applied_index() >= index
     }
 
     fn leader(&self) -> Leader {
@@ -181,7 +190,7 @@ impl LeaderClient {
     }
 
     /// Waits for a moment, or until something about the leader changes.
-    async fn pause(&self, deadline: Instant) {
+    pub(super) async fn pause(&self, deadline: Instant) {
         let mut metrics = self.raft.server_metrics();
         let _ = metrics.borrow_and_update();
         let until = deadline.min(Instant::now() + RETRY);

@@ -22,7 +22,7 @@ use crate::log::{LogCloser, LogStore};
 use crate::machine::{Machine, Replay, StateStore};
 use crate::options::{Formation, Options};
 use crate::payload::Memory;
-use crate::peers::{Network, NoPeers, Rpc, Server, Transport};
+use crate::peers::{Authority, Network, NoPeers, Rpc, Server, Transport};
 use crate::raft::{self, LogId, Member, Raft, Types, Vote};
 use crate::read_gate::ReadGate;
 use crate::runtime::Runtime;
@@ -35,6 +35,7 @@ use crate::view::Published;
 use super::ingress::Ingress;
 use super::leader::LeaderClient;
 use super::leases::Keeper;
+use super::readers::Readers;
 use super::witness::Witness;
 use super::{Engine, Inner, alone, watch, witness};
 
@@ -95,14 +96,15 @@ impl Engine {
         let (log, closer) = LogStore::open(disk, &directory.path, &health)?;
         let (log_stats, purged) = (log.stats(), log.purged());
         let rpc = Arc::new(Rpc::new(directory.identity.clone(), transport));
-        let published = publishing(&options, &health)?;
+        let (published, gate) = (publishing(&options, &health)?, Arc::new(ReadGate::default()));
         published.hub().set_bytes_max(options.recent_bytes_max);
         let machine = StateStore::open(db, &directory.path)
             .and_then(|store| Machine::open(store, Arc::clone(&published), Arc::clone(&health)))
             .and_then(|machine| check_reach(purged, published.load().applied).map(|()| machine));
         let started = machine.and_then(|machine| {
             let member_id = directory.identity.member_id;
-            let raft = runtime.block_on(Raft::new(member_id, config, Network(Arc::clone(&rpc)), log, machine));
+            let network = Network { rpc: Arc::clone(&rpc), gate: Arc::clone(&gate) };
+            let raft = runtime.block_on(Raft::new(member_id, config, network, log, machine));
             raft.map_err(|fatal| health.check().err().unwrap_or(EngineError::Failed(fatal.to_string())))
         });
         let parts = Parts { directory, log: closer };
@@ -125,22 +127,22 @@ impl Engine {
             }
         };
         let me = parts.directory.identity.member_id;
-        let leader = LeaderClient { raft, rpc, me, in_touch_within: options.timing.vote_embargo() };
-        Ok(Self::assemble(options, parts, leader, published, health, log_stats, ready))
+        let authority = Authority { raft: raft.clone(), gate, published };
+        let leader = LeaderClient { raft, authority, rpc, me, in_touch_within: options.timing.in_touch_within() };
+        Ok(Self::assemble(options, parts, leader, health, log_stats, ready))
     }
 
     fn assemble(
         options: Options,
         parts: Parts,
         leader: LeaderClient,
-        published: Arc<Published>,
         health: Arc<Health>,
         log_stats: Arc<crate::log::WriterStats>,
         ready: Ready,
     ) -> Self {
         let Ready { runtime, vote, client, keeper } = ready;
         let (raft, lease) = (leader.raft.clone(), options.timing.leader_lease());
-        let gate = Arc::new(ReadGate::default());
+        let Authority { gate, published, .. } = leader.authority.clone();
         if vote.is_some() {
             gate.open_for_good();
         }
@@ -150,12 +152,12 @@ impl Engine {
             raft: raft.clone(),
             me: leader.me,
             published: Arc::clone(&published),
-            quorum_age_max: options.timing.vote_embargo(),
+            quorum_age_max: options.timing.in_touch_within(),
             client: keeper,
         };
         runtime.spawn("leases", &health, keeper.keep());
         let (rpc, dir) = (Arc::clone(&leader.rpc), parts.directory.path.clone());
-        let peers = Server::start(&runtime, rpc, raft.clone(), dir, Arc::clone(&health), options.timing.vote_embargo());
+        let peers = Server::start(&runtime, rpc, leader.authority.clone(), dir, Arc::clone(&health), &options.timing);
         let witness = Arc::new(Witness::new(&raft, leader.me, options.witness));
         let stand_in = witness::follow(raft.clone(), Arc::clone(&witness), &peers, options.timing.clone());
         runtime.spawn("witness", &health, stand_in);
@@ -163,6 +165,7 @@ impl Engine {
         let engine = Self(Arc::new(Inner {
             replay: Replay::new(&parts.directory.db),
             ingress: Ingress::start(&runtime, leader.clone(), client, &options, &health),
+            readers: Readers::start(&runtime, leader.clone(), options.timing.in_touch_within(), &health),
             peers,
             witness,
             runtime,

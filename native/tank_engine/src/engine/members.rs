@@ -14,16 +14,21 @@ use tokio::time::Instant;
 use crate::error::EngineError;
 use crate::peers::{Change, NotChanged};
 use crate::raft::{MemberId, Raft, StoredMembership, Types};
-use crate::storage::format::random_id;
 
 use super::Engine;
 use super::calls::Reply;
 
 /// A round of votes takes a few milliseconds between nodes of one network.
-const HEAD_START_MS: u64 = 40;
+const HEAD_START: Duration = Duration::from_millis(40);
 
 /// How often a member that lost its leader asks for votes before it waits as any other would.
 const ASK_MAX: u32 = 8;
+
+/// Between the first two times; then longer and longer, as the network may need.
+const ASK_AGAIN: Duration = Duration::from_millis(15);
+
+/// A promise ends by the raft core's clock, which was read a moment before ours.
+const GRACE: Duration = Duration::from_millis(2);
 
 /// A member, as this one knows it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -76,7 +81,7 @@ impl Engine {
         let membership = metrics.membership_config.membership();
         let voters: BTreeSet<MemberId> = membership.voter_ids().collect();
         let leads = metrics.state == openraft::ServerState::Leader;
-        let within = self.0.options.timing.vote_embargo();
+        let within = self.0.options.timing.in_touch_within();
         let matched = |id: &MemberId| metrics.replication.as_ref()?.get(id)?.as_ref().map(|log_id| log_id.index());
         let members = membership.nodes().map(|(id, member)| MemberStatus {
             id: *id,
@@ -100,7 +105,7 @@ impl Engine {
 
     fn in_touch(&self, metrics: &RaftMetrics<Types>) -> bool {
         let me = self.0.leader.me;
-        let within = self.0.options.timing.vote_embargo();
+        let within = self.0.options.timing.in_touch_within();
         if metrics.state == openraft::ServerState::Leader {
             let alone = metrics.membership_config.voter_ids().eq([me]);
             let acked = metrics.last_quorum_acked.as_deref();
@@ -125,21 +130,39 @@ impl Engine {
     }
 
     async fn succeed(&self, leader: MemberId) {
+        let peers = &self.0.peers;
         let follows = || self.0.raft.server_metrics().borrow_watched().current_leader == Some(leader);
-        let Some(heard) = self.0.peers.heard_from_leader() else { return };
-        // Somebody asks first, and mostly wins: who asks at the same moment splits the votes.
-        let jitter = random_id().unwrap_or_default() % HEAD_START_MS;
-        let until = heard + self.0.options.timing.vote_embargo() + Duration::from_millis(5 + jitter);
-        tokio::time::sleep_until(until.into()).await;
-        for _ in 0..ASK_MAX {
-            let silent = self.0.peers.heard_from_leader() == Some(heard);
-            if !(follows() && silent) || self.check().is_err() {
+        let promised = self.0.options.timing.vote_embargo() + GRACE;
+        // One after the other, and mostly the first one wins: those who ask at the same moment split
+        // the votes.
+        let head_start = HEAD_START * self.place_behind(leader);
+        for asked in 1..=ASK_MAX {
+            let Some(heard) = peers.heard_from_leader() else { return };
+            tokio::time::sleep_until((heard + promised).into()).await;
+            if asked == 1 {
+                // Those before this member may lack some of its log, and not be able to win.
+                let _ = tokio::time::timeout(head_start, peers.asked_by_one_behind()).await;
+            }
+            if !follows() || self.check().is_err() {
                 return;
             }
-            // With a pre-vote: others may well hear the leader, or have heard it a moment later.
-            let _ = self.0.raft.trigger().elect(true).await;
-            tokio::time::sleep(Duration::from_millis(HEAD_START_MS)).await;
+            // Otherwise frames came late, or the leader is back.
+            if peers.heard_from_leader() == Some(heard) {
+                // With a pre-vote: others may well hear the leader, or have heard it a moment later.
+                let _ = self.0.raft.trigger().elect(true).await;
+                tokio::time::sleep(ASK_AGAIN * asked).await;
+            }
         }
+    }
+
+    /// How many others come before this member when `leader` is to be succeeded.
+    fn place_behind(&self, leader: MemberId) -> u32 {
+        let metrics = self.0.raft.server_metrics();
+        let metrics = metrics.borrow_watched();
+        let membership = metrics.membership_config.membership();
+        let serves = |id: &MemberId| membership.get_node(id).is_some_and(|member| !member.witness);
+        let before = membership.voter_ids().filter(|id| *id != leader && *id < self.0.leader.me && serves(id));
+        u32::try_from(before.count()).unwrap_or(u32::MAX)
     }
 
     /// Has the leader change the members, and calls `reply` when that is done. Gives up after

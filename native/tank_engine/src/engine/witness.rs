@@ -23,7 +23,7 @@ use crate::options::Timing;
 use crate::peers::Server;
 use crate::raft::{MemberId, Raft, Types};
 
-/// Others stand for election after three to four times the unit of raft's waiting. One that could
+/// Others stand for election after two to three times the unit of raft's waiting. One that could
 /// win has done so, a few split votes included, when so many have passed.
 const STAND_IN_AFTER: u32 = 12;
 
@@ -61,6 +61,7 @@ pub(super) fn follow(
     async move {
         let tick = Duration::from_millis(timing.heartbeat_ms.max(10)) * 2;
         let started = Instant::now();
+        let mut stood = None;
         let mut server = raft.server_metrics();
         loop {
             server.borrow_and_update();
@@ -76,11 +77,16 @@ pub(super) fn follow(
             let Some(peers) = peers.upgrade() else { return };
             let heard = peers.heard_from_leader().unwrap_or(started);
             drop(peers);
+            let silent = heard.elapsed() > timing.leader_lease() * STAND_IN_AFTER;
+            // Standing changes the term, which ends the wait below: without a pause, the next
+            // election would begin before the votes of this one are there, and so on.
+            let waited = stood.is_none_or(|at: Instant| at.elapsed() > timing.vote_embargo());
             let next = next(&raft.metrics().borrow_watched());
             let ended = match next {
                 Next::HandOver(to) => raft.trigger().transfer_leader(to).await.is_err(),
-                // A pre-vote comes first: whoever hears a leader refuses.
-                Next::Follow if heard.elapsed() > timing.leader_lease() * STAND_IN_AFTER => {
+                Next::Follow if silent && waited => {
+                    stood = Some(Instant::now());
+                    // A pre-vote comes first: whoever hears a leader refuses.
                     raft.trigger().elect(true).await.is_err()
                 }
                 Next::Follow | Next::Lead => false,

@@ -33,6 +33,7 @@ use crate::faults;
 use crate::health::{Health, panic_text};
 use crate::outcome::Outcome;
 use crate::raft::{LogEntry, LogId, SnapshotMeta, StoredMembership, Types};
+use crate::runtime;
 use crate::snapshot::{PinnedSnapshot, SnapshotData};
 use crate::state::{Remembered, State};
 use crate::view::{Published, View};
@@ -43,6 +44,11 @@ type Snapshot = openraft::alias::SnapshotOf<Types, SnapshotData>;
 /// Bytes of commands applied with one write to the database, about: bounds the batch's memory,
 /// and how long the first of them waits for the last.
 const BATCH_BYTES_MAX: usize = 4 << 20;
+
+/// Entries, and bytes of them, that are applied in a few milliseconds. What takes longer must not
+/// keep the thread that heartbeats are sent from.
+const QUICK_ENTRIES: usize = 512;
+const QUICK_BYTES: usize = 1 << 20;
 
 /// Compacted revisions that one batch removes from the disk: a millisecond's work. More than the
 /// leader compacts at a time, so that what is left over goes too.
@@ -138,6 +144,19 @@ impl Machine {
         Ok(())
     }
 
+    /// Whether applying `batch` surely takes no more than a few milliseconds.
+    fn is_quick(&self, batch: &[EntryResponder<Types>]) -> bool {
+        let mut left = QUICK_ENTRIES;
+        batch_bytes(batch) <= QUICK_BYTES
+            && batch.iter().all(|(entry, _)| {
+                let weight = match &entry.payload {
+                    EntryPayload::Normal(request) => self.state.weight(request, left),
+                    _ => 1,
+                };
+                left.checked_sub(weight).map(|rest| left = rest).is_some()
+            })
+    }
+
     fn apply_entry(
         &mut self,
         entry: LogEntry,
@@ -231,7 +250,13 @@ impl RaftStateMachine<Types> for Machine {
             if batch.is_empty() {
                 return Ok(());
             }
-            self.guarded(|machine| machine.apply_batch(batch))?;
+            self.guarded(|machine| {
+                if machine.is_quick(&batch) {
+                    machine.apply_batch(batch)
+                } else {
+                    runtime::blocking(|| machine.apply_batch(batch))
+                }
+            })?;
         }
     }
 

@@ -37,7 +37,16 @@ pub(crate) enum Call {
         within_ms: u64,
     },
     /// Which log index must be applied for a read to be current?
-    ReadIndex,
+    ReadIndex(Basis),
+}
+
+/// What a leader's word about reads rests on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) enum Basis {
+    /// Its lease, while that holds; otherwise a quorum.
+    Lease,
+    /// A quorum, which answered after the question came.
+    Quorum,
 }
 
 /// The answer to a call of the same name.

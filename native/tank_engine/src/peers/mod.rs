@@ -19,10 +19,10 @@ mod transfer;
 pub use message::Change;
 pub use rpc::PeerStats;
 
-pub(crate) use message::{Answer, Call, NotChanged, NotWritten, Written};
+pub(crate) use message::{Answer, Basis, Call, NotChanged, NotWritten, Written};
 pub(crate) use network::Network;
 pub(crate) use rpc::{CallError, Rpc};
-pub(crate) use serve::{Server, write};
+pub(crate) use serve::{Authority, Server, write};
 
 /// A way to other nodes. Over Erlang distribution in production, simulated in tests.
 pub trait Transport: Send + Sync + 'static {

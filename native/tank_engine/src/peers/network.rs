@@ -12,6 +12,7 @@ use openraft::raft::{
 use openraft::{AnyError, OptionalSend};
 
 use crate::raft::{Member, MemberId, Types, Vote};
+use crate::read_gate::ReadGate;
 use crate::snapshot::SnapshotData;
 
 use super::message::{Answer, Call};
@@ -19,11 +20,15 @@ use super::rpc::{CallError, Rpc};
 use super::{Lane, transfer};
 
 /// Makes the way to each member.
-pub(crate) struct Network(pub(crate) Arc<Rpc>);
+pub(crate) struct Network {
+    pub(crate) rpc: Arc<Rpc>,
+    pub(crate) gate: Arc<ReadGate>,
+}
 
 /// The way to one member.
 pub(crate) struct Peer {
     rpc: Arc<Rpc>,
+    gate: Arc<ReadGate>,
     id: MemberId,
     member: Member,
     lane: Lane,
@@ -31,7 +36,8 @@ pub(crate) struct Peer {
 
 impl Network {
     fn peer(&self, id: MemberId, member: &Member, lane: Lane) -> Peer {
-        Peer { rpc: Arc::clone(&self.0), id, member: member.clone(), lane }
+        let (rpc, gate) = (Arc::clone(&self.rpc), Arc::clone(&self.gate));
+        Peer { rpc, gate, id, member: member.clone(), lane }
     }
 }
 
@@ -74,6 +80,10 @@ impl RaftNetworkV2<Types> for Peer {
         request: AppendEntriesRequest<Types>,
         option: RPCOption,
     ) -> Result<AppendEntriesResponse<Types>, RPCError<Types>> {
+        if let Some(committed) = &request.leader_commit {
+            // Before it can be seen there.
+            self.gate.tell(committed.index());
+        }
         match self.call(self.lane, Call::Append(request), &option).await? {
             Answer::Append(response) => Ok(response),
             _ => Err(unexpected()),

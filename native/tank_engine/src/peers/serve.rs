@@ -7,18 +7,21 @@ use std::time::{Duration, Instant};
 
 use openraft::errors::ClientWriteError;
 use openraft::raft::{AppendEntriesResponse, ReadPolicy, SnapshotResponse};
-use tokio::sync::mpsc;
+use tokio::sync::{Notify, mpsc};
 
 use crate::engine::members;
 use crate::error::EngineError;
 use crate::health::Health;
+use crate::options::Timing;
 use crate::raft::{Raft, SnapshotMeta, Types, Vote};
+use crate::read_gate::ReadGate;
 use crate::runtime::{self, Runtime};
 use crate::snapshot::{Frame, SnapshotData, SnapshotReceiver};
 use crate::sync::lock;
+use crate::view::Published;
 
 use super::Lane;
-use super::message::{Answer, Call, NotWritten, Written};
+use super::message::{Answer, Basis, Call, NotWritten, Written};
 use super::rpc::{Incoming, Rpc};
 
 /// The longest that a change of the members is waited for: catching up can mean a large snapshot.
@@ -28,6 +31,7 @@ const CHANGE_TIMEOUT_MAX: Duration = Duration::from_secs(24 * 60 * 60);
 pub(crate) struct Server {
     rpc: Arc<Rpc>,
     raft: Raft,
+    authority: Authority,
     dir: PathBuf,
     health: Arc<Health>,
     /// How recently a member must have answered to be counted on.
@@ -37,6 +41,8 @@ pub(crate) struct Server {
     no_vote_until: Instant,
     /// When a leader's entries or heartbeat were last accepted.
     heard: Mutex<Option<Instant>>,
+    /// A member asked for a vote whose log ends before this one's.
+    ahead: Notify,
     /// Calls that are answered one after the other.
     ordered: mpsc::UnboundedSender<(String, Incoming)>,
     /// The snapshot that is coming in. A new one ends the one before.
@@ -55,26 +61,27 @@ struct Receiving {
 }
 
 impl Server {
-    /// `leader_lease` is how long a leader may rest on an acknowledged heartbeat.
     pub(crate) fn start(
         runtime: &Runtime,
         rpc: Arc<Rpc>,
-        raft: Raft,
+        authority: Authority,
         dir: PathBuf,
         health: Arc<Health>,
-        leader_lease: Duration,
+        timing: &Timing,
     ) -> Arc<Self> {
-        let no_vote_until = Instant::now() + leader_lease;
+        let no_vote_until = Instant::now() + timing.vote_embargo();
         let (ordered, mut calls) = mpsc::unbounded_channel::<(String, Incoming)>();
         let (receiving, received) = (Mutex::new(None), Mutex::new(None));
         let server = Arc::new(Self {
             rpc,
-            raft,
+            raft: authority.raft.clone(),
+            authority,
             dir,
             health,
-            in_touch_within: leader_lease,
+            in_touch_within: timing.in_touch_within(),
             no_vote_until,
             heard: Mutex::new(None),
+            ahead: Notify::new(),
             ordered,
             receiving,
             received,
@@ -93,6 +100,11 @@ impl Server {
     /// When a leader was last heard from, since this member was started.
     pub(crate) fn heard_from_leader(&self) -> Option<Instant> {
         *lock(&self.heard)
+    }
+
+    /// Returns once a member asks for a vote that cannot win, since this one has more of the log.
+    pub(crate) async fn asked_by_one_behind(&self) {
+        self.ahead.notified().await;
     }
 
     /// Takes a frame that `node` sent. Never blocks.
@@ -128,7 +140,14 @@ impl Server {
                 Answer::Failed("this member was just started and does not vote yet".to_owned())
             }
             Call::Vote(request) => or_failed(self.raft.vote(request).await, Answer::Vote),
-            Call::PreVote(request) => or_failed(self.raft.pre_vote(request).await, Answer::Vote),
+            Call::PreVote(request) => {
+                let theirs = request.last_log_id;
+                let response = self.raft.pre_vote(request).await;
+                if response.as_ref().is_ok_and(|ours| ours.last_log_id > theirs) {
+                    self.ahead.notify_waiters();
+                }
+                or_failed(response, Answer::Vote)
+            }
             Call::TransferLeader(request) => {
                 or_failed(self.raft.handle_transfer_leader(request).await, Answer::TransferLeader)
             }
@@ -139,10 +158,7 @@ impl Server {
                 let deadline = tokio::time::Instant::now() + Duration::from_millis(within_ms).min(CHANGE_TIMEOUT_MAX);
                 Answer::Change(members::change_by(&self.raft, change, self.in_touch_within, deadline).await)
             }
-            Call::ReadIndex => {
-                let read = self.raft.get_read_linearizer(ReadPolicy::ReadIndex).await;
-                Answer::ReadIndex(read.ok().map(|read| read.read_log_id().index()))
-            }
+            Call::ReadIndex(basis) => Answer::ReadIndex(self.authority.read_index(basis).await),
         })
     }
 
@@ -208,6 +224,28 @@ fn take(receiving: &mut Option<Receiving>, transfer: u64, frame: &[u8]) -> Resul
     let Some(Receiving { vote, meta, .. }) = receiving.take() else { return Err(unknown()) };
     let snapshot = openraft::alias::SnapshotOf::<Types, _> { meta, snapshot: SnapshotData::Received(received) };
     Ok(Taken::All(vote, Box::new(snapshot)))
+}
+
+/// What tells a member that leads how new a view has to be.
+#[derive(Clone)]
+pub(crate) struct Authority {
+    pub(crate) raft: Raft,
+    pub(crate) gate: Arc<ReadGate>,
+    pub(crate) published: Arc<Published>,
+}
+
+impl Authority {
+    /// The log index from which on a member's view holds every write that was acknowledged before
+    /// this call; `None` when this member does not surely lead. By the lease, as its own reads
+    /// ([`crate::read_gate`]); without a valid one, by asking a quorum.
+    pub(crate) async fn read_index(&self, basis: Basis) -> Option<u64> {
+        let by_lease = if basis == Basis::Lease { self.gate.read_index(&self.published) } else { None };
+        if by_lease.is_some() {
+            return by_lease;
+        }
+        let read = self.raft.get_read_linearizer(ReadPolicy::ReadIndex).await;
+        read.ok().map(|read| read.read_log_id().index())
+    }
 }
 
 /// Writes through this member's raft core, if it leads.

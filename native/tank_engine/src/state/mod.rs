@@ -9,6 +9,7 @@ mod leases;
 mod many;
 mod sessions;
 mod txn;
+mod weight;
 
 pub use apply::{Applied, Cause, Change};
 pub use digest::Digest;

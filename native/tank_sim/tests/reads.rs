@@ -1,0 +1,200 @@
+//! Authoritative reads at members that do not lead: what they must not miss, and what they cost.
+
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    clippy::print_stderr,
+    missing_docs,
+    unreachable_pub
+)]
+#![allow(dead_code, reason = "each test binary uses a part of the bed")]
+
+mod bed;
+
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::mpsc;
+use std::thread;
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use tank_engine::command::{Command, Condition, Delete, Write};
+use tank_engine::engine::{Engine, Reply};
+use tank_engine::error::EngineError;
+use tank_engine::key::{Component, Key};
+use tank_engine::peers::Lane;
+
+use bed::{Cluster, TIMEOUT, eventually, get_within, key, put, put_within, wait};
+
+/// The number that a member answers with, authoritatively.
+fn number(engine: &Engine, timeout: Duration) -> Option<u64> {
+    let bytes = get_within(engine, "n", timeout).ok()??;
+    Some(u64::from_be_bytes(bytes[..].try_into().unwrap()))
+}
+
+/// Writes rising numbers through `writer`, and reads them at `readers`, as long as `body` runs. No
+/// read that began after a write was acknowledged, or after a read of it ended anywhere, may show an
+/// older number. Returns how many reads each reader did.
+fn never_stale(writer: &Engine, readers: &[&Engine], body: impl FnOnce()) -> Vec<u64> {
+    let (seen, over) = (AtomicU64::new(0), AtomicBool::new(false));
+    thread::scope(|scope| {
+        scope.spawn(|| {
+            for number in 1.. {
+                if put_within(writer, "n", &u64::to_be_bytes(number), Duration::from_secs(2)).is_ok() {
+                    seen.fetch_max(number, Ordering::SeqCst);
+                }
+                if over.load(Ordering::SeqCst) {
+                    return;
+                }
+            }
+        });
+        let read = |engine: &Engine| {
+            let mut reads = 0;
+            while !over.load(Ordering::SeqCst) {
+                let floor = seen.load(Ordering::SeqCst);
+                if let Some(number) = number(engine, Duration::from_millis(200)) {
+                    assert!(number >= floor, "{number} after {floor} was seen");
+                    seen.fetch_max(number, Ordering::SeqCst);
+                    reads += 1;
+                }
+            }
+            reads
+        };
+        let readers: Vec<_> = readers.iter().map(|engine| scope.spawn(move || read(engine))).collect();
+        body();
+        over.store(true, Ordering::SeqCst);
+        readers.into_iter().map(|reader| reader.join().unwrap()).collect()
+    })
+}
+
+#[test]
+fn no_member_answers_stale_while_others_write() {
+    let cluster = Cluster::of(3);
+    put(cluster.engine(0), "n", &u64::to_be_bytes(0)).unwrap();
+    let members: Vec<_> = cluster.running().collect();
+    let writer = (cluster.leader() + 1) % 3;
+    let reads = never_stale(cluster.engine(writer), &members, || thread::sleep(Duration::from_secs(1)));
+    assert!(reads.iter().all(|count| *count > 20), "{reads:?}");
+}
+
+#[test]
+fn a_follower_of_a_leader_that_is_cut_off_does_not_answer_stale() {
+    let cluster = Cluster::of(5);
+    put(cluster.engine(0), "n", &u64::to_be_bytes(0)).unwrap();
+    let old = cluster.leader();
+    let (follower, others) = ((old + 1) % 5, [(old + 2) % 5, (old + 3) % 5, (old + 4) % 5]);
+    let names = |node| Cluster::name(node);
+    let readers = [cluster.engine(follower), cluster.engine(old), cluster.engine(others[1])];
+    let reads = never_stale(cluster.engine(others[0]), &readers, || {
+        // The two still hear each other, so the follower goes on asking the old leader.
+        for other in others {
+            for (from, to) in [(old, other), (follower, other), (other, old), (other, follower)] {
+                cluster.net.cut(&names(from), &names(to));
+            }
+        }
+        let leads = |node: usize| cluster.engine(node).cluster().unwrap().role == "leader";
+        eventually("the majority to elect a leader", || others.iter().any(|other| leads(*other)).then_some(()));
+        let before = number(cluster.engine(others[0]), TIMEOUT);
+        eventually("the majority to write", || (number(cluster.engine(others[0]), TIMEOUT) > before).then_some(()));
+        assert_eq!(cluster.engine(follower).cluster().unwrap().leader, Some(cluster.engine(old).identity().member_id));
+        for minority in [old, follower] {
+            assert_eq!(number(cluster.engine(minority), Duration::from_millis(500)), None);
+        }
+        cluster.net.heal();
+        let current = number(cluster.engine(others[0]), TIMEOUT);
+        eventually("the minority to follow", || (number(cluster.engine(follower), TIMEOUT) >= current).then_some(()));
+    });
+    assert!(reads.iter().all(|count| *count > 0), "{reads:?}");
+}
+
+#[test]
+fn readers_that_wait_at_the_same_time_share_a_question() {
+    const READERS: u64 = 2_000;
+    let cluster = Cluster::of(3);
+    put(cluster.engine(0), "n", b"1").unwrap();
+    let leader = cluster.leader();
+    let follower = (leader + 1) % 3;
+    let (from, to) = (Cluster::name(follower), Cluster::name(leader));
+    let asked = || cluster.net.sent(&from, &to, Lane::Control);
+    let before = asked();
+    let (sender, answers) = mpsc::channel();
+    for _ in 0..READERS {
+        let sender = sender.clone();
+        let reply = Reply::new(move |read| drop(sender.send(read)));
+        cluster.engine(follower).await_readable(TIMEOUT, reply);
+    }
+    for _ in 0..READERS {
+        assert_eq!(answers.recv_timeout(TIMEOUT).expect("an answer"), Ok(()));
+    }
+    // Answers to heartbeats are among them.
+    assert!(asked() - before < READERS / 4, "{} frames for {READERS} readers", asked() - before);
+}
+
+#[test]
+fn a_question_that_is_lost_is_asked_again_and_readers_end_in_time() {
+    let cluster = Cluster::of(3);
+    put(cluster.engine(0), "n", b"1").unwrap();
+    let leader = cluster.leader();
+    let follower = cluster.engine((leader + 1) % 3);
+    let read = |timeout| wait(|reply| follower.await_readable(timeout, reply));
+    // The leader hears nothing of the follower, which hears the leader, and has another one to rest on.
+    cluster.net.cut(&Cluster::name((leader + 1) % 3), &Cluster::name(leader));
+    thread::scope(|scope| {
+        let patient = scope.spawn(|| read(TIMEOUT));
+        let started = Instant::now();
+        assert!(read(Duration::from_millis(100)).is_err());
+        assert!(started.elapsed() < Duration::from_secs(2), "{:?}", started.elapsed());
+        cluster.net.heal();
+        patient.join().unwrap().unwrap();
+    });
+}
+
+#[test]
+fn a_leader_that_was_just_left_alone_has_no_quorum() {
+    let cluster = Cluster::of(3);
+    put(cluster.engine(0), "n", b"1").unwrap();
+    let leader = cluster.leader();
+    let confirmed = || wait(|reply| cluster.engine(leader).await_quorum(Duration::from_millis(500), reply));
+    assert_eq!(confirmed(), Ok(()));
+    cluster.net.isolate(&Cluster::name(leader));
+    assert_eq!(confirmed(), Err(EngineError::NoQuorum), "whatever its lease says");
+}
+
+/// Hands writes over without waiting for each, and returns when all are applied.
+fn put_all(engine: &Engine, keys: impl Iterator<Item = Key>) {
+    let (sender, answers) = mpsc::channel();
+    let mut count = 0;
+    for key in keys {
+        let sender = sender.clone();
+        let reply = Reply::new(move |result| drop(sender.send(result)));
+        engine
+            .write(Command::Put(Write::new(key, Bytes::from_static(b"v"))), reply)
+            .map_err(|(error, _)| error)
+            .unwrap();
+        count += 1;
+    }
+    for _ in 0..count {
+        answers.recv_timeout(Duration::from_secs(30)).expect("an answer").unwrap();
+    }
+}
+
+#[test]
+fn a_command_that_takes_long_to_apply_does_not_cost_the_leader_its_place() {
+    // Fewer than may be in flight at a time.
+    const AT_ONCE: usize = 40_000;
+    const ENTRIES: usize = 5 * AT_ONCE;
+    let cluster = Cluster::of(3);
+    let leader = cluster.engine(cluster.leader());
+    let below = |name: &str| Component::String(name.as_bytes().to_vec());
+    for first in (0..ENTRIES).step_by(AT_ONCE) {
+        put_all(leader, (first..first + AT_ONCE).map(|i| Key::of(&[below("t"), below(&i.to_string())])));
+    }
+    let term = leader.cluster().unwrap().term;
+    let delete = Command::Delete(Delete { key: key("t"), condition: Condition::Always });
+    let started = Instant::now();
+    wait(|reply| drop(leader.write(delete, reply))).unwrap();
+    eprintln!("{ENTRIES} entries deleted in {:?}", started.elapsed());
+    cluster.agree();
+    assert_eq!(leader.cluster().unwrap().term, term, "nobody stood for election");
+}
