@@ -490,12 +490,13 @@ defmodule Tank.Store.Tree do
   end
 
   @doc """
-  What changed at `prefix` and below since a revision: for a process that looks again and again, and mostly finds
-  nothing new.
+  What changed at a path and below, or of what a pattern matches (`Tank.Store.Pattern`, "Of what changes"), since a
+  revision: for a process that looks again and again, and mostly finds nothing new.
 
   `:unchanged` when the store is at no newer revision, which costs next to nothing. Otherwise `{:ok, changes, revision}`:
   the difference between the two revisions, a `Tank.Store.Change` for each entry that was written or deleted, in the
-  order of paths, and the revision to ask with the next time. There may be none: what changed stands elsewhere.
+  order of paths, and the revision to ask with the next time. There may be none: what changed stands elsewhere. An entry
+  that a pattern matched at either revision is one of them.
 
   Options: `:favor` and `:timeout`, as for `get/3`. Errors: `{:compacted, min}` when the history does not reach back as
   far: list everything.
@@ -508,10 +509,10 @@ defmodule Tank.Store.Tree do
       iex> {change.type, change.path, change.value}
       {:created, [:since, "b"], 2}
   """
-  @spec list_since(atom, Path.t(), revision, keyword) ::
+  @spec list_since(atom, Path.t() | Pattern.t(), revision, keyword) ::
           :unchanged | {:ok, [Tank.Store.Change.t()], revision} | error
-  def list_since(store, prefix, revision, opts \\ []) when is_atom(store),
-    do: Since.list(store, prefix, revision, options(opts, @read))
+  def list_since(store, prefix_or_pattern, revision, opts \\ []) when is_atom(store),
+    do: Since.list(store, prefix_or_pattern, revision, options(opts, @read))
 
   @doc """
   Drops the history before a revision: it is the oldest one that can still be read. It also happens by itself, as the

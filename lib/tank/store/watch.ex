@@ -34,6 +34,26 @@ defmodule Tank.Store.Watch do
   Revisions rise from message to message; there is no gap between a snapshot and the changes behind it. A watch works on
   any member of a cluster, and delivers what that member has applied: who is told of a revision can read it there.
 
+  A watch is of a path, with all below it, or of a pattern (`Tank.Store.Pattern`, "Of what changes"), with the entries that it
+  matches. A change is delivered when the entry matched before it or matches after it, as what happened to the entry: one
+  that has come to match by an update is `:updated`.
+
+      iex> dir = Path.join(System.tmp_dir!(), "pattern_doc_#{System.unique_integer([:positive])}")
+      iex> {:ok, :pattern_doc} = Tank.Store.Cluster.start(dir, :pattern_doc)
+      iex> {:ok, watch} = Tank.Store.Watch.start(:pattern_doc, [:pods, :*, "status"], from: :now)
+      iex> ref = watch.ref
+      iex> receive do {:store_watch, ^ref, message} -> message end
+      {:synced, 0}
+      iex> for name <- ["spec", "status"], do: Tank.Store.Tree.put!(:pattern_doc, [:pods, "web", name], name)
+      iex> receive do {:store_watch, ^ref, {:changes, 2, [change]}} -> change.path end
+      [:pods, "web", "status"]
+      iex> Tank.Store.Watch.cancel(watch)
+      :ok
+      iex> Tank.Store.Cluster.stop(:pattern_doc)
+      :ok
+      iex> File.rm_rf!(dir) |> is_list()
+      true
+
   A watch ends with
 
     * `{:compacted, min}`: what comes next is no longer in the history; start with a snapshot, or `{:after, min}`, which
@@ -46,7 +66,7 @@ defmodule Tank.Store.Watch do
   It ends too, without a message, when the process dies.
   """
 
-  alias Tank.Store.{Call, Deadline, Error, Native, Path, Running}
+  alias Tank.Store.{Call, Deadline, Error, Native, Path, Pattern, Running}
   alias Tank.Store.Watch.Feed
 
   @enforce_keys [:ref, :revision, :store, :pid]
@@ -76,7 +96,7 @@ defmodule Tank.Store.Watch do
           | {:cancelled, {:compacted, non_neg_integer} | {:lagged, non_neg_integer} | :store_stopped}
 
   @doc """
-  Starts a watch of a path and all below it. The messages come to the calling process.
+  Starts a watch of a path and all below it, or of what a pattern matches. The messages come to the calling process.
 
   `:from` is where it begins: with a `:snapshot` of what there is (the default), `:now`, or `{:after, revision}`, which
   may be one that is still to come.
@@ -94,20 +114,20 @@ defmodule Tank.Store.Watch do
     * `:part` - entries in a part of a snapshot, 1,000 by default
 
   Errors: `{:compacted, min}` when what follows the revision is no longer in the history, `:noproc`, `:timeout`,
-  `{:invalid_path, why}`.
+  `{:invalid_path, why}`, `{:invalid_pattern, why}`.
 
       iex> Tank.Store.Watch.start(:never_started, [:pods], from: :now)
       {:error, :noproc}
   """
-  @spec start(atom, Path.t(), keyword) :: {:ok, t} | {:error, Error.reason()}
+  @spec start(atom, Path.t() | Pattern.t(), keyword) :: {:ok, t} | {:error, Error.reason()}
   def start(store, prefix_or_pattern, opts \\ []) when is_atom(store) do
     opts = options!(opts)
 
-    with {:ok, key} <- Path.to_key(prefix_or_pattern),
+    with {:ok, what} <- Pattern.prefix_or_pattern(prefix_or_pattern),
          {:ok, native} <- Running.fetch(store),
          :ok <- await_current(native, opts) do
       ref = make_ref()
-      args = %{native: native, key: key, ref: ref, subscriber: self(), opts: opts}
+      args = %{native: native, what: what, ref: ref, subscriber: self(), opts: opts}
 
       case DynamicSupervisor.start_child(Tank.Store.Watches, {Feed, args}) do
         {:ok, pid} -> {:ok, %__MODULE__{ref: ref, revision: began_at(ref), store: store, pid: pid}}
@@ -146,7 +166,7 @@ defmodule Tank.Store.Watch do
       iex> File.rm_rf!(dir) |> is_list()
       true
   """
-  @spec stream(atom, Path.t(), keyword) :: Enumerable.t()
+  @spec stream(atom, Path.t() | Pattern.t(), keyword) :: Enumerable.t()
   def stream(store, prefix_or_pattern, opts \\ []) when is_atom(store) do
     Stream.resource(
       fn -> start!(store, prefix_or_pattern, opts) end,

@@ -24,8 +24,8 @@ defmodule Tank.Store.Watch.Feed do
   def start_link(args), do: GenServer.start_link(__MODULE__, args, hibernate_after: @hibernate_after)
 
   @impl true
-  def init(%{native: native, key: key, ref: ref, subscriber: subscriber, opts: opts}) do
-    case Native.watch_start(native, key, from(opts.from)) do
+  def init(%{native: native, what: what, ref: ref, subscriber: subscriber, opts: opts}) do
+    case Native.watch_start(native, what, from(opts.from)) do
       {:ok, watch, revision, current} ->
         Process.monitor(subscriber)
         send(subscriber, {ref, :began, revision})
@@ -106,6 +106,10 @@ defmodule Tank.Store.Watch.Feed do
 
   defp deliver_part(%{opts: opts} = state) do
     case Native.watch_snapshot(state.watch, opts.part, @part_bytes) do
+      # It looked at many that it is not about.
+      {:ok, [], true} ->
+        again(state)
+
       {:ok, entries, true} ->
         state |> tell({:snapshot_part, Enum.map(entries, &Entry.new/1)}) |> again()
 
