@@ -169,8 +169,8 @@ defmodule Tank.Bench.Workload.Large do
       row.("  p99 us", & &1.miss.p99),
       row.("gets of 1,000 entries, 4 readers, 1/s", & &1.hit.rate),
       row.("  p99 us", & &1.hit.p99),
-      row.("lists of any 1,000 entries, ms", & &1.list.p50/1000),
-      row.("lists of the same 1,000 entries, ms", & &1.list_again.p50/1000),
+      row.("lists of any 1,000 entries, ms", &milliseconds(&1.list.p50)),
+      row.("lists of the same 1,000 entries, ms", &milliseconds(&1.list_again.p50)),
       row.("values in memory, MB", &megabytes(&1.kept)),
       row.("values, MB", &megabytes(&1.all)),
       row.("resident memory, MB", &megabytes(&1.rss)),
@@ -210,5 +210,6 @@ defmodule Tank.Bench.Workload.Large do
   defp shown(nil), do: ""
   defp shown(number), do: Report.number(number)
 
+  defp milliseconds(micros), do: micros / 1000
   defp megabytes(bytes), do: bytes / 1_048_576
 end

@@ -24,7 +24,7 @@ defmodule Tank.Store.ProjectionTest do
   end
 
   defp project(store, table, opts \\ []) do
-    start_supervised!({Projection, [store: store, pattern: [:a], table: table] ++ opts})
+    start_supervised!({Projection, Keyword.merge([store: store, pattern: [:a], table: table], opts)})
   end
 
   defp rows(table), do: table |> :ets.tab2list() |> Enum.sort()
