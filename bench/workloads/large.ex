@@ -72,7 +72,7 @@ defmodule Tank.Bench.Workload.Large do
 
   defp start(dir, options) do
     {:ok, _started} = Application.ensure_all_started(:tank_store)
-    {:ok, :large} = Cluster.start(dir, options)
+    {:ok, :large} = Cluster.start(dir, options, :infinity)
     :ok = Tree.fence(:large, timeout: :infinity)
   end
 

@@ -236,9 +236,9 @@ defmodule Tank.Store.Native do
   @spec deliver_large(store, String.t(), lane, binary) :: :ok
   def deliver_large(_store, _node, _lane, _frame), do: nif()
 
-  @spec watch_start(store, prefix_or_pattern, :snapshot | :now | non_neg_integer) ::
+  @spec watch_start(store, prefix_or_pattern, :snapshot | :now | non_neg_integer, pid, reference) ::
           {:ok, watch, non_neg_integer, non_neg_integer} | {:error, {:compacted, non_neg_integer} | reason}
-  def watch_start(_store, _prefix_or_pattern, _from), do: nif()
+  def watch_start(_store, _prefix_or_pattern, _from, _subscriber, _ref), do: nif()
 
   @spec watch_snapshot(watch, pos_integer, pos_integer) :: {:ok, [entry], boolean} | {:error, reason}
   def watch_snapshot(_watch, _entries, _bytes), do: nif()

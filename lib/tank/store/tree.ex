@@ -61,7 +61,7 @@ defmodule Tank.Store.Tree do
           | {:exists, Path.t(), :== | :!=, boolean}
           | {:version | :revision | :create_revision | :child_count | :lease_epoch, Path.t(), op, non_neg_integer}
           | {:revision, {:prefix, Path.t()}, op, non_neg_integer}
-          | {:lease, binary, :epoch, non_neg_integer}
+          | {:lease, Tank.Store.Lease.name(), :epoch, non_neg_integer}
   @type operation ::
           {:put, Path.t(), term}
           | {:put, Path.t(), term, [lease: lease]}
@@ -393,7 +393,7 @@ defmodule Tank.Store.Tree do
   | `:lease_epoch` | the epoch of the lease that it goes with | 0 |
 
   or `{:revision, {:prefix, path}, op, n}`, of every entry below a path; or `{:lease, name, :epoch, n}`, whether the
-  lease of that name is held with that epoch.
+  lease of that name, as `Tank.Store.Lease` takes it, is held with that epoch; 0: whether nobody holds it.
 
   An operation is `{:put, path, value}`, `{:put, path, value, lease: lease}`, `{:delete, path}` (with all below it),
   `{:clear, path}` (without), `{:get, path}` or `{:list, path}` (the direct children). Each sees what those before it did,
@@ -407,6 +407,21 @@ defmodule Tank.Store.Tree do
       ...>   Tank.Store.Tree.txn(:app, [{:exists, [:lock], :==, false}], [{:put, [:lock], :mine}], [{:get, [:lock]}])
       iex> entry.value
       :mine
+
+  A holder whose lease has gone to somebody else writes nothing:
+
+      iex> {:ok, lease} = Tank.Store.Lease.acquire(:app, "leader", holder: :me, ttl: 60_000)
+      iex> guarded = fn value ->
+      ...>   Tank.Store.Tree.txn!(:app, [{:lease, "leader", :epoch, lease.epoch}], [{:put, [:led], value}], []).succeeded
+      ...> end
+      iex> guarded.(1)
+      true
+      iex> Tank.Store.Lease.release(lease)
+      iex> {:ok, _other} = Tank.Store.Lease.acquire(:app, "leader", holder: :other, ttl: 60_000)
+      iex> guarded.(2)
+      false
+      iex> Tank.Store.Tree.get!(:app, [:led])
+      1
   """
   @spec txn(atom, [comparison], [operation], [operation], keyword) ::
           {:ok, %{succeeded: boolean, responses: [response], revision: revision}} | error

@@ -60,7 +60,8 @@ defmodule Tank.Store.Watch do
       leaves out what was before,
     * `{:lagged, revision}`: the process did not keep up; `{:after, revision}` goes on where this watch ended. It is 0
       when the snapshot was not complete: start with a new one,
-    * `:store_stopped`: the store was stopped or opened anew. A store that has joined another cluster holds other
+    * `:store_stopped`: the store was stopped or opened anew, or the watch's own process was killed. Go on behind the last
+      revision that you were told of. A store that has joined another cluster holds other
       entries, and revisions that mean something else: start with a snapshot.
 
   It ends too, without a message, when the process dies.
@@ -73,6 +74,8 @@ defmodule Tank.Store.Watch do
   defstruct [:ref, :revision, :store, :pid]
 
   @timeout 5_000
+  # Until what is told of a watch that was killed has surely come.
+  @last_words_ms 1_000
   @defaults [
     from: :snapshot,
     buffer: 1_000,
@@ -203,12 +206,12 @@ defmodule Tank.Store.Watch do
         Process.demonitor(monitor, [:flush])
         {[message], if(match?({:cancelled, _reason}, message), do: {:ended, watch}, else: watch)}
 
-      # What it sent before is in the mailbox, ahead of this.
+      # What it sent before is in the mailbox, ahead of this; or it was killed, and that is about to be told.
       {:DOWN, ^monitor, :process, ^pid, _reason} ->
         receive do
           {:store_watch, ^ref, message} -> {[message], watch}
         after
-          0 -> {[{:cancelled, :store_stopped}], {:ended, watch}}
+          @last_words_ms -> {[{:cancelled, :store_stopped}], {:ended, watch}}
         end
     end
   end

@@ -9,7 +9,9 @@ use std::ops::Bound;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use bytes::Bytes;
-use rustler::{Atom, Binary, Encoder, Env, Error, LocalPid, Monitor, NifResult, OwnedEnv, Resource, ResourceArc, Term};
+use rustler::{
+    Atom, Binary, Encoder, Env, Error, LocalPid, Monitor, NifResult, OwnedBinary, OwnedEnv, Resource, ResourceArc, Term,
+};
 use tank_engine::engine::{Engine, From, Since};
 use tank_engine::entries;
 use tank_engine::entry::Entry;
@@ -38,6 +40,14 @@ const LARGE_LOOK_MAX: usize = 20_000;
 pub(crate) struct Watch {
     cursor: Cursor,
     snapshot: Mutex<Option<Pages>>,
+    /// Whom to tell when the process dies before it has ended the watch.
+    subscriber: Mutex<Option<Subscriber>>,
+}
+
+/// Who reads what a watch delivers, and by which reference it knows that: in external term format.
+struct Subscriber {
+    pid: LocalPid,
+    reference: OwnedBinary,
 }
 
 /// The rest of a view that is read page by page.
@@ -55,8 +65,16 @@ impl Resource for Watch {
         self.end();
     }
 
-    fn down<'a>(&'a self, _env: Env<'a>, _pid: LocalPid, _monitor: Monitor) {
-        self.end();
+    fn down<'a>(&'a self, env: Env<'a>, _pid: LocalPid, _monitor: Monitor) {
+        let subscriber = self.end();
+        let reference = |subscriber: &Subscriber| env.binary_to_term(&subscriber.reference).map(|(term, _)| term);
+        if let Some(subscriber) = subscriber
+            && let Some(reference) = reference(&subscriber)
+        {
+            let message = (atoms::store_watch(), reference, (atoms::cancelled(), atoms::store_stopped()));
+            // It may be gone as well.
+            let _ = env.send(&subscriber.pid, message);
+        }
     }
 }
 
@@ -64,8 +82,18 @@ impl Resource for Watch {
 /// {:compacted, min}}` or `{:error, reason}`. `from` is `:snapshot`, `:now` or a revision. What
 /// changes behind `revision` comes; `current` is the store's at this moment. With `:snapshot`,
 /// `watch_snapshot` gives the entries as of `revision`.
+///
+/// Should the calling process die before it calls `watch_cancel`, `{:store_watch, reference,
+/// {:cancelled, :store_stopped}}` is sent to the process `subscriber`.
 #[rustler::nif]
-fn watch_start<'a>(env: Env<'a>, store: &'a Store, what: Term<'a>, from: Term<'a>) -> NifResult<Term<'a>> {
+fn watch_start<'a>(
+    env: Env<'a>,
+    store: &'a Store,
+    what: Term<'a>,
+    from: Term<'a>,
+    subscriber: LocalPid,
+    reference: Term<'a>,
+) -> NifResult<Term<'a>> {
     let filter = match filter(what)? {
         Ok(filter) => filter,
         Err(error) => return Ok(errors::error(env, &error)),
@@ -91,7 +119,9 @@ fn watch_start<'a>(env: Env<'a>, store: &'a Store, what: Term<'a>, from: Term<'a
     let revision = after.unwrap_or(current);
     let first = Bound::Included(cursor.filter().fixed().clone());
     let snapshot = with_snapshot.then_some(Pages { view, behind: first });
-    let watch = ResourceArc::new(Watch { cursor, snapshot: Mutex::new(snapshot) });
+    let subscriber = Subscriber { pid: subscriber, reference: reference.to_binary() };
+    let subscriber = Mutex::new(Some(subscriber));
+    let watch = ResourceArc::new(Watch { cursor, snapshot: Mutex::new(snapshot), subscriber });
     // It fails when the process is gone; then nothing refers to the watch, and it ends.
     let _ = env.monitor(&watch, &pid);
     Ok((atoms::ok(), watch, revision, current).encode(env))
@@ -221,12 +251,14 @@ fn unchanged_or_dirty<'a>(env: Env<'a>, view: &View, revision: u64) -> Term<'a> 
 }
 
 impl Watch {
-    fn end(&self) {
+    /// Ends it. Gives whom to tell, the first time.
+    fn end(&self) -> Option<Subscriber> {
         self.cursor.cancel();
         let pages = self.snapshot.lock().unwrap_or_else(PoisonError::into_inner).take();
         if let Some(pages) = pages {
             reclaim::when_unused(pages.view);
         }
+        self.subscriber.lock().unwrap_or_else(PoisonError::into_inner).take()
     }
 }
 

@@ -333,6 +333,39 @@ defmodule Tank.Store.WatchTest do
       assert Watch.start(store, []) == {:error, :noproc}
     end
 
+    test "of one whose process is killed, the subscriber is told, once and last", %{store: store} do
+      {:ok, watch} = Watch.start(store, [], from: :now)
+      put(store, [:a], 1)
+      assert next(watch) == {:synced, 0}
+      assert {:changes, 1, _} = next(watch)
+      kill(watch.pid)
+      assert next(watch) == {:cancelled, :store_stopped}
+      # Where it ended, another one goes on.
+      put(store, [:a], 2)
+      {:ok, again} = Watch.start(store, [], from: {:after, 1})
+      assert {:changes, 2, _} = next(again)
+      assert Watch.cancel(watch) == :ok and Watch.cancel(again) == :ok
+      assert Process.info(self(), :messages) == {:messages, []}
+    end
+
+    test "so is one that enumerates", %{store: store} do
+      test = self()
+
+      enumerating =
+        Task.async(fn ->
+          messages = store |> Watch.stream([], from: :now) |> Enum.map(&tap(&1, fn _ -> send(test, :one) end))
+          {messages, Process.info(self(), :messages)}
+        end)
+
+      assert_receive :one, 5_000
+      [{_id, pid, _type, _modules}] = for {_, pid, _, _} = child <- children(), feeds?(pid, enumerating.pid), do: child
+      kill(pid)
+      assert Task.await(enumerating) == {[{:synced, 0}, {:cancelled, :store_stopped}], {:messages, []}}
+    end
+
+    defp children, do: DynamicSupervisor.which_children(Tank.Store.Watches)
+    defp feeds?(pid, subscriber), do: :sys.get_state(pid).subscriber == subscriber
+
     test "wrong arguments are refused", %{store: store} do
       assert {:error, {:invalid_path, _}} = Watch.start(store, [7])
       assert {:error, {:too_large, :path_component, 255}} = Watch.start(store, [String.duplicate("x", 256)])

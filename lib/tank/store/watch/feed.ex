@@ -5,7 +5,8 @@ defmodule Tank.Store.Watch.Feed do
   #     snapshot --last part--> catching up --nothing left--> idle --:tank_watch_ready--> catching up ...
   #
   # What was pulled and not sent yet is a single batch, of a megabyte or one revision. While the subscriber's mailbox is
-  # full nothing is pulled: the history keeps it. All states end when the store or the subscriber does.
+  # full nothing is pulled: the history keeps it. All states end when the store or the subscriber does. Should this process
+  # be killed, the Rust library tells the subscriber.
 
   use GenServer, restart: :temporary
 
@@ -25,7 +26,7 @@ defmodule Tank.Store.Watch.Feed do
 
   @impl true
   def init(%{native: native, what: what, ref: ref, subscriber: subscriber, opts: opts}) do
-    case Native.watch_start(native, what, from(opts.from)) do
+    case Native.watch_start(native, what, from(opts.from), subscriber, ref) do
       {:ok, watch, revision, current} ->
         Process.monitor(subscriber)
         send(subscriber, {ref, :began, revision})

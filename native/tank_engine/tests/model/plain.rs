@@ -149,7 +149,9 @@ impl Model {
             },
             Ask::PutMany(parts, payload) => self.at_one_revision(|model| {
                 let matches = model.matches(parts);
-                matches.iter().for_each(|place| drop(model.put(place, payload, 0)));
+                matches.iter().for_each(|place| {
+                    model.put(place, payload, 0);
+                });
                 matches.len()
             }),
             Ask::DeleteMany(parts) => {
