@@ -39,7 +39,8 @@ defmodule Tank.Bench.Workload.Large do
   def fill(dir, options, entries, seconds) do
     start(dir, options)
     rates = for part <- 1..@parts, do: part(div(entries * (part - 1), @parts), div(entries * part, @parts))
-    found = Map.merge(reads(entries, seconds), %{put: entries / Enum.sum(Enum.map(rates, &elem(&1, 1)))})
+    {found, most} = most_kept(fn -> reads(entries, seconds) end)
+    found = Map.merge(found, %{most: most, put: entries / Enum.sum(Enum.map(rates, &elem(&1, 1)))})
     found = Map.merge(found, %{parts: for({count, seconds} <- rates, do: count / seconds)})
     found = Map.merge(found, memory())
     {closing, :ok} = time(fn -> Cluster.stop(:large) end)
@@ -56,7 +57,8 @@ defmodule Tank.Bench.Workload.Large do
       end)
 
     {:ok, ^entries} = Tree.count(:large, [:large, :*, :*], timeout: :infinity)
-    found = entries |> reads(seconds) |> Map.merge(memory()) |> Map.put(:opening, opening)
+    {found, most} = most_kept(fn -> reads(entries, seconds) end)
+    found = found |> Map.merge(memory()) |> Map.merge(%{opening: opening, most: most})
     :ok = Cluster.stop(:large)
     found
   end
@@ -140,6 +142,24 @@ defmodule Tank.Bench.Workload.Large do
     %{rss: Machine.rss(), peak: Machine.rss_peak(), kept: status.memory_bytes, all: status.value_bytes}
   end
 
+  # The most bytes of values that were in memory while `run` ran.
+  defp most_kept(run) do
+    watcher = Task.async(fn -> watch_kept(0) end)
+    found = run.()
+    send(watcher.pid, :stop)
+    {found, Task.await(watcher)}
+  end
+
+  defp watch_kept(most) do
+    {:ok, status} = Cluster.status(:large)
+
+    receive do
+      :stop -> max(most, status.memory_bytes)
+    after
+      50 -> watch_kept(max(most, status.memory_bytes))
+    end
+  end
+
   defp disk_bytes(dir) do
     for path <- Path.wildcard(Path.join(dir, "**"), match_dot: true), File.regular?(path), reduce: 0 do
       bytes -> bytes + File.stat!(path).size
@@ -172,6 +192,7 @@ defmodule Tank.Bench.Workload.Large do
       row.("lists of any 1,000 entries, ms", &milliseconds(&1.list.p50)),
       row.("lists of the same 1,000 entries, ms", &milliseconds(&1.list_again.p50)),
       row.("values in memory, MB", &megabytes(&1.kept)),
+      row.("values in memory at most, while reading, MB", &megabytes(&1.most)),
       row.("values, MB", &megabytes(&1.all)),
       row.("resident memory, MB", &megabytes(&1.rss)),
       row.("resident memory at most, MB", &megabytes(&1.peak)),
@@ -197,7 +218,7 @@ defmodule Tank.Bench.Workload.Large do
 
   defp metrics(stage) do
     some = for {key, unit} <- [put: "1/s", opening: "s", closing: "s"], stage[key], do: {key, unit, stage[key]}
-    memory = for key <- [:kept, :all, :rss, :peak], do: {key, "B", stage[key]}
+    memory = for key <- [:kept, :most, :all, :rss, :peak], do: {key, "B", stage[key]}
 
     loads =
       for key <- [:miss, :hit, :list, :list_again], {field, unit} <- [rate: "1/s", p50: "us", p99: "us"] do
