@@ -11,11 +11,13 @@ defmodule Tank.Store.Storm do
   # What a watch that resumes needs to find in the history.
   @kept 5_000
 
-  @doc "Starts a writer, registered as `name`, that goes on until `stop/1`."
-  def start(name, store) do
+  @doc "Starts a writer, registered as `name`, that goes on until `stop/1`; one that compacts nothing if that is said."
+  def start(name, store, opts \\ []) do
+    kinds = if Keyword.get(opts, :compact, true), do: 100, else: 97
+
     spawn(fn ->
       Process.register(self(), name)
-      write_on(store, %{})
+      write_on(store, kinds, %{})
     end)
 
     :ok
@@ -28,17 +30,17 @@ defmodule Tank.Store.Storm do
     receive do: ({^ref, counts} -> counts)
   end
 
-  defp write_on(store, counts) do
+  defp write_on(store, kinds, counts) do
     receive do
       {:stop, pid, ref} -> send(pid, {ref, counts})
     after
       0 ->
-        kind = kind(:rand.uniform(100))
+        kind = kind(:rand.uniform(kinds))
 
         case write(kind, store) do
           # No leader for now, or its answer was lost with it.
-          {:error, _reason} -> write_on(store, counts)
-          _done -> write_on(store, Map.update(counts, kind, 1, &(&1 + 1)))
+          {:error, _reason} -> write_on(store, kinds, counts)
+          _done -> write_on(store, kinds, Map.update(counts, kind, 1, &(&1 + 1)))
         end
     end
   end

@@ -6,7 +6,7 @@ defmodule Tank.Store.WatchCollector do
   A collector with a file adds each part to it, so that they outlive its node.
   """
 
-  alias Tank.Store.{Watch, Watched}
+  alias Tank.Store.{Projection, Watch, Watched}
 
   @doc "Starts a collector of a prefix or a pattern, registered as `name`."
   def start(name, store, about, after_revision, file \\ nil) do
@@ -28,6 +28,45 @@ defmodule Tank.Store.WatchCollector do
   @doc "The parts in a file. A node that was killed may have left half of the last one."
   def parts(file) do
     for line <- File.read!(file) |> String.split("\n") |> Enum.drop(-1), do: decode(line)
+  end
+
+  @doc "Starts one watch of everything that is not resumed, and a projection of it as the table `name`."
+  def follow(name, store, after_revision) do
+    test = self()
+
+    spawn(fn ->
+      {:ok, _projection} = Projection.start_link(store: store, table: name)
+      Process.register(self(), name)
+      {:ok, watch} = Watch.start(store, [], from: {:after, after_revision}, patience: :infinity)
+      send(test, {name, :follows})
+      follow_on(watch, [])
+    end)
+
+    receive do: ({^name, :follows} -> :ok)
+  end
+
+  @doc "What that watch was told so far, and how it ended; nil while it goes on."
+  def followed(name) do
+    ref = make_ref()
+    send(name, {:followed, self(), ref})
+    receive do: ({^ref, seen, ended} -> {seen, ended})
+  end
+
+  defp follow_on(%Watch{ref: watch_ref} = watch, seen, ended \\ nil) do
+    receive do
+      {:store_watch, ^watch_ref, {:changes, _revision, _changes} = message} ->
+        follow_on(watch, [Watched.plain(message) | seen], ended)
+
+      {:store_watch, ^watch_ref, {:cancelled, reason}} ->
+        follow_on(watch, seen, reason)
+
+      {:store_watch, ^watch_ref, _place} ->
+        follow_on(watch, seen, ended)
+
+      {:followed, pid, ref} ->
+        send(pid, {ref, Enum.reverse(seen), ended})
+        follow_on(watch, seen, ended)
+    end
   end
 
   @doc "The whole history behind a revision, as a watch tells it."
