@@ -313,7 +313,8 @@ defmodule Tank.Store.TreeTest do
       assert Tree.get!(s, [:t, "1"]) == 1
     end
 
-    test "limits", %{store: s} do
+    test "limits; what is over them is not logged", %{store: s} do
+      {:ok, %{log_entries: logged}} = Cluster.status(s)
       name = String.duplicate("x", 256)
       assert Tree.put(s, [name], 1) == {:error, {:too_large, :path_component, 255}}
       assert Tree.put(s, List.duplicate(String.duplicate("x", 205), 5), 1) == {:error, {:too_large, :path, 1024}}
@@ -321,6 +322,7 @@ defmodule Tank.Store.TreeTest do
       assert {:error, {:invalid_path, _why}} = Tree.put(s, [:a, 1], 1)
       ops = for n <- 1..1_025, do: {:put, ["#{n}"], n}
       assert Tree.txn(s, [], ops, []) == {:error, {:too_large, :transaction, 1_024}}
+      assert {:ok, %{log_entries: ^logged}} = Cluster.status(s)
       assert {:ok, %{succeeded: true}} = Tree.txn(s, [], tl(ops), [])
     end
 
