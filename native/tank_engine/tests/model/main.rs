@@ -2,7 +2,7 @@
 //! compared, and the past as far as it is kept, through restarts, purges of the log and transfers of
 //! the state to another member.
 //!
-//! `TANK_CASES` chooses how many histories the engine plays (200 unless told: each opens it a few
+//! `TANK_CASES` chooses how many histories the engine plays (100 unless told: each opens it a few
 //! times, which takes most of the time). A failing one is made as short as possible and printed.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing, clippy::print_stderr)]
@@ -55,7 +55,7 @@ fn config(cases: u32) -> ProptestConfig {
 }
 
 fn histories() -> u32 {
-    std::env::var("TANK_CASES").ok().and_then(|text| text.parse().ok()).unwrap_or(200)
+    std::env::var("TANK_CASES").ok().and_then(|text| text.parse().ok()).unwrap_or(100)
 }
 
 proptest! {
