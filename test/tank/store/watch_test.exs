@@ -358,13 +358,15 @@ defmodule Tank.Store.WatchTest do
         end)
 
       assert_receive :one, 5_000
-      [{_id, pid, _type, _modules}] = for {_, pid, _, _} = child <- children(), feeds?(pid, enumerating.pid), do: child
-      kill(pid)
+
+      feed =
+        eventually("it to wait for its watch", fn ->
+          with {:monitors, [process: feed]} <- Process.info(enumerating.pid, :monitors), do: feed, else: (_ -> nil)
+        end)
+
+      kill(feed)
       assert Task.await(enumerating) == {[{:synced, 0}, {:cancelled, :store_stopped}], {:messages, []}}
     end
-
-    defp children, do: DynamicSupervisor.which_children(Tank.Store.Watches)
-    defp feeds?(pid, subscriber), do: :sys.get_state(pid).subscriber == subscriber
 
     test "wrong arguments are refused", %{store: store} do
       assert {:error, {:invalid_path, _}} = Watch.start(store, [7])
