@@ -14,7 +14,8 @@ defmodule Tank.Bench do
     list: Workload.List,
     mixed: Workload.Mixed,
     start: Workload.Start,
-    cluster: Workload.Cluster
+    cluster: Workload.Cluster,
+    large: Workload.Large
   ]
 
   @type settings :: %{
@@ -23,10 +24,21 @@ defmodule Tank.Bench do
           rounds: pos_integer,
           seconds: float,
           store: module,
-          out: Path.t()
+          out: Path.t(),
+          entries: pos_integer | nil,
+          memory_mb: pos_integer | nil
         }
 
-  @switches [quick: :boolean, dir: :string, rounds: :integer, seconds: :float, store: :string, out: :string]
+  @switches [
+    quick: :boolean,
+    dir: :string,
+    rounds: :integer,
+    seconds: :float,
+    store: :string,
+    out: :string,
+    entries: :integer,
+    memory_mb: :integer
+  ]
 
   @doc "Runs the workloads that `args` name, or all; see bench/run."
   @spec main([String.t()]) :: :ok
@@ -58,7 +70,9 @@ defmodule Tank.Bench do
       rounds: Keyword.get(options, :rounds, if(quick?, do: 2, else: 7)),
       seconds: Keyword.get(options, :seconds, if(quick?, do: 0.1, else: 1.5)),
       store: store!(Keyword.get(options, :store, "tank")),
-      out: Path.expand(Keyword.get(options, :out, "bench/results"))
+      out: Path.expand(Keyword.get(options, :out, "bench/results")),
+      entries: options[:entries],
+      memory_mb: options[:memory_mb]
     }
   end
 

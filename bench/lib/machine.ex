@@ -42,6 +42,10 @@ defmodule Tank.Bench.Machine do
   @spec rss :: non_neg_integer
   def rss, do: proc_kb("/proc/self/status", "VmRSS") * 1024
 
+  @doc "The most that it ever was, in bytes."
+  @spec rss_peak :: non_neg_integer
+  def rss_peak, do: proc_kb("/proc/self/status", "VmHWM") * 1024
+
   @doc "Bytes that this VM wrote to files, since its start."
   @spec written :: non_neg_integer
   def written, do: proc_value("/proc/self/io", "write_bytes")

@@ -5,7 +5,7 @@ defmodule Tank.Bench.RunTest do
   # VMs of its own, one after the other.
   @moduletag timeout: 300_000
 
-  @workloads ~w(put get list mixed start cluster)
+  @workloads ~w(put get list mixed start cluster large)
 
   test "bench/run is an executable bash script that stops at the first error" do
     assert Bitwise.band(File.stat!("bench/run").mode, 0o111) == 0o111

@@ -10,6 +10,8 @@ defmodule Tank.Store.TreeClusterTest do
 
   test "what one member writes, all read: at once, or when they have come to it", %{tmp_dir: dir} do
     [one, two, three] = peers = start_cluster(dir, 3)
+    # Members that come make no revision.
+    assert {:ok, 1} = tree(one, :put, [[:first], 1])
 
     for {writer, n} <- Enum.with_index(peers, 1) do
       {:ok, revision} = tree(writer, :put, [[:a, "#{n}"], %{n: n}])
@@ -30,6 +32,11 @@ defmodule Tank.Store.TreeClusterTest do
     assert {:ok, ^revision} = tree(two, :put_many, [[:none, :*], 0])
     assert {:ok, last} = tree(two, :delete_many, [[:**]])
     assert last == revision + 1
+    :ok = cluster(one, :remove_member, [store(), three.node])
+    assert {:ok, after_change} = tree(two, :put, [[:last], 1])
+    assert after_change == last + 1
+    assert {:ok, _revision} = tree(two, :delete, [[]])
+    peers = [one, two]
     for peer <- peers, do: assert(tree(peer, :fence, []) == :ok)
     for peer <- peers, do: refute(tree(peer, :exists, [[], [favor: :low_latency]]))
     await_agreement(peers)
@@ -67,9 +74,39 @@ defmodule Tank.Store.TreeClusterTest do
     assert length(List.flatten(sums)) >= 40
     assert Enum.uniq(List.flatten(sums)) == [600]
     {:ok, left, _revision} = tree(hd(survivors), :get_many, [[:accounts, :*]])
-    assert left |> Map.values() |> Enum.sum() == 600
+    assert sum(left) == 600
     await_agreement(survivors)
   end
+
+  @tag :long
+  @tag timeout: 3_600_000
+  test "money is neither made nor lost while twenty leaders die", %{tmp_dir: dir} do
+    peers = start_cluster(dir, 3)
+    accounts = for n <- 1..6, do: [:accounts, "#{n}"]
+    for path <- accounts, do: {:ok, _revision} = tree(hd(peers), :put, [path, 100])
+    for peer <- peers, do: :ok = call(peer, TreePeer, :start_moving, [store(), accounts])
+
+    peers =
+      for _kill <- 1..20, reduce: peers do
+        peers ->
+          leader = await_leader(peers)
+          kill_node(leader)
+          [survivor | _other] = peers -- [leader]
+          {:ok, failed_over} = tree(survivor, :put, [[:failed_over], true, [timeout: 30_000]])
+          move_at_least(survivor, failed_over, 20)
+          back = restart_node(leader)
+          :ok = call(back, TreePeer, :start_moving, [store(), accounts])
+          [back | peers -- [leader]]
+      end
+
+    sums = List.flatten(for peer <- peers, do: call(peer, TreePeer, :stop, []))
+    IO.puts("#{length(sums)} transfers of those who lived to the end, 20 leaders killed")
+    assert Enum.uniq(sums) == [600]
+    for peer <- peers, {:ok, left, _revision} = tree(peer, :get_many, [[:accounts, :*]]), do: assert(sum(left) == 600)
+    await_agreement(peers)
+  end
+
+  defp sum(accounts), do: accounts |> Map.values() |> Enum.sum()
 
   # Each transaction makes a revision.
   defp move_at_least(peer, from, count),

@@ -10,7 +10,7 @@ defmodule Tank.Store.LeaseFight do
   import ExUnit.Assertions
   import Tank.Store.{ClusterCase, TankCase}
 
-  alias Tank.Store.{Call, Lease, Native, Running}
+  alias Tank.Store.{Lease, Tree}
 
   @store :cluster_test
   @name "fight"
@@ -170,22 +170,18 @@ defmodule Tank.Store.LeaseFight do
   end
 
   defp write(lease) do
-    {:ok, key} = Tank.Store.Path.to_key([:fight, "register"])
-    {:ok, name} = Lease.key(@name)
-    put = {key, :erlang.term_to_binary(lease.epoch), 0}
+    guard = [{:lease, @name, :epoch, lease.epoch}]
 
-    with {:ok, native} <- Running.fetch(@store) do
-      case Call.request(&Native.put_all(native, &1, [put], {name, lease.epoch}, &2), 2_000) do
-        {:ok, {:txn, true, revision, _responses}} ->
-          :ets.update_counter(:lease_fight_writes, :count, 1)
-          note({:wrote, revision, lease.epoch})
+    case Tree.txn(@store, guard, [{:put, [:fight, "register"], lease.epoch}], [], timeout: 2_000) do
+      {:ok, %{succeeded: true, revision: revision}} ->
+        :ets.update_counter(:lease_fight_writes, :count, 1)
+        note({:wrote, revision, lease.epoch})
 
-        {:ok, {:txn, false, _revision, _responses}} ->
-          note({:refused, lease.epoch})
+      {:ok, %{succeeded: false}} ->
+        note({:refused, lease.epoch})
 
-        {:error, _unknown} ->
-          :ok
-      end
+      {:error, _unknown} ->
+        :ok
     end
   end
 

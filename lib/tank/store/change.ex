@@ -33,9 +33,9 @@ defmodule Tank.Store.Change do
   end
 
   @doc false
-  # The entry after a change; how many children it had then is not known.
+  # The entry after a change, if there is one that is of what is watched; how many children it had then is not known.
   @spec entry(Native.change()) :: Entry.t() | nil
-  def entry({type, path, value, _previous, revision, version, {create_revision, lease}})
+  def entry({type, path, value, _previous, revision, version, {create_revision, lease, true}})
       when type in [:created, :updated],
       do: Entry.new({path, value, revision, create_revision, version, nil, lease})
 

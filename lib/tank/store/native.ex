@@ -22,7 +22,9 @@ defmodule Tank.Store.Native do
   @type watch :: reference
   @type change ::
           {:created | :updated | :deleted | :expired, [atom | binary], term, term, pos_integer, non_neg_integer,
-           {non_neg_integer, non_neg_integer}}
+           {create_revision :: non_neg_integer, lease :: non_neg_integer, matches? :: boolean}}
+  @typedoc "The key of a path, for all at it and below; or an encoded pattern."
+  @type prefix_or_pattern :: binary | [{:one | :many, term}]
   @type next ::
           {:ok, [{pos_integer, [change]}], non_neg_integer}
           | {:idle, non_neg_integer}
@@ -237,9 +239,9 @@ defmodule Tank.Store.Native do
   @spec deliver_large(store, String.t(), lane, binary) :: :ok
   def deliver_large(_store, _node, _lane, _frame), do: nif()
 
-  @spec watch_start(store, binary, :snapshot | :now | non_neg_integer) ::
+  @spec watch_start(store, prefix_or_pattern, :snapshot | :now | non_neg_integer, pid, reference) ::
           {:ok, watch, non_neg_integer, non_neg_integer} | {:error, {:compacted, non_neg_integer} | reason}
-  def watch_start(_store, _prefix, _from), do: nif()
+  def watch_start(_store, _prefix_or_pattern, _from, _subscriber, _ref), do: nif()
 
   @spec watch_snapshot(watch, pos_integer, pos_integer) :: {:ok, [entry], boolean} | {:error, reason}
   def watch_snapshot(_watch, _entries, _bytes), do: nif()
@@ -253,14 +255,14 @@ defmodule Tank.Store.Native do
   @spec watch_cancel(watch) :: :ok
   def watch_cancel(_watch), do: nif()
 
-  @spec list_since(store, binary, non_neg_integer) :: since | :wait | :dirty
-  def list_since(_store, _prefix, _revision), do: nif()
+  @spec list_since(store, prefix_or_pattern, non_neg_integer) :: since | :wait | :dirty
+  def list_since(_store, _prefix_or_pattern, _revision), do: nif()
 
-  @spec list_since_local(store, binary, non_neg_integer) :: since | :dirty
-  def list_since_local(_store, _prefix, _revision), do: nif()
+  @spec list_since_local(store, prefix_or_pattern, non_neg_integer) :: since | :dirty
+  def list_since_local(_store, _prefix_or_pattern, _revision), do: nif()
 
-  @spec list_since_large(store, binary, non_neg_integer) :: since
-  def list_since_large(_store, _prefix, _revision), do: nif()
+  @spec list_since_large(store, prefix_or_pattern, non_neg_integer) :: since
+  def list_since_large(_store, _prefix_or_pattern, _revision), do: nif()
 
   @spec arm_fault(String.t(), String.t()) :: :ok | {:error, String.t()}
   def arm_fault(_name, _action), do: nif()

@@ -18,6 +18,13 @@ defmodule Tank.Store.Pattern do
   `op` is `:==`, `:!=`, `:<`, `:<=`, `:>` or `:>=`. `{:all, [:**, condition]}` matches one level or more, of which the
   last one meets the condition; `:**` stands nowhere else in a condition. A path is a pattern that matches itself.
 
+  ## Of what changes
+
+  A watch, a projection and `Tank.Store.Tree.list_since/4` take a path, for all at it and below, or a pattern, for the
+  entries that it matches: `[:pods]` is everything below the pods, `[:pods, :*]` the pods alone, and `[{:all, [:pods]}]`
+  the one entry at `[:pods]`. Whether an entry matches must follow from its path and itself: `:child_count` is refused, and
+  so are `:data`, `:has_data` and `:version` before the last component, `{:error, {:invalid_pattern, why}}`.
+
   A **node** is a path that has a value, or something below it. The root, `[]`, is matched by `[]` only.
 
       iex> {:ok, _pattern} = Tank.Store.Pattern.encode([:pods, {:name_matches, ~r/^web/}, :**])
@@ -84,6 +91,20 @@ defmodule Tank.Store.Pattern do
   def encode(other), do: {:error, {:invalid_pattern, "#{inspect(other)} is not a list"}}
 
   @doc false
+  # What a watch is about, as the Rust library takes it: a path stands for all at it and below, a pattern for what it
+  # matches.
+  @spec prefix_or_pattern(t) ::
+          {:ok, Tank.Store.Native.prefix_or_pattern()}
+          | {:error, {:invalid_path, String.t()} | {:invalid_pattern, String.t()}}
+  def prefix_or_pattern(path) do
+    if is_list(path) and not List.improper?(path) and Enum.any?(path, &condition?/1) do
+      with {:ok, parts} <- encode(path), do: {:ok, if(names?(parts), do: prefix(parts), else: parts)}
+    else
+      Path.to_key(path)
+    end
+  end
+
+  @doc false
   # The key of the path that all matches of an encoded pattern are at or below.
   @spec prefix([{:one | :many, term}]) :: binary
   def prefix(parts) do
@@ -94,6 +115,11 @@ defmodule Tank.Store.Pattern do
   # The bytes that an encoded pattern carries, about.
   @spec size([{:one | :many, term}]) :: non_neg_integer
   def size(parts), do: :erlang.external_size(parts)
+
+  defp condition?(part), do: is_tuple(part) or part in [:*, :**, :has_data]
+
+  # `{:is, component}` is the component.
+  defp names?(parts), do: Enum.all?(parts, &match?({:one, {:is, _name}}, &1))
 
   defp part(:**), do: {:many, :any}
 

@@ -33,7 +33,7 @@ defmodule Tank.Store.Projection do
 
   use GenServer
 
-  alias Tank.Store.{Entry, Path, Watch}
+  alias Tank.Store.{Entry, Path, Pattern, Watch}
 
   @retry_ms 10
   @retry_max_ms 1_000
@@ -43,7 +43,7 @@ defmodule Tank.Store.Projection do
 
   @type option ::
           {:store, atom}
-          | {:pattern, Path.t()}
+          | {:pattern, Path.t() | Pattern.t()}
           | {:table, atom}
           | {:key, (Entry.t() -> term)}
           | {:value, (Entry.t() -> term)}
@@ -59,7 +59,8 @@ defmodule Tank.Store.Projection do
 
     * `:store` - the store's id; required
     * `:table` - the name of the table, which must not exist; required
-    * `:pattern` - the path at or below which the entries are; all by default
+    * `:pattern` - the path at or below which the entries are, or the pattern that they match
+      (`Tank.Store.Pattern`, "Of what changes"); all by default. A row goes when its entry matches no more
     * `:key`, `:value` - functions of a `Tank.Store.Entry`; its path and its value by default. Each entry must have a key
       of its own. The entry's `child_count` is nil when it is told of by a change
     * `:name` - registers the process
@@ -67,7 +68,8 @@ defmodule Tank.Store.Projection do
     * `:timeout` - milliseconds that this may take, 5,000 by default
     * `:ets` - more options of the table, such as `:ordered_set`
 
-  Raises `ArgumentError` for an option that makes no sense.
+  Raises `ArgumentError` for an option that makes no sense; `{:error, {:invalid_pattern, why}}` when a change does not tell
+  whether an entry matches.
 
       iex> Tank.Store.Projection.start_link(table: :no_store)
       ** (ArgumentError) option :store must be an atom, got: nil
@@ -82,7 +84,8 @@ defmodule Tank.Store.Projection do
       raise ArgumentError, "option #{inspect(name)} must be an atom, got: #{inspect(opts[name])}"
     end
 
-    with {:error, {:invalid_path, why}} <- Path.to_key(opts[:pattern] || []) do
+    with {:error, {kind, why}} when kind in [:invalid_path, :invalid_pattern] <-
+           Pattern.prefix_or_pattern(opts[:pattern] || []) do
       raise ArgumentError, "option :pattern: #{why}"
     end
 
@@ -171,6 +174,10 @@ defmodule Tank.Store.Projection do
 
       {:error, {:compacted, _min}} ->
         begin(state, :snapshot)
+
+      # That will not change.
+      {:error, {kind, _why} = reason} when kind in [:invalid_path, :invalid_pattern] ->
+        exit(reason)
 
       {:error, _down} ->
         Process.send_after(self(), :retry, state.retry_ms)

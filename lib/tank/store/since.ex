@@ -1,8 +1,8 @@
 defmodule Tank.Store.Since do
   @moduledoc false
-  # What changed below a path since a revision: `Tank.Store.Tree.list_since/3`.
+  # What changed below a path, or of what a pattern matches, since a revision: `Tank.Store.Tree.list_since/3`.
 
-  alias Tank.Store.{Call, Change, Error, Native, Path, Running}
+  alias Tank.Store.{Call, Change, Error, Native, Pattern, Running}
 
   @timeout 5_000
 
@@ -18,31 +18,31 @@ defmodule Tank.Store.Since do
 
   Options: `favor: :consistency | :low_latency`, `timeout:` in milliseconds (5,000).
   """
-  @spec list(atom, Path.t(), non_neg_integer, keyword) :: result
-  def list(store, prefix, revision, opts \\ []) when is_integer(revision) and revision >= 0 do
-    with {:ok, key} <- Path.to_key(prefix), {:ok, native} <- Running.fetch(store) do
+  @spec list(atom, Pattern.t(), non_neg_integer, keyword) :: result
+  def list(store, prefix_or_pattern, revision, opts \\ []) when is_integer(revision) and revision >= 0 do
+    with {:ok, what} <- Pattern.prefix_or_pattern(prefix_or_pattern), {:ok, native} <- Running.fetch(store) do
       answer =
         case Keyword.get(opts, :favor, :consistency) do
-          :consistency -> Native.list_since(native, key, revision)
-          :low_latency -> Native.list_since_local(native, key, revision)
+          :consistency -> Native.list_since(native, what, revision)
+          :low_latency -> Native.list_since_local(native, what, revision)
         end
 
-      answered(answer, native, key, revision, Keyword.get(opts, :timeout, @timeout))
+      answered(answer, native, what, revision, Keyword.get(opts, :timeout, @timeout))
     end
   end
 
-  defp answered(:unchanged, _native, _key, _revision, _timeout), do: :unchanged
+  defp answered(:unchanged, _native, _what, _revision, _timeout), do: :unchanged
 
-  defp answered(:dirty, native, key, revision, timeout),
-    do: native |> Native.list_since_large(key, revision) |> answered(native, key, revision, timeout)
+  defp answered(:dirty, native, what, revision, timeout),
+    do: native |> Native.list_since_large(what, revision) |> answered(native, what, revision, timeout)
 
-  defp answered(:wait, native, key, revision, timeout) do
+  defp answered(:wait, native, what, revision, timeout) do
     with :ok <- Call.await_readable(native, timeout),
-         do: native |> Native.list_since_large(key, revision) |> answered(native, key, revision, timeout)
+         do: native |> Native.list_since_large(what, revision) |> answered(native, what, revision, timeout)
   end
 
-  defp answered({:ok, changes, revision}, _native, _key, _revision, _timeout),
+  defp answered({:ok, changes, revision}, _native, _what, _revision, _timeout),
     do: {:ok, Enum.map(changes, &Change.new/1), revision}
 
-  defp answered({:error, reason}, _native, _key, _revision, _timeout), do: {:error, Error.public(reason)}
+  defp answered({:error, reason}, _native, _what, _revision, _timeout), do: {:error, Error.public(reason)}
 end

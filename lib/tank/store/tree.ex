@@ -45,8 +45,8 @@ defmodule Tank.Store.Tree do
 
   import Tank.Store.Tree.Bang, only: [defbang: 1]
 
-  alias Tank.Store.{Call, Deadline, Entry, Error, Native, Path, Pattern, Running, Since, Tx, View}
-  alias Tank.Store.Tree.{Operation, Transaction, Writes}
+  alias Tank.Store.{Call, Entry, Error, Native, Path, Pattern, Running, Since, Tx, View}
+  alias Tank.Store.Tree.{Operation, Options, Reads, Transaction, Writes}
 
   @typedoc "A store's id, or the transaction that is being run."
   @type store :: atom | Tx.t()
@@ -61,7 +61,7 @@ defmodule Tank.Store.Tree do
           | {:exists, Path.t(), :== | :!=, boolean}
           | {:version | :revision | :create_revision | :child_count | :lease_epoch, Path.t(), op, non_neg_integer}
           | {:revision, {:prefix, Path.t()}, op, non_neg_integer}
-          | {:lease, binary, :epoch, non_neg_integer}
+          | {:lease, Tank.Store.Lease.name(), :epoch, non_neg_integer}
   @type operation ::
           {:put, Path.t(), term}
           | {:put, Path.t(), term, [lease: lease]}
@@ -71,10 +71,6 @@ defmodule Tank.Store.Tree do
           | {:delete, count :: non_neg_integer}
           | {:get, Entry.t() | nil}
           | {:list, [Entry.t()]}
-
-  @timeout 5_000
-  @read [timeout: @timeout, favor: :consistency]
-  @write [timeout: @timeout]
 
   # -- Reading
 
@@ -91,11 +87,11 @@ defmodule Tank.Store.Tree do
   def get(store, path, opts \\ [])
 
   def get(%Tx{} = tx, path, opts) do
-    with {:ok, entry} <- read_entry(tx, path, read_options(opts)), do: {:ok, entry.value}
+    with {:ok, entry} <- Reads.entry(tx, path, Options.read(opts)), do: {:ok, entry.value}
   end
 
   def get(store, path, opts) do
-    opts = read_options(opts)
+    opts = Options.read(opts)
 
     with {:ok, key} <- Path.to_key(path) do
       case opts[:favor] do
@@ -120,13 +116,13 @@ defmodule Tank.Store.Tree do
   """
   @spec get_entry(store, Path.t(), keyword) :: {:ok, Entry.t()} | error
   def get_entry(store, path, opts \\ []) do
-    opts = read_options(opts, revision: nil)
+    opts = Options.read(opts, revision: nil)
 
     case {store, opts[:revision]} do
-      {%Tx{} = tx, nil} -> counted_entry(tx, path, opts)
+      {%Tx{} = tx, nil} -> Reads.counted_entry(tx, path, opts)
       {%Tx{}, _revision} -> raise ArgumentError, "a transaction does not read the past"
-      {_store, nil} -> read_entry(store, path, opts)
-      {_store, revision} -> past_entry(store, path, revision)
+      {_store, nil} -> Reads.entry(store, path, opts)
+      {_store, revision} -> Reads.past_entry(store, path, revision)
     end
   end
 
@@ -139,7 +135,7 @@ defmodule Tank.Store.Tree do
   """
   @spec exists(store, Path.t(), keyword) :: boolean
   def exists(store, path, opts \\ []) do
-    {exists?, _revision} = node!(store, path, opts, &Tx.note_exists/2)
+    {exists?, _revision} = Reads.node!(store, path, Options.read(opts), &Tx.note_exists/2)
     exists?
   end
 
@@ -152,7 +148,7 @@ defmodule Tank.Store.Tree do
   """
   @spec has_data(store, Path.t(), keyword) :: boolean
   def has_data(store, path, opts \\ []) do
-    {_exists?, revision} = node!(store, path, opts, &Tx.note_value/2)
+    {_exists?, revision} = Reads.node!(store, path, Options.read(opts), &Tx.note_value/2)
     revision > 0
   end
 
@@ -167,7 +163,7 @@ defmodule Tank.Store.Tree do
   """
   @spec count(store, Pattern.t(), keyword) :: {:ok, non_neg_integer} | error
   def count(store, pattern, opts \\ []) do
-    with {:ok, pattern, view} <- scan(store, pattern, read_options(opts)), do: View.select(view, pattern, :count)
+    with {:ok, pattern, view} <- Reads.scan(store, pattern, Options.read(opts)), do: View.select(view, pattern, :count)
   end
 
   @doc """
@@ -191,18 +187,8 @@ defmodule Tank.Store.Tree do
   """
   @spec list(store, Path.t(), keyword) :: {:ok, [Entry.t()], revision} | error
   def list(store, prefix, opts \\ []) do
-    range = [depth: 1, limit: :infinity, after: nil, reverse: false, keys_only: false]
-    opts = read_options(opts, range)
-    range = Map.new(Keyword.take(opts, Keyword.keys(range)))
-    check_range!(range)
-
-    with {:ok, key} <- Path.to_key(prefix),
-         {:ok, after_key} <- after_key(range.after),
-         {:ok, view} <- view(store, opts),
-         :ok <- note(store, key, &Tx.note_scan/2),
-         {:ok, entries} <- View.list(view, key, %{range | after: after_key}) do
-      {:ok, entries, revision(store, view)}
-    end
+    {opts, range} = Options.range(opts)
+    Reads.list(store, prefix, opts, range)
   end
 
   @doc """
@@ -215,9 +201,9 @@ defmodule Tank.Store.Tree do
   """
   @spec get_many(store, Pattern.t(), keyword) :: {:ok, %{Path.t() => term}, revision} | error
   def get_many(store, pattern, opts \\ []) do
-    with {:ok, pattern, view} <- scan(store, pattern, read_options(opts)),
+    with {:ok, pattern, view} <- Reads.scan(store, pattern, Options.read(opts)),
          {:ok, values} <- View.select(view, pattern, :values),
-         do: {:ok, Map.new(values), revision(store, view)}
+         do: {:ok, Map.new(values), Reads.revision(store, view)}
   end
 
   @doc """
@@ -235,11 +221,11 @@ defmodule Tank.Store.Tree do
   """
   @spec stream(store, Pattern.t(), keyword) :: Enumerable.t()
   def stream(store, pattern, opts \\ []) do
-    opts = read_options(opts, page: 500)
+    opts = Options.read(opts, page: 500)
     page = opts[:page]
     unless is_integer(page) and page > 0, do: raise(ArgumentError, "page: is a positive integer, got: #{inspect(page)}")
 
-    with {:ok, pattern, view} <- scan(store, pattern, opts),
+    with {:ok, pattern, view} <- Reads.scan(store, pattern, opts),
          # Tells a pattern that makes no sense now, not when the stream is read.
          {:ok, _none} <- View.select(view, pattern, :keys, nil, 0) do
       View.stream(view, pattern, page)
@@ -268,8 +254,8 @@ defmodule Tank.Store.Tree do
   """
   @spec put(store, Path.t(), term, keyword) :: {:ok, revision} | error
   def put(store, path, value, opts \\ []) do
-    opts = options(opts, [if_revision: nil, lease: nil] ++ @write)
-    write(store, :put, path, value, if_revision(opts[:if_revision]), opts)
+    opts = Options.write(opts, if_revision: nil, lease: nil)
+    write(store, :put, path, value, Options.condition(opts[:if_revision]), opts)
   end
 
   @doc """
@@ -282,7 +268,7 @@ defmodule Tank.Store.Tree do
   """
   @spec create(store, Path.t(), term, keyword) :: {:ok, revision} | error
   def create(store, path, value, opts \\ []),
-    do: write(store, :create, path, value, nil, options(opts, [lease: nil] ++ @write))
+    do: write(store, :create, path, value, nil, Options.write(opts, lease: nil))
 
   @doc """
   Writes a value where there is one; otherwise `{:error, :not_found}`. Takes `:if_revision` and `:lease`, as `put/4` does.
@@ -292,8 +278,8 @@ defmodule Tank.Store.Tree do
   """
   @spec update(store, Path.t(), term, keyword) :: {:ok, revision} | error
   def update(store, path, value, opts \\ []) do
-    opts = options(opts, [if_revision: nil, lease: nil] ++ @write)
-    write(store, :update, path, value, if_revision(opts[:if_revision]), opts)
+    opts = Options.write(opts, if_revision: nil, lease: nil)
+    write(store, :update, path, value, Options.condition(opts[:if_revision]), opts)
   end
 
   @doc """
@@ -309,7 +295,7 @@ defmodule Tank.Store.Tree do
   @spec compare_and_swap(store, Path.t(), term, term, keyword) :: {:ok, revision} | error
   def compare_and_swap(store, path, expected, value, opts \\ []) do
     condition = {:payload, Call.encode(expected)}
-    write(store, :put, path, value, condition, options(opts, [lease: nil] ++ @write))
+    write(store, :put, path, value, condition, Options.write(opts, lease: nil))
   end
 
   @doc """
@@ -324,8 +310,8 @@ defmodule Tank.Store.Tree do
   """
   @spec delete(store, Path.t(), keyword) :: {:ok, revision} | error
   def delete(store, path, opts \\ []) do
-    opts = options(opts, [if_revision: nil] ++ @write)
-    condition = if_revision(opts[:if_revision])
+    opts = Options.write(opts, if_revision: nil)
+    condition = Options.condition(opts[:if_revision])
 
     with {:ok, key} <- Path.to_key(path) do
       case store do
@@ -393,7 +379,7 @@ defmodule Tank.Store.Tree do
   | `:lease_epoch` | the epoch of the lease that it goes with | 0 |
 
   or `{:revision, {:prefix, path}, op, n}`, of every entry below a path; or `{:lease, name, :epoch, n}`, whether the
-  lease of that name is held with that epoch.
+  lease of that name, as `Tank.Store.Lease` takes it, is held with that epoch; 0: whether nobody holds it.
 
   An operation is `{:put, path, value}`, `{:put, path, value, lease: lease}`, `{:delete, path}` (with all below it),
   `{:clear, path}` (without), `{:get, path}` or `{:list, path}` (the direct children). Each sees what those before it did,
@@ -407,11 +393,26 @@ defmodule Tank.Store.Tree do
       ...>   Tank.Store.Tree.txn(:app, [{:exists, [:lock], :==, false}], [{:put, [:lock], :mine}], [{:get, [:lock]}])
       iex> entry.value
       :mine
+
+  A holder whose lease has gone to somebody else writes nothing:
+
+      iex> {:ok, lease} = Tank.Store.Lease.acquire(:app, "leader", holder: :me, ttl: 60_000)
+      iex> guarded = fn value ->
+      ...>   Tank.Store.Tree.txn!(:app, [{:lease, "leader", :epoch, lease.epoch}], [{:put, [:led], value}], []).succeeded
+      ...> end
+      iex> guarded.(1)
+      true
+      iex> Tank.Store.Lease.release(lease)
+      iex> {:ok, _other} = Tank.Store.Lease.acquire(:app, "leader", holder: :other, ttl: 60_000)
+      iex> guarded.(2)
+      false
+      iex> Tank.Store.Tree.get!(:app, [:led])
+      1
   """
   @spec txn(atom, [comparison], [operation], [operation], keyword) ::
           {:ok, %{succeeded: boolean, responses: [response], revision: revision}} | error
   def txn(store, compare, then_ops, else_ops, opts \\ []) when is_atom(store),
-    do: Writes.txn(store, compare, then_ops, else_ops, options(opts, @write)[:timeout])
+    do: Writes.txn(store, compare, then_ops, else_ops, Options.write(opts)[:timeout])
 
   @doc """
   Runs `fun` over the store as it is at one revision, and commits what it writes if all that it read still holds.
@@ -446,7 +447,7 @@ defmodule Tank.Store.Tree do
   def transaction(%Tx{}, _fun, _opts), do: raise(ArgumentError, "transactions do not nest")
 
   def transaction(store, fun, opts) when is_atom(store) and is_function(fun, 1),
-    do: Transaction.run(store, fun, read_options(opts, retries: 100))
+    do: Transaction.run(store, fun, Options.read(opts, retries: 100))
 
   @doc """
   Ends the transaction that the calling process runs: `transaction/3` returns `{:error, reason}`.
@@ -468,7 +469,7 @@ defmodule Tank.Store.Tree do
   """
   @spec fence(atom, keyword) :: :ok | error
   def fence(store, opts \\ []) when is_atom(store) do
-    timeout = options(opts, @write)[:timeout]
+    timeout = Options.write(opts)[:timeout]
     with {:ok, store} <- Running.fetch(store), do: Call.await_readable(store, timeout)
   end
 
@@ -483,19 +484,20 @@ defmodule Tank.Store.Tree do
   """
   @spec await_revision(atom, revision, keyword) :: :ok | error
   def await_revision(store, revision, opts \\ []) when is_atom(store) and is_integer(revision) and revision >= 0 do
-    timeout = options(opts, @write)[:timeout]
+    timeout = Options.write(opts)[:timeout]
 
     with {:ok, store} <- Running.fetch(store),
          do: Call.request(&Native.await_revision(store, &1, revision, &2), timeout)
   end
 
   @doc """
-  What changed at `prefix` and below since a revision: for a process that looks again and again, and mostly finds
-  nothing new.
+  What changed at a path and below, or of what a pattern matches (`Tank.Store.Pattern`, "Of what changes"), since a
+  revision: for a process that looks again and again, and mostly finds nothing new.
 
   `:unchanged` when the store is at no newer revision, which costs next to nothing. Otherwise `{:ok, changes, revision}`:
   the difference between the two revisions, a `Tank.Store.Change` for each entry that was written or deleted, in the
-  order of paths, and the revision to ask with the next time. There may be none: what changed stands elsewhere.
+  order of paths, and the revision to ask with the next time. There may be none: what changed stands elsewhere. An entry
+  that a pattern matched at either revision is one of them.
 
   Options: `:favor` and `:timeout`, as for `get/3`. Errors: `{:compacted, min}` when the history does not reach back as
   far: list everything.
@@ -508,10 +510,10 @@ defmodule Tank.Store.Tree do
       iex> {change.type, change.path, change.value}
       {:created, [:since, "b"], 2}
   """
-  @spec list_since(atom, Path.t(), revision, keyword) ::
+  @spec list_since(atom, Path.t() | Pattern.t(), revision, keyword) ::
           :unchanged | {:ok, [Tank.Store.Change.t()], revision} | error
-  def list_since(store, prefix, revision, opts \\ []) when is_atom(store),
-    do: Since.list(store, prefix, revision, options(opts, @read))
+  def list_since(store, prefix_or_pattern, revision, opts \\ []) when is_atom(store),
+    do: Since.list(store, prefix_or_pattern, revision, Options.read(opts))
 
   @doc """
   Drops the history before a revision: it is the oldest one that can still be read. It also happens by itself, as the
@@ -525,7 +527,7 @@ defmodule Tank.Store.Tree do
   """
   @spec compact(atom, revision, keyword) :: :ok | error
   def compact(store, revision, opts \\ []) when is_atom(store) and is_integer(revision) and revision >= 0 do
-    with {:ok, _revision} <- Writes.command(store, {:compact, revision}, 0, options(opts, @write)[:timeout]), do: :ok
+    with {:ok, _revision} <- Writes.command(store, {:compact, revision}, 0, Options.write(opts)[:timeout]), do: :ok
   end
 
   # -- The forms that raise
@@ -551,57 +553,7 @@ defmodule Tank.Store.Tree do
     compact: [:store, :revision]
   )
 
-  # -- What the above have in common
-
-  defp read_entry(store, path, opts) do
-    with {:ok, key} <- Path.to_key(path),
-         {:ok, view} <- view(store, opts),
-         :ok <- note(store, key, &Tx.note_value/2),
-         do: View.entry(view, key)
-  end
-
-  defp counted_entry(tx, path, opts) do
-    with {:ok, key} <- Path.to_key(path), :ok <- Tx.note_child_count(tx, key), do: read_entry(tx, path, opts)
-  end
-
-  defp past_entry(store, path, revision) when is_integer(revision) and revision >= 0 do
-    with {:ok, key} <- Path.to_key(path), {:ok, store} <- Running.fetch(store) do
-      case Native.entry_at(store, key, revision) do
-        {:ok, entry} -> {:ok, Entry.decode(entry)}
-        :not_found -> {:error, :not_found}
-        {:error, reason} -> {:error, Error.public(reason)}
-      end
-    end
-  end
-
-  defp node!(store, path, opts, note) do
-    with {:ok, key} <- Path.to_key(path),
-         {:ok, view} <- view(store, read_options(opts)),
-         :ok <- note(store, key, note) do
-      Native.node(view, key)
-    else
-      {:error, reason} -> raise Error, reason
-    end
-  end
-
-  defp scan(store, pattern, opts) do
-    with {:ok, pattern} <- Pattern.encode(pattern),
-         {:ok, view} <- view(store, opts),
-         :ok <- note(store, Pattern.prefix(pattern), &Tx.note_scan/2),
-         do: {:ok, pattern, view}
-  end
-
-  defp view(%Tx{} = tx, _opts), do: {:ok, Tx.view(tx)}
-  defp view(store, opts), do: View.take(store, opts[:favor], opts[:timeout])
-
-  defp revision(%Tx{} = tx, _view), do: Tx.revision(tx)
-  defp revision(_store, view), do: Native.view_revision(view)
-
-  defp note(%Tx{} = tx, key, note), do: note.(tx, key)
-  defp note(_store, _key, _note), do: :ok
-
-  defp after_key(nil), do: {:ok, nil}
-  defp after_key(path), do: Path.to_key(path)
+  # -- Writes, to a store or within a transaction
 
   defp write(store, kind, path, value, condition, opts) do
     lease = Operation.epoch(opts[:lease])
@@ -615,7 +567,7 @@ defmodule Tank.Store.Tree do
   end
 
   defp write_many(store, pattern, opts, op, command) do
-    timeout = options(opts, @write)[:timeout]
+    timeout = Options.write(opts)[:timeout]
 
     with {:ok, pattern} <- Pattern.encode(pattern) do
       case store do
@@ -623,37 +575,5 @@ defmodule Tank.Store.Tree do
         store -> Writes.command(store, command.(pattern), Pattern.size(pattern), timeout)
       end
     end
-  end
-
-  defp if_revision(nil), do: nil
-  defp if_revision(revision) when is_integer(revision) and revision >= 0, do: {:revision, revision}
-  defp if_revision(other), do: raise(ArgumentError, "if_revision: is a revision, got: #{inspect(other)}")
-
-  defp read_options(opts, more \\ []) do
-    opts = options(opts, more ++ @read)
-
-    if opts[:favor] not in [:consistency, :low_latency],
-      do: raise(ArgumentError, "favor: is :consistency or :low_latency, got: #{inspect(opts[:favor])}")
-
-    opts
-  end
-
-  defp options(opts, known) do
-    opts = Keyword.validate!(opts, known)
-    # Raises for what is no timeout.
-    _deadline = Deadline.in_ms(opts[:timeout])
-    opts
-  end
-
-  defp check_range!(range) do
-    for name <- [:depth, :limit], value = Map.fetch!(range, name), least = if(name == :depth, do: 1, else: 0) do
-      unless value == :infinity or (is_integer(value) and value >= least),
-        do: raise(ArgumentError, "#{name}: is an integer from #{least} on or :infinity, got: #{inspect(value)}")
-    end
-
-    for name <- [:reverse, :keys_only],
-        value = Map.fetch!(range, name),
-        not is_boolean(value),
-        do: raise(ArgumentError, "#{name}: is true or false, got: #{inspect(value)}")
   end
 end

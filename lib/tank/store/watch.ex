@@ -34,25 +34,48 @@ defmodule Tank.Store.Watch do
   Revisions rise from message to message; there is no gap between a snapshot and the changes behind it. A watch works on
   any member of a cluster, and delivers what that member has applied: who is told of a revision can read it there.
 
+  A watch is of a path, with all below it, or of a pattern (`Tank.Store.Pattern`, "Of what changes"), with the entries that it
+  matches. A change is delivered when the entry matched before it or matches after it, as what happened to the entry: one
+  that has come to match by an update is `:updated`.
+
+      iex> dir = Path.join(System.tmp_dir!(), "pattern_doc_#{System.unique_integer([:positive])}")
+      iex> {:ok, :pattern_doc} = Tank.Store.Cluster.start(dir, :pattern_doc)
+      iex> {:ok, watch} = Tank.Store.Watch.start(:pattern_doc, [:pods, :*, "status"], from: :now)
+      iex> ref = watch.ref
+      iex> receive do {:store_watch, ^ref, message} -> message end
+      {:synced, 0}
+      iex> for name <- ["spec", "status"], do: Tank.Store.Tree.put!(:pattern_doc, [:pods, "web", name], name)
+      iex> receive do {:store_watch, ^ref, {:changes, 2, [change]}} -> change.path end
+      [:pods, "web", "status"]
+      iex> Tank.Store.Watch.cancel(watch)
+      :ok
+      iex> Tank.Store.Cluster.stop(:pattern_doc)
+      :ok
+      iex> File.rm_rf!(dir) |> is_list()
+      true
+
   A watch ends with
 
     * `{:compacted, min}`: what comes next is no longer in the history; start with a snapshot, or `{:after, min}`, which
       leaves out what was before,
     * `{:lagged, revision}`: the process did not keep up; `{:after, revision}` goes on where this watch ended. It is 0
       when the snapshot was not complete: start with a new one,
-    * `:store_stopped`: the store was stopped or opened anew. A store that has joined another cluster holds other
+    * `:store_stopped`: the store was stopped or opened anew, or the watch's own process was killed. Go on behind the last
+      revision that you were told of. A store that has joined another cluster holds other
       entries, and revisions that mean something else: start with a snapshot.
 
   It ends too, without a message, when the process dies.
   """
 
-  alias Tank.Store.{Call, Deadline, Error, Native, Path, Running}
+  alias Tank.Store.{Call, Deadline, Error, Native, Path, Pattern, Running}
   alias Tank.Store.Watch.Feed
 
   @enforce_keys [:ref, :revision, :store, :pid]
   defstruct [:ref, :revision, :store, :pid]
 
   @timeout 5_000
+  # Until what is told of a watch that was killed has surely come.
+  @last_words_ms 1_000
   @defaults [
     from: :snapshot,
     buffer: 1_000,
@@ -76,7 +99,7 @@ defmodule Tank.Store.Watch do
           | {:cancelled, {:compacted, non_neg_integer} | {:lagged, non_neg_integer} | :store_stopped}
 
   @doc """
-  Starts a watch of a path and all below it. The messages come to the calling process.
+  Starts a watch of a path and all below it, or of what a pattern matches. The messages come to the calling process.
 
   `:from` is where it begins: with a `:snapshot` of what there is (the default), `:now`, or `{:after, revision}`, which
   may be one that is still to come.
@@ -94,20 +117,20 @@ defmodule Tank.Store.Watch do
     * `:part` - entries in a part of a snapshot, 1,000 by default
 
   Errors: `{:compacted, min}` when what follows the revision is no longer in the history, `:noproc`, `:timeout`,
-  `{:invalid_path, why}`.
+  `{:invalid_path, why}`, `{:invalid_pattern, why}`.
 
       iex> Tank.Store.Watch.start(:never_started, [:pods], from: :now)
       {:error, :noproc}
   """
-  @spec start(atom, Path.t(), keyword) :: {:ok, t} | {:error, Error.reason()}
+  @spec start(atom, Path.t() | Pattern.t(), keyword) :: {:ok, t} | {:error, Error.reason()}
   def start(store, prefix_or_pattern, opts \\ []) when is_atom(store) do
     opts = options!(opts)
 
-    with {:ok, key} <- Path.to_key(prefix_or_pattern),
+    with {:ok, what} <- Pattern.prefix_or_pattern(prefix_or_pattern),
          {:ok, native} <- Running.fetch(store),
          :ok <- await_current(native, opts) do
       ref = make_ref()
-      args = %{native: native, key: key, ref: ref, subscriber: self(), opts: opts}
+      args = %{native: native, what: what, ref: ref, subscriber: self(), opts: opts}
 
       case DynamicSupervisor.start_child(Tank.Store.Watches, {Feed, args}) do
         {:ok, pid} -> {:ok, %__MODULE__{ref: ref, revision: began_at(ref), store: store, pid: pid}}
@@ -146,7 +169,7 @@ defmodule Tank.Store.Watch do
       iex> File.rm_rf!(dir) |> is_list()
       true
   """
-  @spec stream(atom, Path.t(), keyword) :: Enumerable.t()
+  @spec stream(atom, Path.t() | Pattern.t(), keyword) :: Enumerable.t()
   def stream(store, prefix_or_pattern, opts \\ []) when is_atom(store) do
     Stream.resource(
       fn -> start!(store, prefix_or_pattern, opts) end,
@@ -183,12 +206,12 @@ defmodule Tank.Store.Watch do
         Process.demonitor(monitor, [:flush])
         {[message], if(match?({:cancelled, _reason}, message), do: {:ended, watch}, else: watch)}
 
-      # What it sent before is in the mailbox, ahead of this.
+      # What it sent before is in the mailbox, ahead of this; or it was killed, and that is about to be told.
       {:DOWN, ^monitor, :process, ^pid, _reason} ->
         receive do
           {:store_watch, ^ref, message} -> {[message], watch}
         after
-          0 -> {[{:cancelled, :store_stopped}], {:ended, watch}}
+          @last_words_ms -> {[{:cancelled, :store_stopped}], {:ended, watch}}
         end
     end
   end

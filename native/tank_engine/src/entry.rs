@@ -55,6 +55,12 @@ impl Entry {
         self.slot.value.load()
     }
 
+    /// Whether what a reader makes of the payload may be kept: not while the store has more in
+    /// memory than it may.
+    pub fn has_room(&self) -> bool {
+        self.payload.has_room()
+    }
+
     /// Keeps what a reader made of the payload. It takes up `bytes`; `near` is the address of the
     /// memory that using it reads, `note` what the reader likes to know without looking at it.
     pub fn keep_decoded(&self, value: Decoded, bytes: usize, near: usize, note: u64) {

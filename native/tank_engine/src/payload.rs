@@ -115,10 +115,16 @@ impl Payload {
         lock(&self.bytes).clone()
     }
 
-    /// Puts the bytes back, read from the disk.
+    /// Whether more of it may be kept in memory. Readers are faster than the evicting thread: only
+    /// when those that come while there is no room keep nothing does the bound hold.
+    pub(crate) fn has_room(&self) -> bool {
+        self.memory.as_ref().is_none_or(|memory| !memory.is_full())
+    }
+
+    /// Puts the bytes back, read from the disk, if there is room.
     pub(crate) fn restore(&self, bytes: &Bytes) {
         let mut held = lock(&self.bytes);
-        if held.is_none() {
+        if held.is_none() && self.has_room() {
             *held = Some(bytes.clone());
             self.add(self.len);
         }
@@ -193,5 +199,25 @@ mod tests {
         assert_eq!(memory.bytes(), 5);
         drop(payload);
         assert_eq!(memory.bytes(), 0);
+    }
+
+    #[test]
+    fn what_is_read_is_kept_only_while_there_is_room() {
+        let memory = Arc::new(Memory::bounded(8, crossbeam_channel::bounded(1).0));
+        let payload = || {
+            let mut payload = Payload::new(Bytes::from_static(b"12345"));
+            payload.count_in(&memory);
+            payload
+        };
+        let (first, _second) = (payload(), payload());
+        first.evict();
+        let third = payload();
+        assert_eq!((memory.bytes(), first.has_room()), (10, false));
+        first.restore(&Bytes::from_static(b"12345"));
+        assert_eq!((memory.bytes(), first.in_memory()), (10, None));
+        third.evict();
+        assert!(first.has_room());
+        first.restore(&Bytes::from_static(b"12345"));
+        assert_eq!((memory.bytes(), first.in_memory()), (10, Some(Bytes::from_static(b"12345"))));
     }
 }

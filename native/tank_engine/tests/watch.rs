@@ -13,13 +13,14 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, RwLock, mpsc};
 
 use bytes::Bytes;
-use tank_engine::command::{Command, Condition, Delete, Op, Request, RequestId, Txn, Write};
+use tank_engine::command::{Command, Condition, Delete, Op, Relation, Request, RequestId, Txn, Write};
 use tank_engine::engine::{Engine, From, Since};
 use tank_engine::entries::Entries;
 use tank_engine::entry::Entry;
 use tank_engine::key::{Component, Key};
 use tank_engine::options::Options;
 use tank_engine::outcome::Outcome;
+use tank_engine::pattern::{self, Part, Pattern};
 use tank_engine::state::{Change, State};
 use tank_engine::watch::{Budget, Cursor, Filter, Next, Revised};
 
@@ -73,12 +74,61 @@ fn command(rng: &mut Rng, revision: u64) -> Command {
     }
 }
 
-type Plain = (Vec<u8>, Option<Vec<u8>>, Option<Vec<u8>>);
+/// A key, with the version and the record of its entry before and after.
+type Plain = (Vec<u8>, Option<(u64, Vec<u8>)>, Option<(u64, Vec<u8>)>);
 
 fn plain(change: &Change) -> Plain {
-    let record =
-        |entry: &Option<Arc<Entry>>| entry.as_ref().map(|entry| entry.to_record(&entry.payload.in_memory().unwrap()));
+    let record = |entry: &Option<Arc<Entry>>| {
+        entry.as_ref().map(|entry| (entry.version, entry.to_record(&entry.payload.in_memory().unwrap())))
+    };
     (change.key.as_bytes().to_vec(), record(&change.previous), record(&change.entry))
+}
+
+/// What a watch is about, told without the engine.
+#[derive(Clone, Debug)]
+enum About {
+    /// A path, and all below it.
+    Below(Key),
+    /// What has this name, on the second level: a pattern of names.
+    Second(u8),
+    /// What was written more than once since it was created: a pattern of entries.
+    Rewritten,
+}
+
+impl About {
+    fn any(rng: &mut Rng) -> Self {
+        match rng.below(4) {
+            0 => Self::Second(b'a' + rng.below(4) as u8),
+            1 => Self::Rewritten,
+            _ => Self::Below(place(rng, 2)),
+        }
+    }
+
+    fn all() -> Self {
+        Self::Below(Key::default())
+    }
+
+    fn filter(&self) -> Filter {
+        let parts = match self {
+            Self::Below(prefix) => return Filter::prefix(prefix.clone()),
+            Self::Second(name) => {
+                vec![Part::one(pattern::Condition::Any), Part::one(pattern::Condition::Is(vec![2, *name, 0]))]
+            }
+            Self::Rewritten => vec![Part::many(pattern::Condition::Version(Relation::Greater, 1))],
+        };
+        Filter::pattern(Pattern { parts }).unwrap()
+    }
+
+    fn passes(&self, (key, before, after): &Plain) -> bool {
+        let rewritten = |entry: &Option<(u64, Vec<u8>)>| entry.as_ref().is_some_and(|(version, _)| *version > 1);
+        match self {
+            Self::Below(prefix) => key.starts_with(prefix.as_bytes()),
+            // A component takes three bytes: a tag, the letter and a zero.
+            Self::Second(name) => key.len() == 6 && key[4] == *name,
+            // A pattern of parts never matches the root.
+            Self::Rewritten => !key.is_empty() && (rewritten(before) || rewritten(after)),
+        }
+    }
 }
 
 /// What each revision changed, and left.
@@ -89,19 +139,19 @@ struct Truth {
 }
 
 impl Truth {
-    /// The revisions behind `after` up to `upto` that changed something at or below `prefix`.
-    fn filtered(&self, prefix: &Key, after: u64, upto: u64) -> Vec<(u64, Vec<Plain>)> {
+    /// The revisions behind `after` up to `upto` that changed something that it is about.
+    fn filtered(&self, about: &About, after: u64, upto: u64) -> Vec<(u64, Vec<Plain>)> {
         (after + 1..=upto)
             .map(|revision| {
                 let all = self.changes[revision as usize - 1].iter();
-                (revision, all.filter(|(key, ..)| key.starts_with(prefix.as_bytes())).cloned().collect())
+                (revision, all.filter(|change| about.passes(change)).cloned().collect())
             })
             .filter(|(_, changes): &(u64, Vec<Plain>)| !changes.is_empty())
             .collect()
     }
 
-    fn below(&self, prefix: &Key, revision: u64) -> Vec<(Vec<u8>, Vec<u8>)> {
-        if revision == 0 { Vec::new() } else { below(&self.entries[revision as usize - 1], prefix) }
+    fn at(&self, revision: u64) -> Vec<(Vec<u8>, Vec<u8>)> {
+        if revision == 0 { Vec::new() } else { below(&self.entries[revision as usize - 1], &Key::default()) }
     }
 }
 
@@ -111,11 +161,11 @@ fn below(entries: &Entries, prefix: &Key) -> Vec<(Vec<u8>, Vec<u8>)> {
         .collect()
 }
 
-/// What is wrong with a batch that a watch of `prefix` gave, which was at `after` before.
-fn check(truth: &Truth, prefix: &Key, after: u64, batch: &[Arc<Revised>], upto: u64) -> Result<(), String> {
+/// What is wrong with a batch that a watch gave, which was at `after` before.
+fn check(truth: &Truth, about: &About, after: u64, batch: &[Arc<Revised>], upto: u64) -> Result<(), String> {
     let given: Vec<_> =
         batch.iter().map(|one| (one.revision, one.changes.iter().map(plain).collect::<Vec<_>>())).collect();
-    let expected = truth.filtered(prefix, after, upto);
+    let expected = truth.filtered(about, after, upto);
     if given == expected {
         return Ok(());
     }
@@ -125,33 +175,33 @@ fn check(truth: &Truth, prefix: &Key, after: u64, batch: &[Arc<Revised>], upto: 
 
 struct Watching {
     cursor: Cursor,
-    prefix: Key,
+    about: About,
     position: u64,
     woken: mpsc::Receiver<()>,
 }
 
-fn start(engine: &Engine, truth: &RwLock<Truth>, prefix: Key, from: From) -> Watching {
+fn start(engine: &Engine, truth: &RwLock<Truth>, about: About, from: From) -> Watching {
     let (sender, woken) = mpsc::channel();
     let wake = Box::new(move || {
         let _ = sender.send(());
     });
-    let (cursor, view) = engine.watch(Filter::prefix(prefix.clone()), from, wake).unwrap();
+    let (cursor, view) = engine.watch(about.filter(), from, wake).unwrap();
     let position = match from {
         From::Now => {
-            let expected = truth.read().unwrap().below(&prefix, view.revision);
-            assert_eq!(below(&view.entries, &prefix), expected, "the view at {}", view.revision);
+            let expected = truth.read().unwrap().at(view.revision);
+            assert_eq!(below(&view.entries, &Key::default()), expected, "the view at {}", view.revision);
             view.revision
         }
         From::After(revision) => revision,
     };
-    Watching { cursor, prefix, position, woken }
+    Watching { cursor, about, position, woken }
 }
 
 /// Watches at random until the revision `last` has come. Returns what it did.
 fn watch(engine: &Engine, truth: &RwLock<Truth>, last: &AtomicU64, seed: u64) -> [u64; 3] {
     let mut rng = Rng(seed);
     let mut did = [0; 3];
-    let mut watching = start(engine, truth, place(&mut rng, 2), From::Now);
+    let mut watching = start(engine, truth, About::any(&mut rng), From::Now);
     loop {
         let budget = Budget {
             revisions: 1 + rng.below(300) as usize,
@@ -162,8 +212,8 @@ fn watch(engine: &Engine, truth: &RwLock<Truth>, last: &AtomicU64, seed: u64) ->
         let from = watching.position;
         match watching.cursor.next(budget).unwrap() {
             Next::Changes(batch, upto) => {
-                let checked = check(&truth.read().unwrap(), &watching.prefix, from, &batch, upto);
-                checked.unwrap_or_else(|wrong| panic!("watch {seed} of {:?}, {wrong}", watching.prefix));
+                let checked = check(&truth.read().unwrap(), &watching.about, from, &batch, upto);
+                checked.unwrap_or_else(|wrong| panic!("watch {seed} of {:?}, {wrong}", watching.about));
                 assert!(upto > from || batch.is_empty());
                 did[0] += batch.len() as u64;
                 watching.position = upto;
@@ -171,7 +221,7 @@ fn watch(engine: &Engine, truth: &RwLock<Truth>, last: &AtomicU64, seed: u64) ->
             Next::Idle(upto) => {
                 assert!(upto >= from);
                 let missed =
-                    truth.read().unwrap().filtered(&watching.prefix, from, upto.min(engine.view().unwrap().revision));
+                    truth.read().unwrap().filtered(&watching.about, from, upto.min(engine.view().unwrap().revision));
                 assert!(missed.is_empty(), "watch {seed} passed over {missed:?}");
                 watching.position = upto;
                 if upto >= last.load(Ordering::SeqCst) {
@@ -179,23 +229,23 @@ fn watch(engine: &Engine, truth: &RwLock<Truth>, last: &AtomicU64, seed: u64) ->
                 }
                 // The last revision concerns everybody: none may be left waiting.
                 let woken = watching.woken.recv_timeout(LIMIT);
-                woken.unwrap_or_else(|_| panic!("watch {seed} of {:?} was not woken at {upto}", watching.prefix));
+                woken.unwrap_or_else(|_| panic!("watch {seed} of {:?} was not woken at {upto}", watching.about));
             }
             Next::Compacted(min) => {
                 assert!(min > from, "compacted up to {min}, and it was at {from}");
                 did[2] += 1;
-                watching = start(engine, truth, watching.prefix.clone(), From::Now);
+                watching = start(engine, truth, watching.about.clone(), From::Now);
             }
             Next::Large => panic!("patient"),
         }
         match rng.below(40) {
-            0 => watching = start(engine, truth, place(&mut rng, 2), From::Now),
+            0 => watching = start(engine, truth, About::any(&mut rng), From::Now),
             1 => {
                 // Where it was, or earlier.
                 let back = if rng.below(2) == 0 { 0 } else { rng.below(HISTORY) };
                 let from = From::After(watching.position.saturating_sub(back));
                 did[1] += 1;
-                watching = start(engine, truth, watching.prefix.clone(), from);
+                watching = start(engine, truth, watching.about.clone(), from);
             }
             // Behind what is in memory.
             2 => std::thread::sleep(std::time::Duration::from_millis(rng.below(30))),
@@ -269,7 +319,10 @@ fn everywhere() -> Command {
     let mut then = Vec::new();
     for a in 0..4 {
         for b in 0..4 {
-            then.push(Op::Put(Write::new(Key::of(&[name(a), name(b)]), Bytes::from("last"))));
+            // Twice: those that watch what was rewritten are concerned too.
+            for payload in ["one but last", "last"] {
+                then.push(Op::Put(Write::new(Key::of(&[name(a), name(b)]), Bytes::from(payload))));
+            }
         }
     }
     Command::Txn(Txn { compare: vec![], then, otherwise: vec![] })
@@ -293,7 +346,7 @@ fn a_harness_that_misses_nothing() {
         truth.changes.push(applied.changes.iter().map(plain).collect());
         batch.push(Arc::new(Revised { revision: sequence, changes: applied.changes }));
     }
-    let verdict = |batch: &[Arc<Revised>]| check(&truth, &Key::default(), 0, batch, 50);
+    let verdict = |batch: &[Arc<Revised>]| check(&truth, &About::all(), 0, batch, 50);
     assert_eq!(verdict(&batch), Ok(()));
     let mutants: [fn(&mut Vec<Arc<Revised>>); 5] = [
         |batch| drop(batch.remove(17)),
@@ -329,7 +382,7 @@ fn a_watch_resumes_from_the_disk_after_a_restart() {
     }
     engine.close().unwrap();
     let engine = open(dir.path());
-    let mut watching = start(&engine, &truth, Key::default(), From::After(0));
+    let mut watching = start(&engine, &truth, About::all(), From::After(0));
     let impatient = Budget { revisions: 1_000, bytes: 1 << 20, look: 1_000, patient: false };
     assert!(matches!(watching.cursor.next(impatient), Ok(Next::Large)), "the disk is not read on a scheduler");
     loop {
@@ -337,7 +390,7 @@ fn a_watch_resumes_from_the_disk_after_a_restart() {
         match watching.cursor.next(Budget { revisions: 17, patient: true, ..impatient }).unwrap() {
             Next::Changes(batch, upto) => {
                 assert!(batch.len() <= 17);
-                assert_eq!(check(&truth.read().unwrap(), &watching.prefix, from, &batch, upto), Ok(()));
+                assert_eq!(check(&truth.read().unwrap(), &watching.about, from, &batch, upto), Ok(()));
                 watching.position = upto;
             }
             Next::Idle(upto) => break assert_eq!(upto, state.revision),
@@ -405,6 +458,40 @@ fn what_changed_since_a_revision_is_the_difference_of_two_states() {
     let since = |revision| engine.changes_since(&view, &Filter::prefix(Key::default()), revision).unwrap();
     assert!(matches!(since(99), Since::Compacted(100)));
     assert!(matches!(since(100), Since::Changed(_)));
+    engine.close().unwrap();
+}
+
+#[test]
+fn what_came_to_match_since_a_revision_or_ceased_to_is_told_as_it_is_now() {
+    let dir = tempfile::tempdir().unwrap();
+    let (mut state, mut rng) = (State::default(), Rng(6));
+    let mut states = vec![state.entries.clone()];
+    let engine = open(dir.path());
+    for sequence in 1..=250 {
+        let command = command(&mut rng, 0);
+        if state.apply(&request(sequence, command.clone()), 1).revision.is_some() {
+            states.push(state.entries.clone());
+        }
+        write(&engine, command).unwrap();
+    }
+    let view = engine.view().unwrap();
+    for about in [About::Rewritten, About::Second(b'b')] {
+        let record = |entries: &Entries, key: &Key| {
+            entries.get(key).map(|entry| (entry.version, entry.to_record(&entry.payload.in_memory().unwrap())))
+        };
+        for revision in (0..state.revision).step_by(11) {
+            let then = &states[revision as usize];
+            let keys: std::collections::BTreeSet<_> = then.keys().chain(state.entries.keys()).cloned().collect();
+            let differs =
+                keys.into_iter().map(|key| (key.as_bytes().to_vec(), record(then, &key), record(&state.entries, &key)));
+            let expected: Vec<Plain> = differs.filter(|one| one.1 != one.2 && about.passes(one)).collect();
+            let since = engine.changes_since(&view, &about.filter(), revision).unwrap();
+            let Since::Changed(changed) = since else { panic!("{since:?}") };
+            let given: Vec<Plain> = changed.changes.iter().map(|(_, change)| plain(change)).collect();
+            assert_eq!(given, expected, "{about:?} since {revision}");
+        }
+    }
+    drop(view);
     engine.close().unwrap();
 }
 

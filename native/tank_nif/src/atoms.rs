@@ -119,6 +119,9 @@ rustler::atoms! {
     tank_frame,
     tank_peer_wanted,
     tank_watch_ready,
+    store_watch,
+    cancelled,
+    store_stopped,
 
     // Watches.
     now,

@@ -9,7 +9,9 @@ use std::ops::Bound;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use bytes::Bytes;
-use rustler::{Atom, Binary, Encoder, Env, Error, LocalPid, Monitor, NifResult, OwnedEnv, Resource, ResourceArc, Term};
+use rustler::{
+    Atom, Binary, Encoder, Env, Error, LocalPid, Monitor, NifResult, OwnedBinary, OwnedEnv, Resource, ResourceArc, Term,
+};
 use tank_engine::engine::{Engine, From, Since};
 use tank_engine::entries;
 use tank_engine::entry::Entry;
@@ -23,7 +25,7 @@ use tank_engine::watch::{Budget, Cursor, Filter, Next};
 use crate::reads::undecodable;
 use crate::store::Store;
 use crate::term_cache::NoTerm;
-use crate::{atoms, errors, found, term_cache};
+use crate::{atoms, errors, found, patterns, term_cache};
 
 /// What a normal scheduler decodes and copies in one call: well within a millisecond.
 const SMALL_BYTES_MAX: usize = 64 << 10;
@@ -38,6 +40,14 @@ const LARGE_LOOK_MAX: usize = 20_000;
 pub(crate) struct Watch {
     cursor: Cursor,
     snapshot: Mutex<Option<Pages>>,
+    /// Whom to tell when the process dies before it has ended the watch.
+    subscriber: Mutex<Option<Subscriber>>,
+}
+
+/// Who reads what a watch delivers, and by which reference it knows that: in external term format.
+struct Subscriber {
+    pid: LocalPid,
+    reference: OwnedBinary,
 }
 
 /// The rest of a view that is read page by page.
@@ -55,19 +65,37 @@ impl Resource for Watch {
         self.end();
     }
 
-    fn down<'a>(&'a self, _env: Env<'a>, _pid: LocalPid, _monitor: Monitor) {
-        self.end();
+    fn down<'a>(&'a self, env: Env<'a>, _pid: LocalPid, _monitor: Monitor) {
+        let subscriber = self.end();
+        let reference = |subscriber: &Subscriber| env.binary_to_term(&subscriber.reference).map(|(term, _)| term);
+        if let Some(subscriber) = subscriber
+            && let Some(reference) = reference(&subscriber)
+        {
+            let message = (atoms::store_watch(), reference, (atoms::cancelled(), atoms::store_stopped()));
+            // It may be gone as well.
+            let _ = env.send(&subscriber.pid, message);
+        }
     }
 }
 
-/// Begins a watch of a path and all below it: `{:ok, watch, revision, current}`, `{:error,
+/// Begins a watch of a path and all below it, or of a pattern: `{:ok, watch, revision, current}`, `{:error,
 /// {:compacted, min}}` or `{:error, reason}`. `from` is `:snapshot`, `:now` or a revision. What
 /// changes behind `revision` comes; `current` is the store's at this moment. With `:snapshot`,
 /// `watch_snapshot` gives the entries as of `revision`.
+///
+/// Should the calling process die before it calls `watch_cancel`, `{:store_watch, reference,
+/// {:cancelled, :store_stopped}}` is sent to the process `subscriber`.
 #[rustler::nif]
-fn watch_start<'a>(env: Env<'a>, store: &'a Store, prefix: Binary<'a>, from: Term<'a>) -> NifResult<Term<'a>> {
-    let filter = match Key::checked(&prefix) {
-        Ok(key) => Filter::prefix(key),
+fn watch_start<'a>(
+    env: Env<'a>,
+    store: &'a Store,
+    what: Term<'a>,
+    from: Term<'a>,
+    subscriber: LocalPid,
+    reference: Term<'a>,
+) -> NifResult<Term<'a>> {
+    let filter = match filter(what)? {
+        Ok(filter) => filter,
         Err(error) => return Ok(errors::error(env, &error)),
     };
     let after: Option<u64> = from.decode().ok();
@@ -91,14 +119,16 @@ fn watch_start<'a>(env: Env<'a>, store: &'a Store, prefix: Binary<'a>, from: Ter
     let revision = after.unwrap_or(current);
     let first = Bound::Included(cursor.filter().fixed().clone());
     let snapshot = with_snapshot.then_some(Pages { view, behind: first });
-    let watch = ResourceArc::new(Watch { cursor, snapshot: Mutex::new(snapshot) });
+    let subscriber = Subscriber { pid: subscriber, reference: reference.to_binary() };
+    let subscriber = Mutex::new(Some(subscriber));
+    let watch = ResourceArc::new(Watch { cursor, snapshot: Mutex::new(snapshot), subscriber });
     // It fails when the process is gone; then nothing refers to the watch, and it ends.
     let _ = env.monitor(&watch, &pid);
     Ok((atoms::ok(), watch, revision, current).encode(env))
 }
 
 /// The next entries of a watch's snapshot: `{:ok, entries, more?}` or `{:error, reason}`; about
-/// as many and as large as is said. An entry is
+/// as many and as large as is said, fewer or none when it looked at many that do not match. An entry is
 /// `{path, value, revision, create_revision, version, child_count, lease}`.
 #[rustler::nif(schedule = "DirtyCpu")]
 fn watch_snapshot<'a>(env: Env<'a>, watch: ResourceArc<Watch>, entries: usize, bytes: usize) -> Term<'a> {
@@ -107,10 +137,11 @@ fn watch_snapshot<'a>(env: Env<'a>, watch: ResourceArc<Watch>, entries: usize, b
         return (atoms::ok(), Vec::<Term<'a>>::new(), false).encode(env);
     };
     let filter = watch.cursor.filter();
-    let (mut list, mut held, mut last) = (Vec::new(), 0, None);
+    let (mut list, mut held, mut looked, mut last) = (Vec::new(), 0, 0, None);
     let end = Bound::Excluded(filter.fixed().after_subtree());
     let mut rest = pages.view.entries.range((pages.behind.clone(), end));
-    while list.len() < entries && held < bytes {
+    while list.len() < entries && held < bytes && looked < LARGE_LOOK_MAX {
+        looked += 1;
         let Some((key, entry)) = rest.next() else {
             last = None;
             break;
@@ -135,7 +166,8 @@ fn watch_snapshot<'a>(env: Env<'a>, watch: ResourceArc<Watch>, entries: usize, b
 /// `{:idle, position}`, and `tank_watch_ready` is sent when that changes; `{:compacted, min}`;
 /// `:dirty` (call `watch_next_large`), or `{:error, reason}`. The watch has looked at everything
 /// up to `position`. A change is
-/// `{type, path, value, previous, revision, version, {create_revision, lease}}`.
+/// `{type, path, value, previous, revision, version, {create_revision, lease, matches?}}`: whether
+/// there is an entry afterwards that is of what is watched.
 #[rustler::nif]
 fn watch_next<'a>(env: Env<'a>, watch: ResourceArc<Watch>, revisions: usize) -> Term<'a> {
     next(env, &watch, Budget { revisions, bytes: SMALL_BYTES_MAX, look: SMALL_LOOK_MAX, patient: false })
@@ -154,47 +186,62 @@ fn watch_cancel(watch: ResourceArc<Watch>) -> Atom {
     atoms::ok()
 }
 
-/// What changed below a path since a revision, authoritative: `:unchanged`,
+/// What changed below a path, or of what a pattern matches, since a revision, authoritative: `:unchanged`,
 /// `{:ok, changes, revision}`, `{:error, {:compacted, min}}`, `:wait` (see `await_readable`),
 /// `:dirty` (call `list_since_large`), or `{:error, reason}`.
 #[rustler::nif]
-fn list_since<'a>(env: Env<'a>, store: &'a Store, _prefix: Binary<'a>, revision: u64) -> Term<'a> {
-    match store.engine.authoritative_view() {
-        Ok(Some(view)) => unchanged_or_dirty(env, &view, revision),
-        Ok(None) => atoms::wait().encode(env),
-        Err(error) => errors::error(env, &error),
-    }
+fn list_since<'a>(env: Env<'a>, store: &'a Store, what: Term<'a>, revision: u64) -> NifResult<Term<'a>> {
+    Ok(match (check(what)?, store.engine.authoritative_view()) {
+        (Err(error), _) | (_, Err(error)) => errors::error(env, &error),
+        (Ok(()), Ok(Some(view))) => unchanged_or_dirty(env, &view, revision),
+        (Ok(()), Ok(None)) => atoms::wait().encode(env),
+    })
 }
 
 /// The same as this member knows it.
 #[rustler::nif]
-fn list_since_local<'a>(env: Env<'a>, store: &'a Store, _prefix: Binary<'a>, revision: u64) -> Term<'a> {
-    match store.engine.view() {
-        Ok(view) => unchanged_or_dirty(env, &view, revision),
-        Err(error) => errors::error(env, &error),
-    }
+fn list_since_local<'a>(env: Env<'a>, store: &'a Store, what: Term<'a>, revision: u64) -> NifResult<Term<'a>> {
+    Ok(match (check(what)?, store.engine.view()) {
+        (Err(error), _) | (_, Err(error)) => errors::error(env, &error),
+        (Ok(()), Ok(view)) => unchanged_or_dirty(env, &view, revision),
+    })
 }
 
 /// The same, when something has changed.
 #[rustler::nif(schedule = "DirtyIo")]
-fn list_since_large<'a>(env: Env<'a>, store: &'a Store, prefix: Binary<'a>, revision: u64) -> Term<'a> {
-    let filter = Filter::prefix(Key::from_bytes(&prefix));
-    let view = match store.engine.view() {
-        Ok(view) => Arc::clone(&view),
-        Err(error) => return errors::error(env, &error),
-    };
-    match store.engine.changes_since(&view, &filter, revision) {
-        Ok(Since::Unchanged) => atoms::unchanged().encode(env),
-        Ok(Since::Compacted(min)) => (atoms::error(), (atoms::compacted(), min)).encode(env),
-        Ok(Since::Changed(changed)) => {
+fn list_since_large<'a>(env: Env<'a>, store: &'a Store, what: Term<'a>, revision: u64) -> NifResult<Term<'a>> {
+    let filter = filter(what)?;
+    Ok(filter.and_then(|filter| changed(env, store, &filter, revision)).unwrap_or_else(|e| errors::error(env, &e)))
+}
+
+fn changed<'a>(env: Env<'a>, store: &Store, filter: &Filter, revision: u64) -> Result<Term<'a>, EngineError> {
+    let view = Arc::clone(&*store.engine.view()?);
+    Ok(match store.engine.changes_since(&view, filter, revision)? {
+        Since::Unchanged => atoms::unchanged().encode(env),
+        Since::Compacted(min) => (atoms::error(), (atoms::compacted(), min)).encode(env),
+        Since::Changed(changed) => {
             let read: &Read<'_> = &|key, entry| view.payload(key, entry);
-            let terms = changed.changes.iter().map(|(revision, change)| change_term(env, change, *revision, read));
+            let term = |(revision, change): &(u64, Change)| change_term(env, filter, change, *revision, read);
+            let terms = changed.changes.iter().map(term);
             match terms.collect::<Result<Vec<_>, _>>() {
                 Ok(changes) => (atoms::ok(), changes, changed.revision).encode(env),
                 Err(why) => no_value(env, why, || store.engine.view().map(|view| view.compacted)),
             }
         }
-        Err(error) => errors::error(env, &error),
+    })
+}
+
+/// Tells a pattern that makes no sense also while nothing has changed. A path is not looked at: a
+/// store that holds nothing new is asked again and again.
+fn check(what: Term<'_>) -> NifResult<Result<(), EngineError>> {
+    if what.is_binary() { Ok(Ok(())) } else { Ok(filter(what)?.map(drop)) }
+}
+
+/// A path as a key, for all at it and below, or a pattern.
+fn filter(what: Term<'_>) -> NifResult<Result<Filter, EngineError>> {
+    match what.decode::<Binary<'_>>() {
+        Ok(prefix) => Ok(Key::checked(&prefix).map(Filter::prefix)),
+        Err(_) => Ok(Filter::pattern(patterns::decode(what)?)),
     }
 }
 
@@ -204,12 +251,14 @@ fn unchanged_or_dirty<'a>(env: Env<'a>, view: &View, revision: u64) -> Term<'a> 
 }
 
 impl Watch {
-    fn end(&self) {
+    /// Ends it. Gives whom to tell, the first time.
+    fn end(&self) -> Option<Subscriber> {
         self.cursor.cancel();
         let pages = self.snapshot.lock().unwrap_or_else(PoisonError::into_inner).take();
         if let Some(pages) = pages {
             reclaim::when_unused(pages.view);
         }
+        self.subscriber.lock().unwrap_or_else(PoisonError::into_inner).take()
     }
 }
 
@@ -226,7 +275,8 @@ fn next<'a>(env: Env<'a>, watch: &Watch, budget: Budget) -> Term<'a> {
         Ok(Next::Changes(revisions, position)) => {
             let mut list = Vec::with_capacity(revisions.len());
             for revised in &revisions {
-                let terms = revised.changes.iter().map(|change| change_term(env, change, revised.revision, read));
+                let term = |change| change_term(env, watch.cursor.filter(), change, revised.revision, read);
+                let terms = revised.changes.iter().map(term);
                 match terms.collect::<Result<Vec<_>, _>>() {
                     Ok(changes) => list.push((revised.revision, changes)),
                     Err(NoValue::Compacted) => return compacted(env, watch),
@@ -250,7 +300,13 @@ fn entry_term<'a>(env: Env<'a>, view: &View, key: &Key, entry: &Arc<Entry>) -> R
     Ok((found::path(env, key), value, revision, create_revision, version, child_count, lease).encode(env))
 }
 
-fn change_term<'a>(env: Env<'a>, change: &Change, revision: u64, read: &Read<'_>) -> Result<Term<'a>, NoValue> {
+fn change_term<'a>(
+    env: Env<'a>,
+    filter: &Filter,
+    change: &Change,
+    revision: u64,
+    read: &Read<'_>,
+) -> Result<Term<'a>, NoValue> {
     let kind = match (&change.previous, &change.entry, change.cause) {
         (None, Some(_), _) => atoms::created(),
         (Some(_), Some(_), _) => atoms::updated(),
@@ -262,8 +318,9 @@ fn change_term<'a>(env: Env<'a>, change: &Change, revision: u64, read: &Read<'_>
     let previous = change.previous.as_ref().map_or_else(nil, |entry| previous_term(env, &change.key, entry, read))?;
     let (version, create_revision, lease) =
         change.entry.as_ref().map_or((0, 0, 0), |entry| (entry.version, entry.create_revision, entry.lease));
+    let matches = change.entry.as_ref().is_some_and(|entry| filter.passes_entry(&change.key, entry));
     let path = found::path(env, &change.key);
-    Ok((kind, path, value, previous, revision, version, (create_revision, lease)).encode(env))
+    Ok((kind, path, value, previous, revision, version, (create_revision, lease, matches)).encode(env))
 }
 
 /// Why there is no term of a value.

@@ -2,7 +2,7 @@ defmodule Tank.Store.LeaseTest do
   # One member. With three, and holders and leaders that are stopped: test/cluster/lease_test.exs.
   use Tank.Store.TankCase, async: false
 
-  alias Tank.Store.{Call, Cluster, Lease, Native, Running}
+  alias Tank.Store.{Call, Change, Cluster, Lease, Native, Running, Tree, Watch, Watched}
 
   @moduletag :tmp_dir
 
@@ -92,6 +92,31 @@ defmodule Tank.Store.LeaseTest do
     {:ok, later} = Cluster.status(:tank)
     assert later.revision == before.revision
     assert later.applied_index > before.applied_index
+  end
+
+  test "what goes with a lease is told as expired, or as deleted by a release; renewals are not told" do
+    {:ok, watch} = Watch.start(:tank, [:attached], from: :now)
+    assert {:synced, _revision} = Watched.next(watch)
+    {:ok, lease} = acquire("a", :me, 1_000)
+    {:ok, r1} = Tree.put(:tank, [:attached, "x"], 1, lease: lease)
+    {:ok, r2} = Tree.create(:tank, [:attached, "y"], 2, lease: lease)
+    assert Tree.get_entry!(:tank, [:attached, "x"]).lease == lease.epoch
+    for _ <- 1..5, do: assert({:ok, _ms} = Lease.renew(lease))
+    # A write without it lets go of it.
+    {:ok, r3} = Tree.put(:tank, [:attached, "y"], 3)
+    for revision <- [r1, r2, r3], do: assert({:changes, ^revision, [_change]} = Watched.next(watch))
+
+    assert {:changes, _revision, [%Change{type: :expired, path: [:attached, "x"], value: nil, previous: 1}]} =
+             Watched.next(watch)
+
+    assert Lease.read(:tank, "a") == {:error, :not_found}
+    assert Tree.put(:tank, [:attached, "x"], 1, lease: lease) == {:error, :lease_ended}
+    assert Tree.get!(:tank, [:attached, "y"]) == 3
+    {:ok, lease} = acquire("a", :me)
+    {:ok, r4} = Tree.put(:tank, [:attached, "x"], 1, lease: lease)
+    :ok = Lease.release(lease)
+    assert {:changes, ^r4, [%Change{type: :created}]} = Watched.next(watch)
+    assert {:changes, _revision, [%Change{type: :deleted, previous: 1}]} = Watched.next(watch)
   end
 
   test "how long a holder may go on is never longer than the lease" do

@@ -24,7 +24,7 @@ defmodule Tank.Store.ProjectionTest do
   end
 
   defp project(store, table, opts \\ []) do
-    start_supervised!({Projection, [store: store, pattern: [:a], table: table] ++ opts})
+    start_supervised!({Projection, Keyword.merge([store: store, pattern: [:a], table: table], opts)})
   end
 
   defp rows(table), do: table |> :ets.tab2list() |> Enum.sort()
@@ -41,6 +41,24 @@ defmodule Tank.Store.ProjectionTest do
     assert Projection.await(projection, delete(store, [:a])) == :ok
     assert rows(table) == []
     assert Projection.await(projection, 1_000, 50) == {:error, :timeout}
+  end
+
+  test "of a pattern holds what matches, and nothing that has ceased to", %{store: store, table: table} do
+    for {name, value} <- [{"x", :ready}, {"y", :new}], do: put(store, [:a, name], value)
+    projection = project(store, table, pattern: [:a, {:data, :ready}], key: &List.last(&1.path))
+    assert rows(table) == [{"x", :ready}]
+    put(store, [:a, "y"], :ready)
+    put(store, [:a, "z"], :new)
+    Projection.await(projection, put(store, [:a, "x"], :done))
+    assert rows(table) == [{"y", :ready}]
+    Projection.await(projection, delete(store, [:a]))
+    assert rows(table) == []
+  end
+
+  test "of a pattern that a change does not tell does not start", %{store: store, table: table} do
+    Process.flag(:trap_exit, true)
+    opts = [store: store, pattern: [:a, {:child_count, :>, 1}], table: table]
+    assert {:error, {:invalid_pattern, _why}} = Projection.start_link(opts)
   end
 
   test "any functions make the rows; a key may move to another entry", %{store: store, table: table} do

@@ -211,7 +211,7 @@ defmodule Tank.Store.RegistryTest do
       test = self()
       churn = spawn_link(fn -> churn(ids, test) end)
 
-      for _round <- 1..100, do: Task.await(Task.async(fn -> follow(ids) end))
+      for _round <- 1..100, do: Task.await(Task.async(fn -> follow(ids) end), 60_000)
       send(churn, {:stop, self()})
       assert_receive :stopped, 5_000
       for id <- ids, do: :ok = Stores.unannounce_store(id)

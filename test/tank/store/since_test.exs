@@ -49,6 +49,26 @@ defmodule Tank.Store.SinceTest do
     assert {:error, {:invalid_path, _}} = Since.list(store, [7], 0)
   end
 
+  test "a pattern: what came to match and what ceased to, as it is now", %{store: store} do
+    for n <- ["a", "b", "c"], do: put(store, [:jobs, n], :ready)
+    put(store, [:jobs, "d"], :new)
+    base = put(store, [:other], 1)
+    # It matched before, and twice in between.
+    for value <- [:running, :ready, :done], do: put(store, [:jobs, "a"], value)
+    for value <- [:ready, :new], do: put(store, [:jobs, "d"], value)
+    delete(store, [:jobs, "b"])
+    now = put(store, [:jobs, "e"], :ready)
+    pattern = [:jobs, {:data, :ready}]
+    assert {:ok, changes, ^now} = Since.list(store, pattern, base)
+
+    assert Enum.map(changes, &{&1.type, List.last(&1.path), &1.previous, &1.value}) ==
+             [{:updated, "a", :ready, :done}, {:deleted, "b", :ready, nil}, {:created, "e", nil, :ready}]
+
+    assert Since.list(store, pattern, now) == :unchanged
+    assert {:error, {:invalid_pattern, _}} = Since.list(store, [:jobs, {:child_count, :>, 0}], now)
+    assert {:error, {:invalid_pattern, _}} = Since.list(store, [:jobs, {:child_count, :>, 0}], base)
+  end
+
   @tag options: [history_revisions: 20]
   test "what is compacted is said so", %{store: store} do
     for n <- 1..100, do: put(store, [:a], n)

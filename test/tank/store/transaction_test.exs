@@ -189,6 +189,26 @@ defmodule Tank.Store.TransactionTest do
     assert {Tree.get!(s, [:on_call, :ann]), Tree.get!(s, [:on_call, :bob])} == {true, false}
   end
 
+  test "the function may do anything: send, read clocks, call processes, be made at run time", %{store: s} do
+    Tree.put!(s, [:a], 1)
+    {:ok, agent} = Agent.start_link(fn -> 41 end)
+    {added, _binding} = Code.eval_string("fn a, b -> a + b end")
+
+    result =
+      Tree.transaction(s, fn tx ->
+        send(self(), {:at, System.os_time(:millisecond), node(), make_ref()})
+        Process.sleep(1)
+        File.write!(Path.join(System.tmp_dir!(), "transaction_test_#{System.pid()}"), inspect(tx))
+        Tree.put!(tx, [:a], added.(Agent.get(agent, & &1), Tree.get!(tx, [:a])))
+        :ets.info(:no_table)
+      end)
+
+    assert result == {:ok, :undefined}
+    assert Tree.get!(s, [:a]) == 42
+    assert_received {:at, _time, _node, _ref}
+    File.rm!(Path.join(System.tmp_dir!(), "transaction_test_#{System.pid()}"))
+  end
+
   test "retries are bounded", %{store: s} do
     Tree.put!(s, [:a], 0)
     runs = :counters.new(1, [])

@@ -2,7 +2,7 @@ defmodule Tank.Store.TreeTest do
   # The general API, line by line, on one store that all tests of this module share.
   use Tank.Store.TankCase, async: false
 
-  alias Tank.Store.{Cluster, Entry, Error, Tree}
+  alias Tank.Store.{Cluster, Entry, Error, Lease, Tree}
 
   doctest Tank.Store.Tree
 
@@ -313,7 +313,8 @@ defmodule Tank.Store.TreeTest do
       assert Tree.get!(s, [:t, "1"]) == 1
     end
 
-    test "limits", %{store: s} do
+    test "limits; what is over them is not logged", %{store: s} do
+      {:ok, %{log_entries: logged}} = Cluster.status(s)
       name = String.duplicate("x", 256)
       assert Tree.put(s, [name], 1) == {:error, {:too_large, :path_component, 255}}
       assert Tree.put(s, List.duplicate(String.duplicate("x", 205), 5), 1) == {:error, {:too_large, :path, 1024}}
@@ -321,6 +322,7 @@ defmodule Tank.Store.TreeTest do
       assert {:error, {:invalid_path, _why}} = Tree.put(s, [:a, 1], 1)
       ops = for n <- 1..1_025, do: {:put, ["#{n}"], n}
       assert Tree.txn(s, [], ops, []) == {:error, {:too_large, :transaction, 1_024}}
+      assert {:ok, %{log_entries: ^logged}} = Cluster.status(s)
       assert {:ok, %{succeeded: true}} = Tree.txn(s, [], tl(ops), [])
     end
 
@@ -362,6 +364,29 @@ defmodule Tank.Store.TreeTest do
           ] do
         assert {:ok, %{succeeded: ^holds?, revision: ^now}} = Tree.txn(s, [compare], [], []), inspect(compare)
       end
+    end
+
+    test "a lease's epoch guards what its holder writes", %{store: s} do
+      for name <- ["job", :job, [:jobs, "nightly"]] do
+        {:ok, lease} = Lease.acquire(s, name, holder: self(), ttl: 60_000)
+
+        guarded = fn ->
+          Tree.txn!(s, [{:lease, name, :epoch, lease.epoch}], [{:put, [:guarded], name}], []).succeeded
+        end
+
+        assert guarded.()
+        refute Tree.txn!(s, [{:lease, name, :epoch, 0}], [], []).succeeded
+        assert {:ok, _safe_ms} = Lease.renew(lease)
+        assert guarded.()
+        :ok = Lease.release(lease)
+        refute guarded.()
+        assert Tree.txn!(s, [{:lease, name, :epoch, 0}], [], []).succeeded
+        {:ok, other} = Lease.acquire(s, name, holder: :other, ttl: 60_000)
+        refute guarded.()
+        :ok = Lease.release(other)
+      end
+
+      assert {:error, {:invalid_path, _why}} = Tree.txn(s, [{:lease, [7], :epoch, 1}], [], [])
     end
 
     test "operations see those before, and share one revision", %{store: s} do

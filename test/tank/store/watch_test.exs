@@ -117,6 +117,58 @@ defmodule Tank.Store.WatchTest do
     end
   end
 
+  describe "a pattern" do
+    test "delivers what it matches, from the snapshot on", %{store: store} do
+      for name <- ["web", "db"], part <- ["spec", "status"], do: put(store, [:pods, name, part], 1)
+      put(store, [:pods, "web"], 1)
+      {:ok, watch} = Watch.start(store, [:pods, {:name_matches, ~r/^w/}, "status"])
+      assert {:snapshot, [%Entry{path: [:pods, "web", "status"]}], 5} = next(watch)
+      assert next(watch) == {:synced, 5}
+      put(store, [:pods, "web", "spec"], 2)
+      put(store, [:pods, "db", "status"], 2)
+      put(store, [:pods, "web", "status"], 2)
+      delete(store, [:pods])
+      assert {:changes, 8, [%Change{type: :updated, path: [:pods, "web", "status"], value: 2}]} = next(watch)
+      assert {:changes, 9, [%Change{type: :deleted, path: [:pods, "web", "status"]}]} = next(watch)
+      :ok = Watch.cancel(watch)
+      {:ok, again} = Watch.start(store, [:pods, {:name_matches, ~r/^w/}, "status"], from: {:after, 4})
+      assert for({:changes, revision, [_one]} <- until(again, 9), do: revision) == [8, 9]
+    end
+
+    test "of values tells what comes to match, and what ceases to", %{store: store} do
+      {:ok, watch} = Watch.start(store, [:jobs, {:data, :ready}], from: :now)
+      assert next(watch) == {:synced, 0}
+      for value <- [:new, :ready, :done, :old], do: put(store, [:jobs, "1"], value)
+      assert {:changes, 2, [%Change{type: :updated, value: :ready, previous: :new}]} = next(watch)
+      assert {:changes, 3, [%Change{type: :updated, value: :done, previous: :ready}]} = next(watch)
+      put(store, [:jobs, "2"], :ready)
+      assert {:changes, 5, [%Change{type: :created, path: [:jobs, "2"], value: :ready}]} = next(watch)
+    end
+
+    test "of one node alone leaves out what is below", %{store: store} do
+      {:ok, watch} = Watch.start(store, [{:all, [:a]}], from: :now)
+      {:ok, below} = Watch.start(store, [{:is, :a}], from: :now)
+      assert next(watch) == {:synced, 0} and next(below) == {:synced, 0}
+      put(store, [:a, "x"], 1)
+      put(store, [:a], 1)
+      assert {:changes, 2, [%Change{path: [:a]}]} = next(watch)
+      assert {:changes, 1, [%Change{path: [:a, "x"]}]} = next(below)
+    end
+
+    test "whose snapshot has few among many gives no empty parts", %{store: store} do
+      put_all(store, for(n <- 1..25_000, do: [:a, "#{n}"]))
+      put(store, [:a, "zz", "one"], 1)
+      {:ok, watch} = Watch.start(store, [:a, :*, :*])
+      assert {:snapshot, [%Entry{path: [:a, "zz", "one"]}], 25_001} = next(watch)
+    end
+
+    test "that a change does not tell is refused", %{store: store} do
+      for pattern <- [[:a, {:child_count, :>, 1}], [:a, :has_data, :b], [:a, {:name_matches, "("}], [:a, {:data}]] do
+        assert {:error, {:invalid_pattern, _why}} = Watch.start(store, pattern)
+      end
+    end
+  end
+
   describe "resuming" do
     test "goes on behind any revision of the history", %{store: store} do
       for n <- 1..20, do: put(store, [if(rem(n, 2) == 0, do: :even, else: :odd)], n)
@@ -279,6 +331,41 @@ defmodule Tank.Store.WatchTest do
       :ok = Cluster.stop(store)
       assert next(other) == {:cancelled, :store_stopped}
       assert Watch.start(store, []) == {:error, :noproc}
+    end
+
+    test "of one whose process is killed, the subscriber is told, once and last", %{store: store} do
+      {:ok, watch} = Watch.start(store, [], from: :now)
+      put(store, [:a], 1)
+      assert next(watch) == {:synced, 0}
+      assert {:changes, 1, _} = next(watch)
+      kill(watch.pid)
+      assert next(watch) == {:cancelled, :store_stopped}
+      # Where it ended, another one goes on.
+      put(store, [:a], 2)
+      {:ok, again} = Watch.start(store, [], from: {:after, 1})
+      assert {:changes, 2, _} = next(again)
+      assert Watch.cancel(watch) == :ok and Watch.cancel(again) == :ok
+      assert Process.info(self(), :messages) == {:messages, []}
+    end
+
+    test "so is one that enumerates", %{store: store} do
+      test = self()
+
+      enumerating =
+        Task.async(fn ->
+          messages = store |> Watch.stream([], from: :now) |> Enum.map(&tap(&1, fn _ -> send(test, :one) end))
+          {messages, Process.info(self(), :messages)}
+        end)
+
+      assert_receive :one, 5_000
+
+      feed =
+        eventually("it to wait for its watch", fn ->
+          with {:monitors, [process: feed]} <- Process.info(enumerating.pid, :monitors), do: feed, else: (_ -> nil)
+        end)
+
+      kill(feed)
+      assert Task.await(enumerating) == {[{:synced, 0}, {:cancelled, :store_stopped}], {:messages, []}}
     end
 
     test "wrong arguments are refused", %{store: store} do

@@ -4,7 +4,7 @@ defmodule Tank.Store.Tree.Comparison do
 
   import Tank.Store.Pattern, only: [is_number_of: 2]
 
-  alias Tank.Store.{Call, Path}
+  alias Tank.Store.{Call, Lease, Path}
 
   @numbers [:version, :revision, :create_revision, :child_count, :lease_epoch]
 
@@ -25,8 +25,9 @@ defmodule Tank.Store.Tree.Comparison do
     with {:ok, key} <- Path.to_key(path), do: {:ok, {:below, key, op, n}}
   end
 
-  def encode({:lease, name, :epoch, n}) when is_binary(name) and is_number_of(:==, n),
-    do: {:ok, {:lease, name, :==, n}}
+  def encode({:lease, name, :epoch, n}) when is_number_of(:==, n) do
+    with {:ok, key} <- Lease.key(name), do: {:ok, {:lease, key, :==, n}}
+  end
 
   def encode({kind, path, op, n}) when kind in @numbers and is_number_of(op, n) do
     with {:ok, key} <- Path.to_key(path), do: {:ok, {kind, key, op, n}}

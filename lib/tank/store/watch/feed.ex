@@ -5,7 +5,8 @@ defmodule Tank.Store.Watch.Feed do
   #     snapshot --last part--> catching up --nothing left--> idle --:tank_watch_ready--> catching up ...
   #
   # What was pulled and not sent yet is a single batch, of a megabyte or one revision. While the subscriber's mailbox is
-  # full nothing is pulled: the history keeps it. All states end when the store or the subscriber does.
+  # full nothing is pulled: the history keeps it. All states end when the store or the subscriber does. Should this process
+  # be killed, the Rust library tells the subscriber.
 
   use GenServer, restart: :temporary
 
@@ -24,8 +25,8 @@ defmodule Tank.Store.Watch.Feed do
   def start_link(args), do: GenServer.start_link(__MODULE__, args, hibernate_after: @hibernate_after)
 
   @impl true
-  def init(%{native: native, key: key, ref: ref, subscriber: subscriber, opts: opts}) do
-    case Native.watch_start(native, key, from(opts.from)) do
+  def init(%{native: native, what: what, ref: ref, subscriber: subscriber, opts: opts}) do
+    case Native.watch_start(native, what, from(opts.from), subscriber, ref) do
       {:ok, watch, revision, current} ->
         Process.monitor(subscriber)
         send(subscriber, {ref, :began, revision})
@@ -106,6 +107,10 @@ defmodule Tank.Store.Watch.Feed do
 
   defp deliver_part(%{opts: opts} = state) do
     case Native.watch_snapshot(state.watch, opts.part, @part_bytes) do
+      # It looked at many that it is not about.
+      {:ok, [], true} ->
+        again(state)
+
       {:ok, entries, true} ->
         state |> tell({:snapshot_part, Enum.map(entries, &Entry.new/1)}) |> again()
 

@@ -39,8 +39,9 @@ pub enum Since {
 /// The difference between two revisions.
 #[derive(Clone, Debug)]
 pub struct Changed {
-    /// Each entry that was written or deleted, in the order of keys: as it was at the older
-    /// revision, and as it is at the newer one; with the revision of its last change.
+    /// Each entry that was written or deleted and that the filter passes before or after, in the
+    /// order of keys: as it was at the older revision, and as it is at the newer one; with the
+    /// revision of its last change.
     pub changes: Vec<(u64, Change)>,
     /// The newer revision.
     pub revision: u64,
@@ -82,18 +83,20 @@ impl Engine {
         }
         let mut changes = BTreeMap::new();
         let mut last = revision;
+        // Whether it matches is asked in the end: an entry may have come to match, and ceased to, in between.
+        let by_key = &filter.by_key();
         while last < view.revision {
             match self.0.published.hub().recent(last + 1, TAKE) {
                 Recent::Revisions(revisions) => {
                     for revised in revisions.iter().take_while(|revised| revised.revision <= view.revision) {
-                        fold(&mut changes, revised, filter);
+                        fold(&mut changes, revised, by_key);
                         last = revised.revision;
                     }
                 }
                 // Not there yet, or not any more.
                 Recent::Ahead | Recent::Gone => {
-                    let read = self.0.replay.each(last, view.revision, filter, &mut |revised| {
-                        fold(&mut changes, &revised, filter);
+                    let read = self.0.replay.each(last, view.revision, by_key, &mut |revised| {
+                        fold(&mut changes, &revised, by_key);
                         last = revised.revision;
                         ControlFlow::Continue(())
                     })?;
@@ -104,7 +107,7 @@ impl Engine {
             }
         }
         // Created and deleted in between: nobody needs to know.
-        changes.retain(|_, (_, change)| change.previous.is_some() || change.entry.is_some());
+        changes.retain(|_, (_, change)| (change.previous.is_some() || change.entry.is_some()) && filter.passes(change));
         Ok(Since::Changed(Changed { changes: changes.into_values().collect(), revision: view.revision }))
     }
 }

@@ -25,7 +25,7 @@ impl Versions {
     }
 
     /// The payload of the entry, which is at `key`: from memory, or else from the disk, and then
-    /// kept in memory again. `None` when that version was compacted since.
+    /// kept in memory again, if there is room. `None` when that version was compacted since.
     ///
     /// # Errors
     /// The store is closed, or the disk's.

@@ -9,6 +9,7 @@
 //! on the host: names are matched byte by byte, without tables of Unicode ([`NameRegex`]).
 
 mod condition;
+mod local;
 mod name;
 mod walk;
 
@@ -16,9 +17,12 @@ pub use condition::Condition;
 pub use name::NameRegex;
 pub use walk::{Node, Walk};
 
+use std::sync::Arc;
+
 use serde::{Deserialize, Serialize};
 
 use crate::entries::Entries;
+use crate::entry::Entry;
 use crate::error::EngineError;
 use crate::key::{COMPONENT_BYTES_MAX, Key, first_component};
 
@@ -86,16 +90,7 @@ impl Pattern {
 
     /// Whether the path `key` matches, whether or not there is such a node.
     pub fn matches(&self, entries: &Entries, key: &Key) -> bool {
-        let (mut states, mut length) = (States::START, 0);
-        while let Some(name) = key.as_bytes().get(length..).and_then(first_component) {
-            length += name.len();
-            let node = Key::from_bytes(key.as_bytes().get(..length).unwrap_or_default());
-            states = self.step(states, entries, &Node { entry: entries.get(&node), key: node });
-            if states.is_empty() {
-                return false;
-            }
-        }
-        self.is_whole(states)
+        self.follow(entries, key, |node| entries.get(node))
     }
 
     /// The path that all matches are at or below, and whether the pattern is no more than it.
@@ -124,6 +119,20 @@ impl Pattern {
         let conditions = self.parts.iter().map(|part| part.condition.count()).sum();
         within("pattern", conditions, CONDITIONS_MAX)?;
         self.parts.iter().try_for_each(|part| part.condition.check(value_bytes_max, DEPTH_MAX))
+    }
+
+    /// Whether the path `key` matches, when the nodes on the way down to it have these entries.
+    fn follow<'e>(&self, entries: &Entries, key: &Key, entry: impl Fn(&Key) -> Option<&'e Arc<Entry>>) -> bool {
+        let (mut states, mut length) = (States::START, 0);
+        while let Some(name) = key.as_bytes().get(length..).and_then(first_component) {
+            length += name.len();
+            let node = Key::from_bytes(key.as_bytes().get(..length).unwrap_or_default());
+            states = self.step(states, entries, &Node { entry: entry(&node), key: node });
+            if states.is_empty() {
+                return false;
+            }
+        }
+        self.is_whole(states)
     }
 
     /// The states of a node whose parent has `states`.

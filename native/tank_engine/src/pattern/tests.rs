@@ -76,17 +76,29 @@ fn relation() -> impl Strategy<Value = Relation> {
     prop::sample::select(vec![Equal, NotEqual, Less, LessOrEqual, Greater, GreaterOrEqual])
 }
 
-fn condition() -> impl Strategy<Value = Condition> {
+/// A condition on a name alone.
+fn name() -> impl Strategy<Value = Condition> {
     let leaf = prop_oneof![
         4 => component().prop_map(|name| Condition::Is(Key::of(&[name]).as_bytes().to_vec())),
         2 => Just(Condition::Any),
         1 => prop::sample::select(vec!["a", "^a$", "^$", "b|^a", "[^b]"])
             .prop_map(|source| Condition::Name(NameRegex::new(source.to_owned()))),
+    ];
+    combined(leaf)
+}
+
+fn condition() -> impl Strategy<Value = Condition> {
+    let leaf = prop_oneof![
+        7 => name(),
         1 => (0u8..3).prop_map(|payload| Condition::Payload(Bytes::from(vec![payload]))),
         1 => Just(Condition::HasData),
         1 => (relation(), 0u64..4).prop_map(|(relation, n)| Condition::Version(relation, n)),
         1 => (relation(), 0u64..4).prop_map(|(relation, n)| Condition::ChildCount(relation, n)),
     ];
+    combined(leaf)
+}
+
+fn combined(leaf: impl Strategy<Value = Condition> + 'static) -> impl Strategy<Value = Condition> {
     leaf.prop_recursive(2, 6, 3, |inner| {
         prop_oneof![
             prop::collection::vec(inner.clone(), 0..3).prop_map(Condition::All),
@@ -118,6 +130,20 @@ proptest! {
         }
         for place in nodes(&entries) {
             prop_assert_eq!(pattern.matches(&entries, &Key::of(&place)), wanted.contains(&place), "{:?}", place);
+        }
+    }
+
+    #[test]
+    fn a_local_pattern_is_told_by_an_entry_alone(entries in tree(), above in prop::collection::vec((any::<bool>(), name()), 0..4), last in (any::<bool>(), condition())) {
+        let part = |(many, condition)| Part { many, condition };
+        let pattern = Pattern { parts: above.into_iter().chain([last]).map(part).collect() };
+        prop_assume!(!pattern.is_costly());
+        prop_assert_eq!(pattern.check_local(), Ok(()));
+        let names = pattern.names();
+        for (key, entry) in &entries {
+            let matches = pattern.matches(&entries, key);
+            prop_assert_eq!(pattern.matches_entry(key, entry), matches, "{:?}", key);
+            prop_assert!(!matches || names.matches_names(key), "{:?} by names", key);
         }
     }
 
@@ -168,6 +194,21 @@ fn names_are_matched_as_bytes() {
         (r"\x00", "\0", true),
     ] {
         assert_eq!(NameRegex::new(source.to_owned()).is_match(name.as_bytes()), matches, "{source} {name}");
+    }
+}
+
+#[test]
+fn what_other_entries_decide_is_not_local() {
+    let of = |above: Condition, last: Condition| Pattern { parts: vec![Part::one(above), Part::one(last)] };
+    let not = |condition| Condition::Not(Box::new(condition));
+    assert_eq!(of(Condition::Any, not(Condition::HasData)).check_local(), Ok(()));
+    for other in [
+        of(Condition::Any, Condition::ChildCount(Relation::Equal, 0)),
+        of(Condition::HasData, Condition::Any),
+        of(not(Condition::Version(Relation::Equal, 1)), Condition::Any),
+        of(Condition::AnyOf(vec![Condition::Any, Condition::Payload(Bytes::new())]), Condition::Any),
+    ] {
+        assert!(matches!(other.check_local(), Err(EngineError::InvalidPattern(_))), "{other:?}");
     }
 }
 

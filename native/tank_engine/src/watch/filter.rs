@@ -3,7 +3,9 @@
 use std::sync::Arc;
 
 use crate::entry::Entry;
+use crate::error::EngineError;
 use crate::key::Key;
+use crate::pattern::Pattern;
 use crate::state::Change;
 
 use super::Revised;
@@ -12,12 +14,34 @@ use super::Revised;
 #[derive(Clone, Debug)]
 pub struct Filter {
     prefix: Key,
+    /// Of what is there, only this.
+    pattern: Option<Arc<Patterns>>,
+}
+
+/// A pattern, and what is left of it when only a path is known.
+#[derive(Debug)]
+struct Patterns {
+    whole: Pattern,
+    names: Pattern,
 }
 
 impl Filter {
     /// Everything at a path and below it.
     pub fn prefix(prefix: Key) -> Self {
-        Self { prefix }
+        Self { prefix, pattern: None }
+    }
+
+    /// What a pattern matches.
+    ///
+    /// # Errors
+    /// [`EngineError::InvalidPattern`] for one of which a change does not tell whether it matches
+    /// ([`Pattern::check_local`]), and those of [`Pattern::check`].
+    pub fn pattern(whole: Pattern) -> Result<Self, EngineError> {
+        whole.check(usize::MAX)?;
+        whole.check_local()?;
+        let (prefix, _is_whole) = whole.prefix();
+        let names = whole.names();
+        Ok(Self { prefix, pattern: Some(Arc::new(Patterns { whole, names })) })
     }
 
     /// The path that all it passes is at or below.
@@ -25,15 +49,28 @@ impl Filter {
         &self.prefix
     }
 
+    /// What passes all that this one may pass of an entry, whatever becomes of that.
+    #[must_use]
+    pub fn by_key(&self) -> Self {
+        let patterns = |patterns: &Arc<Patterns>| {
+            let names = &patterns.names;
+            Arc::new(Patterns { whole: names.clone(), names: names.clone() })
+        };
+        Self { prefix: self.prefix.clone(), pattern: self.pattern.as_ref().map(patterns) }
+    }
+
     /// Whether it passes a path. Told without the entry: then nothing is read for what it does not
     /// pass.
     pub fn passes_key(&self, key: &Key) -> bool {
-        key.is_within(&self.prefix)
+        key.is_within(&self.prefix) && self.pattern.as_ref().is_none_or(|pattern| pattern.names.matches_names(key))
     }
 
     /// Whether it passes an entry.
-    pub fn passes_entry(&self, key: &Key, _entry: &Arc<Entry>) -> bool {
-        self.passes_key(key)
+    pub fn passes_entry(&self, key: &Key, entry: &Arc<Entry>) -> bool {
+        match &self.pattern {
+            None => key.is_within(&self.prefix),
+            Some(pattern) => key.is_within(&self.prefix) && pattern.whole.matches_entry(key, entry),
+        }
     }
 
     /// Whether it passes a change: one to what it passes, or from it.

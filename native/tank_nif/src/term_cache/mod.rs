@@ -58,7 +58,7 @@ pub(crate) fn term<'a>(env: Env<'a>, entry: &Arc<Entry>) -> Result<Term<'a>, NoT
 /// As [`term`], with the payload at hand; `None` when it is not a term's encoding.
 pub(crate) fn term_of<'a>(env: Env<'a>, entry: &Arc<Entry>, payload: &[u8]) -> Option<Term<'a>> {
     let term = decode(env, payload)?;
-    if is_large(payload.len()) {
+    if is_large(payload.len()) || !entry.has_room() {
         return Some(term);
     }
     if Room::has_small_maps_only(payload) {

@@ -1,0 +1,60 @@
+defmodule Tank.Store.Tree.Options do
+  @moduledoc false
+  # The options of the functions of `Tank.Store.Tree`: what is unknown or makes no sense raises `ArgumentError`.
+
+  alias Tank.Store.Deadline
+
+  @timeout 5_000
+  @read [timeout: @timeout, favor: :consistency]
+  @write [timeout: @timeout]
+
+  @doc "Those of a function that reads, and the defaults of those that it has besides."
+  @spec read(keyword, keyword) :: keyword
+  def read(opts, more \\ []) do
+    opts = checked(opts, more ++ @read)
+
+    if opts[:favor] not in [:consistency, :low_latency],
+      do: raise(ArgumentError, "favor: is :consistency or :low_latency, got: #{inspect(opts[:favor])}")
+
+    opts
+  end
+
+  @doc "Those of a function that writes."
+  @spec write(keyword, keyword) :: keyword
+  def write(opts, more \\ []), do: checked(opts, more ++ @write)
+
+  @doc "The condition that `:if_revision` stands for."
+  @spec condition(nil | non_neg_integer) :: nil | {:revision, non_neg_integer}
+  def condition(nil), do: nil
+  def condition(revision) when is_integer(revision) and revision >= 0, do: {:revision, revision}
+  def condition(other), do: raise(ArgumentError, "if_revision: is a revision, got: #{inspect(other)}")
+
+  @doc "Those of a list."
+  @spec range(keyword) :: {keyword, map}
+  def range(opts) do
+    range = [depth: 1, limit: :infinity, after: nil, reverse: false, keys_only: false]
+    opts = read(opts, range)
+    range = Map.new(Keyword.take(opts, Keyword.keys(range)))
+    check_range!(range)
+    {opts, range}
+  end
+
+  defp checked(opts, known) do
+    opts = Keyword.validate!(opts, known)
+    # Raises for what is no timeout.
+    _deadline = Deadline.in_ms(opts[:timeout])
+    opts
+  end
+
+  defp check_range!(range) do
+    for name <- [:depth, :limit], value = Map.fetch!(range, name), least = if(name == :depth, do: 1, else: 0) do
+      unless value == :infinity or (is_integer(value) and value >= least),
+        do: raise(ArgumentError, "#{name}: is an integer from #{least} on or :infinity, got: #{inspect(value)}")
+    end
+
+    for name <- [:reverse, :keys_only],
+        value = Map.fetch!(range, name),
+        not is_boolean(value),
+        do: raise(ArgumentError, "#{name}: is true or false, got: #{inspect(value)}")
+  end
+end

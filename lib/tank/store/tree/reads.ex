@@ -1,0 +1,83 @@
+defmodule Tank.Store.Tree.Reads do
+  @moduledoc false
+  # Reads of `Tank.Store.Tree`, from a store or within a transaction: that notes what it relied on.
+
+  alias Tank.Store.{Entry, Error, Native, Path, Pattern, Running, Tx, View}
+
+  @type store :: Tank.Store.Tree.store()
+  @type error :: Tank.Store.Tree.error()
+
+  @doc "The entry at a path."
+  @spec entry(store, Path.t(), keyword) :: {:ok, Entry.t()} | error
+  def entry(store, path, opts) do
+    with {:ok, key} <- Path.to_key(path),
+         {:ok, view} <- view(store, opts),
+         :ok <- note(store, key, &Tx.note_value/2),
+         do: View.entry(view, key)
+  end
+
+  @doc "The same, when a transaction will rely on how many children it has."
+  @spec counted_entry(Tx.t(), Path.t(), keyword) :: {:ok, Entry.t()} | error
+  def counted_entry(tx, path, opts) do
+    with {:ok, key} <- Path.to_key(path), :ok <- Tx.note_child_count(tx, key), do: entry(tx, path, opts)
+  end
+
+  @doc "The entry at a path as it was at a revision."
+  @spec past_entry(atom, Path.t(), non_neg_integer) :: {:ok, Entry.t()} | error
+  def past_entry(store, path, revision) when is_integer(revision) and revision >= 0 do
+    with {:ok, key} <- Path.to_key(path), {:ok, store} <- Running.fetch(store) do
+      case Native.entry_at(store, key, revision) do
+        {:ok, entry} -> {:ok, Entry.decode(entry)}
+        :not_found -> {:error, :not_found}
+        {:error, reason} -> {:error, Error.public(reason)}
+      end
+    end
+  end
+
+  @doc "Whether there is a node at a path, and the revision of its entry, 0 without one. Raises what cannot be known."
+  @spec node!(store, Path.t(), keyword, (Tx.t(), binary -> :ok)) :: {boolean, non_neg_integer}
+  def node!(store, path, opts, note) do
+    with {:ok, key} <- Path.to_key(path),
+         {:ok, view} <- view(store, opts),
+         :ok <- note(store, key, note) do
+      Native.node(view, key)
+    else
+      {:error, reason} -> raise Error, reason
+    end
+  end
+
+  @doc "The entries of a range below a path."
+  @spec list(store, Path.t(), keyword, map) :: {:ok, [Entry.t()], non_neg_integer} | error
+  def list(store, prefix, opts, range) do
+    with {:ok, key} <- Path.to_key(prefix),
+         {:ok, after_key} <- after_key(range.after),
+         {:ok, view} <- view(store, opts),
+         :ok <- note(store, key, &Tx.note_scan/2),
+         {:ok, entries} <- View.list(view, key, %{range | after: after_key}) do
+      {:ok, entries, revision(store, view)}
+    end
+  end
+
+  @doc "A pattern as the Rust library takes it, and the view to look for its matches in."
+  @spec scan(store, Pattern.t(), keyword) :: {:ok, [tuple], View.t()} | error
+  def scan(store, pattern, opts) do
+    with {:ok, pattern} <- Pattern.encode(pattern),
+         {:ok, view} <- view(store, opts),
+         :ok <- note(store, Pattern.prefix(pattern), &Tx.note_scan/2),
+         do: {:ok, pattern, view}
+  end
+
+  @doc "The revision that was read; within a transaction, that of the view it began with."
+  @spec revision(store, View.t()) :: non_neg_integer
+  def revision(%Tx{} = tx, _view), do: Tx.revision(tx)
+  def revision(_store, view), do: Native.view_revision(view)
+
+  defp view(%Tx{} = tx, _opts), do: {:ok, Tx.view(tx)}
+  defp view(store, opts), do: View.take(store, opts[:favor], opts[:timeout])
+
+  defp note(%Tx{} = tx, key, note), do: note.(tx, key)
+  defp note(_store, _key, _note), do: :ok
+
+  defp after_key(nil), do: {:ok, nil}
+  defp after_key(path), do: Path.to_key(path)
+end
