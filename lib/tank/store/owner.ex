@@ -43,15 +43,13 @@ defmodule Tank.Store.Owner do
     # Left there by a predecessor that was killed.
     :persistent_term.erase(__MODULE__)
 
-    with {:ok, owned?} <- obtain(config),
-         :ok <- Formation.form(store_id, config.nodes, Deadline.in_ms(@ready_timeout)),
-         {:ok, store} <- Running.fetch(store_id),
-         :ok <- Call.await_readable(store, @ready_timeout) do
-      Process.monitor(Instance.whereis(store_id))
-      :persistent_term.put(__MODULE__, {store_id, self()})
-      {:ok, %{store_id: store_id, owned?: owned?}}
-    else
-      {:error, reason} -> {:stop, {:store_init_failed, reason}}
+    case attach(config, now() + @settling_timeout) do
+      {:ok, owned?} ->
+        :persistent_term.put(__MODULE__, {store_id, self()})
+        {:ok, %{store_id: store_id, owned?: owned?}}
+
+      {:error, reason} ->
+        {:stop, {:store_init_failed, reason}}
     end
   end
 
@@ -68,8 +66,43 @@ defmodule Tank.Store.Owner do
     if owned?, do: Instance.stop(store_id), else: :ok
   end
 
-  # Whether the store is ours to stop, once it runs.
-  defp obtain(config), do: obtain(config, System.monotonic_time(:millisecond) + @settling_timeout)
+  # Returns once the store answers, and says whether it is ours to stop.
+  defp attach(config, deadline) do
+    with {:ok, owned?} <- obtain(config, deadline) do
+      case await_ready(config) do
+        :ok -> {:ok, owned?}
+        # Whoever it belongs to has just stopped it.
+        {:error, :noproc} when not owned? and config.data_dir != nil -> attach_again(config, deadline)
+        {:error, reason} -> {:error, reason}
+      end
+    end
+  end
+
+  defp attach_again(config, deadline) do
+    if now() < deadline,
+      do: receive(after: (@look_again_ms -> attach(config, deadline))),
+      else: {:error, :noproc}
+  end
+
+  defp await_ready(%{store_id: store_id} = config) do
+    case Instance.whereis(store_id) do
+      nil -> {:error, :noproc}
+      instance -> await_ready(config, Process.monitor(instance))
+    end
+  end
+
+  # Should it end before this process is ready, this process hears of it when it is.
+  defp await_ready(%{store_id: store_id, nodes: nodes}, monitor) do
+    with :ok <- Formation.form(store_id, nodes, Deadline.in_ms(@ready_timeout)),
+         {:ok, store} <- Running.fetch(store_id),
+         :ok <- Call.await_readable(store, @ready_timeout) do
+      :ok
+    else
+      error ->
+        Process.demonitor(monitor, [:flush])
+        error
+    end
+  end
 
   defp obtain(%{data_dir: nil, store_id: store_id}, _deadline) do
     with {:ok, _store} <- Running.fetch(store_id), do: {:ok, false}
@@ -106,11 +139,13 @@ defmodule Tank.Store.Owner do
       @look_again_ms ->
         Process.demonitor(monitor, [:flush])
 
-        if System.monotonic_time(:millisecond) < deadline,
+        if now() < deadline,
           do: obtain(config, deadline),
           else: {:error, Error.from_native({:locked, Path.expand(config.data_dir), :this_vm})}
     end
   end
+
+  defp now, do: System.monotonic_time(:millisecond)
 
   defp raise_not_started, do: raise("Tank.Store is not started")
 

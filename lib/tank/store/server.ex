@@ -191,9 +191,10 @@ defmodule Tank.Store.Server do
   end
 
   def handle_info({:DOWN, _ref, :process, owner, _reason}, %{config: %{owner: owner}} = state) do
-    # Stopping the instance waits for this process to end, so another one asks for it.
-    store_id = state.config.store_id
-    spawn(fn -> Instance.stop(store_id) end)
+    # Stopping the instance waits for this process to end, so another one asks for it: for this very instance, since by
+    # then there may be another, of the owner's successor.
+    {store_id, [instance | _above]} = {state.config.store_id, Process.get(:"$ancestors")}
+    spawn(fn -> Instance.stop(store_id, instance) end)
     {:noreply, state}
   end
 

@@ -176,6 +176,30 @@ defmodule Tank.Store.LifecycleTest do
       refute File.exists?(Path.join(dir, "b"))
     end
 
+    test "a store that is just being stopped is not taken over: it is started when that is done", %{tmp_dir: dir} do
+      for _round <- 1..10 do
+        {:ok, :tank} = Cluster.start(dir, :tank)
+        stopping = Task.async(fn -> Cluster.stop(:tank) end)
+        start_tank(dir)
+        old = Process.whereis(Tank.Store)
+        :ok = Task.await(stopping)
+        # It was there before the store stopped, or started one of its own.
+        if Process.alive?(old), do: assert(Tank.Store.list_pods() == [])
+        stop_tank()
+      end
+    end
+
+    test "who stops a store for its dead owner does not stop its successor", %{tmp_dir: dir} do
+      {:ok, pid} = start_unlinked(data_dir: dir)
+      instance = instance(:tank)
+      kill(pid)
+      eventually("the store to be closed", fn -> instance(:tank) == nil end)
+      start_tank(dir)
+      # As the server of the first one asked for, on a machine with much to do.
+      assert Tank.Store.Instance.stop(:tank, instance) == :ok
+      assert Tank.Store.list_pods() == []
+    end
+
     test "a store that is just being opened anew is waited for", %{tmp_dir: dir} do
       start_store(dir, store_id: :tank)
 
@@ -228,7 +252,7 @@ defmodule Tank.Store.LifecycleTest do
     for {what, restart} <- [
           {"by a clean stop", quote(do: fn dir -> {stop_tank(), start_tank(dir)} end)},
           {"by a kill of Tank.Store", quote(do: fn _dir -> kill_tank() end)},
-          {"by a kill of the process that owns the store", quote(do: fn _dir -> kill_server(:tank) end)},
+          {"by a kill of the process that owns the store", quote(do: fn _dir -> kill_owning_server() end)},
           {"by a kill of the store's supervisor", quote(do: fn _dir -> kill_instance() end)},
           {"by a kill of everything at once", quote(do: fn _dir -> kill_all() end)},
           {"by an exit of Tank.Store", quote(do: fn _dir -> exit_tank() end)}
@@ -258,7 +282,7 @@ defmodule Tank.Store.LifecycleTest do
 
     for {what, kill} <- [
           {"Tank.Store is killed", quote(do: &kill_tank/0)},
-          {"the process that owns the store is killed", quote(do: fn -> kill_server(:tank) end)}
+          {"the process that owns the store is killed", quote(do: &kill_owning_server/0)}
         ] do
       test "while #{what} under writers", %{tmp_dir: dir} do
         kill = unquote(kill)
@@ -277,6 +301,12 @@ defmodule Tank.Store.LifecycleTest do
         assert lost == [], "#{length(lost)} of #{length(acknowledged)} acknowledged writes are lost"
       end
     end
+  end
+
+  # The fourth time within ten seconds the store's supervisor gives up, and Tank.Store is started anew too.
+  defp kill_owning_server do
+    kill_server(:tank)
+    :sys.get_state(Tank.Store, 60_000)
   end
 
   defp kill_instance do
