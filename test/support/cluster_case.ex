@@ -162,8 +162,8 @@ defmodule Tank.Store.ClusterCase do
   def local_suspended, do: for(pid <- Process.list(), Process.info(pid, :status) == {:status, :suspended}, do: pid)
 
   @doc false
-  def local_start_tank(dir) do
-    {:ok, pid} = Tank.Store.start_link(data_dir: dir)
+  def local_start_tank(dir, options \\ []) do
+    {:ok, pid} = Tank.Store.start_link([data_dir: dir] ++ options)
     Process.unlink(pid)
     :ok
   end

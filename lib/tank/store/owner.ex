@@ -8,7 +8,8 @@ defmodule Tank.Store.Owner do
 
   use GenServer
 
-  alias Tank.Store.{Call, Cluster, Deadline, Error, Formation, Instance, Options, Running, Server}
+  alias Tank.Store.Cluster.{Arguments, Start}
+  alias Tank.Store.{Call, Deadline, Error, Formation, Instance, Options, Running, Server}
 
   # Closing a store and opening it anew takes milliseconds, unless the disk hangs.
   @settling_timeout 30_000
@@ -20,9 +21,9 @@ defmodule Tank.Store.Owner do
 
   @spec start_link(keyword) :: GenServer.on_start()
   def start_link(options) do
-    native = Options.validate!(options, [:store_id, :data_dir, :cluster])
+    native = Options.validate!(options, [:store_id, :data_dir, :cluster, :role])
     config = %{store_id: store_id!(options), data_dir: Keyword.get(options, :data_dir), options: native}
-    config = Map.put(config, :nodes, Cluster.nodes!(options[:cluster]))
+    config = Map.merge(config, %{nodes: Arguments.nodes!(options[:cluster]), role: Arguments.role!(options)})
     GenServer.start_link(__MODULE__, config, name: Tank.Store)
   end
 
@@ -92,8 +93,8 @@ defmodule Tank.Store.Owner do
   end
 
   # Should it end before this process is ready, this process hears of it when it is.
-  defp await_ready(%{store_id: store_id, nodes: nodes}, monitor) do
-    with :ok <- Formation.form(store_id, nodes, Deadline.in_ms(@ready_timeout)),
+  defp await_ready(%{store_id: store_id, nodes: nodes, role: role}, monitor) do
+    with :ok <- Formation.form(store_id, nodes, role, Deadline.in_ms(@ready_timeout)),
          {:ok, store} <- Running.fetch(store_id),
          :ok <- Call.await_readable(store, @ready_timeout) do
       :ok
@@ -109,7 +110,7 @@ defmodule Tank.Store.Owner do
   end
 
   defp obtain(%{data_dir: dir, store_id: store_id, options: options} = config, deadline) do
-    case Cluster.start_owned(dir, store_id, options, self()) do
+    case Start.owned(dir, store_id, options, self()) do
       {:ok, _instance} -> {:ok, true}
       {:error, {:already_started, instance}} -> attach_or_wait(instance, config, deadline)
       {:error, reason} -> {:error, reason}
