@@ -13,10 +13,13 @@ defmodule Tank.Store.Leave do
     with {:ok, store} <- Running.fetch(store_id),
          {:ok, dir} <- Server.data_dir(store_id),
          {:ok, cluster} <- Members.of(store),
-         :ok <- leave(store_id, store, cluster, Deadline.before(deadline)) do
+         :ok <- leave(store_id, store, cluster, Deadline.before(deadline)),
+         :ok <- Server.retire(store_id, Members.others(cluster) != []) do
       :ok = Instance.stop(store_id)
       erase(dir, store_id)
     else
+      # One has come in since: it is to be left in good order.
+      {:error, {:tank, :cluster_has_other_members, _props}} -> reset(store_id, deadline)
       {:error, :noproc} -> {:error, {:tank, :not_a_tank_store, %{store_id: store_id}}}
       {:error, :no_quorum} -> {:error, :timeout}
       {:error, reason} -> {:error, reason}

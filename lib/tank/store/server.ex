@@ -64,6 +64,17 @@ defmodule Tank.Store.Server do
     :exit, _gone -> {:error, :noproc}
   end
 
+  @doc """
+  Has the store serve nobody any more, so that it can be erased. Refuses, unless it has left its cluster already, when
+  there are other members: one may have come in a moment ago.
+  """
+  @spec retire(atom, left? :: boolean) :: :ok | {:error, term}
+  def retire(store_id, left?) do
+    GenServer.call(name(store_id), {:retire, left?}, :infinity)
+  catch
+    :exit, _gone -> {:error, :noproc}
+  end
+
   @doc "Notes that the store is the first of a cluster that others may join (Tank.Store.Formation)."
   @spec found(atom) :: :ok | {:error, :noproc}
   def found(store_id) do
@@ -121,16 +132,13 @@ defmodule Tank.Store.Server do
     do: {:reply, {:error, :timeout}, state}
 
   def handle_call({:join, request, deadline}, _from, state) do
-    # Whatever comes in from now on belongs to a member that is about to end.
-    :ok = Inbox.attach(state.config.store_id, nil)
+    with :ok <- deafen(state, request.left?), do: join_anew(request, deadline, state)
+  end
 
-    case may_join(state, request) do
-      :ok ->
-        join_anew(request, deadline, state)
-
-      {:error, reason} ->
-        publish(state.config.store_id, state.store)
-        {:reply, {:error, reason}, state}
+  def handle_call({:retire, left?}, _from, state) do
+    with :ok <- deafen(state, left?) do
+      Running.delete(state.config.store_id)
+      {:reply, :ok, state}
     end
   end
 
@@ -235,10 +243,19 @@ defmodule Tank.Store.Server do
     state
   end
 
-  # Another member may have come in since the caller looked: joining would leave it behind without a word.
-  defp may_join(_state, %{left?: true}), do: :ok
+  # Takes nothing more from other nodes: it belongs to a member that is about to end. And nobody can come in any more who
+  # is not one already, since a learner's answers are not heard. But another member may have come in since the caller
+  # looked: ending would leave it behind without a word.
+  defp deafen(%{config: %{store_id: store_id}} = state, left?) do
+    :ok = Inbox.attach(store_id, nil)
 
-  defp may_join(state, _request) do
+    with {:error, reason} <- if(left?, do: :ok, else: alone(state)) do
+      publish(store_id, state.store)
+      {:reply, {:error, reason}, state}
+    end
+  end
+
+  defp alone(state) do
     with {:ok, cluster} <- Members.of(state.store) do
       if Members.others(cluster) == [],
         do: :ok,

@@ -182,6 +182,47 @@ defmodule Tank.Store.ClusterTest do
     assert Task.await(never) == {:error, :noproc}
   end
 
+  test "every timeout may be :infinity", %{id: id, dir: dir} do
+    assert Cluster.start(dir, id, :infinity) == {:ok, id}
+    assert Cluster.wait_for_leader(id, :infinity) == :ok
+    assert Cluster.join(id, node(), :infinity) == :ok
+    assert Cluster.members(id, :infinity) == {:ok, [{id, node()}]}
+    assert Cluster.transfer_leader(id, node(), :infinity) == :ok
+    assert {:error, {:tank, :not_a_member, %{}}} = Cluster.remove_member(id, :"nobody@127.0.0.1", :infinity)
+    assert Cluster.force_new_cluster(id, force: true, timeout: :infinity) == :ok
+    assert Cluster.reset(id, :infinity) == :ok
+  end
+
+  test "status has its figures, and they move", %{id: id, dir: dir} do
+    {:ok, ^id} = Cluster.start(dir, id)
+    {:ok, before} = Cluster.status(id)
+    {:ok, revision} = put(id, String.duplicate("x", 5_000))
+    {:ok, status} = Cluster.status(id)
+    assert %{store_id: ^id, data_dir: ^dir, role: :leader, quorum: true, revision: ^revision, entries: 1} = status
+    assert {status.leader, status.term > 0} == {node(), true}
+    assert status.last_log_index > before.last_log_index and status.applied_index == status.last_log_index
+    assert status.memory_bytes > before.memory_bytes and status.disk_bytes > before.disk_bytes
+    assert [%{node: here, role: :leader, lag: 0, in_touch: true, member_id: member_id}] = status.members
+    assert {here, member_id} == {node(), status.member_id}
+  end
+
+  test "a subscriber hears what is, and what comes, until it unsubscribes", %{id: id, dir: dir} do
+    {:ok, ^id} = Cluster.start(dir, id)
+    {:ok, %{term: term}} = Cluster.status(id)
+    {here, members} = {node(), [{id, node()}]}
+    assert Cluster.subscribe(id) == :ok
+    assert_receive {:store_cluster, ^id, {:leader, ^here, ^term}}, 5_000
+    assert_receive {:store_cluster, ^id, {:members, ^members}}, 5_000
+    assert_receive {:store_cluster, ^id, {:quorum, :ok}}, 5_000
+    # A new cluster has a new term.
+    :ok = Cluster.force_new_cluster(id, force: true)
+    assert_receive {:store_cluster, ^id, {:leader, ^here, later}} when later != term, 5_000
+    assert Cluster.unsubscribe(id) == :ok
+    flush(id)
+    :ok = Cluster.force_new_cluster(id, force: true)
+    refute_receive {:store_cluster, ^id, _event}, 200
+  end
+
   test "reset of the only member leaves an empty directory, where another store may start", %{id: id, dir: dir} do
     {:ok, ^id} = Cluster.start(dir, id)
     {:ok, _revision} = put(id, 1)
@@ -233,6 +274,14 @@ defmodule Tank.Store.ClusterTest do
         assert_raise ArgumentError, ~r/:default_data_dir/, fn -> Cluster.get_default_data_dir() end
         assert_raise ArgumentError, ~r/:default_data_dir/, fn -> Cluster.get_default_ra_system_or_data_dir() end
       end
+    end
+  end
+
+  defp flush(id) do
+    receive do
+      {:store_cluster, ^id, _event} -> flush(id)
+    after
+      0 -> :ok
     end
   end
 
