@@ -85,7 +85,20 @@ defmodule Tank.Store.ClusterTest do
       refute File.exists?(dir <> "_other")
     end
 
-    test "after a stop has the data; whoever else they are", %{id: id, dir: dir} do
+    test "of one that is being opened anew waits for it", %{id: id, dir: dir} do
+      {:ok, ^id} = Cluster.start(dir, id)
+      {:ok, _revision} = put(id, 1)
+
+      for _round <- 1..3 do
+        kill(server(id))
+        assert Cluster.start(dir, id, 30_000) == {:ok, id}
+        assert Cluster.start(dir <> "_other", id) == {:error, {:already_running, dir}}
+      end
+
+      assert get(id) == {:ok, 1}
+    end
+
+    test "after a stop has the data, whatever members are told", %{id: id, dir: dir} do
       {:ok, ^id} = Cluster.start(dir, id)
       {:ok, _revision} = put(id, 1)
       :ok = Cluster.stop(id)

@@ -5,7 +5,7 @@ defmodule Tank.Store.Cluster.Start do
   alias Tank.Store.Cluster.Arguments
   alias Tank.Store.{Call, Deadline, Formation, Instance, Join, Running, Server}
 
-  # How often a call that waits for a store to be started looks again: there is nothing yet to be told by.
+  # How often who waits for a store to be started looks again: there is nothing yet to be told by.
   @look_again_ms 10
 
   @doc "Starts a store and forms its cluster. After a timeout it may still come up."
@@ -16,7 +16,8 @@ defmodule Tank.Store.Cluster.Start do
 
     {pid, monitor} =
       spawn_monitor(fn ->
-        with {:ok, store_id} <- start_or_compare(config), :ok <- Formation.form(store_id, nodes, role, deadline) do
+        with {:ok, store_id} <- start_or_compare(config, deadline),
+             :ok <- Formation.form(store_id, nodes, role, deadline) do
           exit({:started, {:ok, store_id}})
         else
           {:error, reason} -> exit({:started, {:error, reason}})
@@ -56,20 +57,23 @@ defmodule Tank.Store.Cluster.Start do
     end
   end
 
-  defp start_or_compare(%{store_id: store_id, data_dir: dir} = config) do
-    case Instance.start(config) do
+  # One that runs is what was asked for; while it is being opened anew after a failure, it is waited for.
+  defp start_or_compare(%{store_id: store_id, data_dir: dir} = config, deadline) do
+    with {:error, {:already_started, _pid}} <- Instance.start(config) do
+      case Server.data_dir(store_id) do
+        {:ok, ^dir} -> {:ok, store_id}
+        {:ok, other} -> {:error, {:already_running, other}}
+        {:error, :noproc} -> start_again(config, deadline)
+      end
+    else
       {:ok, _pid} -> {:ok, store_id}
-      {:error, {:already_started, _pid}} -> compare(store_id, dir)
       {:error, reason} -> {:error, reason}
     end
   end
 
-  defp compare(store_id, dir) do
-    case Server.data_dir(store_id) do
-      {:ok, ^dir} -> {:ok, store_id}
-      {:ok, other} -> {:error, {:already_running, other}}
-      # It is only just starting, or stopping.
-      {:error, :noproc} -> {:error, :noproc}
-    end
+  defp start_again(config, deadline) do
+    if Deadline.remaining(deadline) == 0,
+      do: {:error, :noproc},
+      else: receive(after: (@look_again_ms -> start_or_compare(config, deadline)))
   end
 end
