@@ -176,6 +176,16 @@ defmodule Tank.Store.LifecycleTest do
       refute File.exists?(Path.join(dir, "b"))
     end
 
+    test "a store whose owner was killed is waited for, at whatever moment of its closing", %{tmp_dir: dir} do
+      for _round <- 1..20 do
+        assert {:ok, :tank} = Cluster.start(dir, :tank)
+        for pid <- [instance(:tank), server(:tank)], do: Process.exit(pid, :kill)
+      end
+
+      assert {:ok, :tank} = Cluster.start(dir, :tank)
+      :ok = Cluster.stop(:tank)
+    end
+
     test "a store that is just being stopped is not taken over: it is started when that is done", %{tmp_dir: dir} do
       for _round <- 1..10 do
         {:ok, :tank} = Cluster.start(dir, :tank)
