@@ -32,10 +32,16 @@ defmodule Tank.Store.Syncer.Source.Store do
 
   @impl true
   def watch(client, options, revision) do
-    with {:ok, revision} <- Revision.parse(revision),
-         :ok <- Cluster.subscribe(client.store),
-         {:ok, watch} <- Watcher.watch(client, options, {:after, revision}),
-         do: {:ok, {watch, client, options}}
+    with {:ok, revision} <- Revision.parse(revision), :ok <- Cluster.subscribe(client.store) do
+      case Watcher.watch(client, options, {:after, revision}) do
+        {:ok, watch} ->
+          {:ok, {watch, client, options}}
+
+        error ->
+          unsubscribe(client.store)
+          error
+      end
+    end
   end
 
   @impl true
@@ -48,10 +54,14 @@ defmodule Tank.Store.Syncer.Source.Store do
 
   @impl true
   def cancel({watch, client, _options}) do
-    # What was told of the quorum of then must not end a watch of later.
-    _gone? = Cluster.unsubscribe(client.store)
-    forget(client.store)
+    unsubscribe(client.store)
     Watch.cancel(watch)
+  end
+
+  # What was told of the quorum of then must not end a watch of later.
+  defp unsubscribe(store) do
+    _gone? = Cluster.unsubscribe(store)
+    forget(store)
   end
 
   defp forget(store) do
