@@ -169,6 +169,13 @@ defmodule Tank.Store.ClusterCase do
   end
 
   @doc false
+  # The nodes that `get_nodes/0` gives here, for automatic formation.
+  def put_nodes(nodes), do: :persistent_term.put({__MODULE__, :nodes}, nodes)
+
+  @doc false
+  def get_nodes, do: :persistent_term.get({__MODULE__, :nodes})
+
+  @doc false
   def local_get_pod(name) do
     Tank.Store.get_pod(name)
   rescue
