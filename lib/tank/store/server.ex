@@ -39,21 +39,11 @@ defmodule Tank.Store.Server do
 
   @doc "The directory of a running store."
   @spec data_dir(atom) :: {:ok, String.t()} | {:error, :noproc}
-  def data_dir(store_id) do
-    case Registry.lookup(Names, {:dir, store_id}) do
-      [{_pid, {dir, _owner}}] -> {:ok, dir}
-      [] -> {:error, :noproc}
-    end
-  end
+  def data_dir(store_id), do: with({:ok, {dir, _owner}} <- noted(store_id, :dir), do: {:ok, dir})
 
   @doc "The process whose end closes a running store; nil when it is nobody's."
   @spec owner(atom) :: {:ok, pid | nil} | {:error, :noproc}
-  def owner(store_id) do
-    case Registry.lookup(Names, {:dir, store_id}) do
-      [{_pid, {_dir, owner}}] -> {:ok, owner}
-      [] -> {:error, :noproc}
-    end
-  end
+  def owner(store_id), do: with({:ok, {_dir, owner}} <- noted(store_id, :dir), do: {:ok, owner})
 
   @doc "Makes the store a new member of another cluster; what it holds goes when that has taken it in."
   @spec join(atom, map, Deadline.t()) :: :ok | {:error, term}
@@ -85,7 +75,7 @@ defmodule Tank.Store.Server do
 
   @doc "Whether it is."
   @spec founder?(atom) :: boolean
-  def founder?(store_id), do: Registry.lookup(Names, {:founder, store_id}) != []
+  def founder?(store_id), do: match?({:ok, _value}, noted(store_id, :founder))
 
   @doc "Makes the store, with all it holds, the only member of a cluster of its own."
   @spec go_alone(atom, timeout) :: :ok | {:error, term}
@@ -104,8 +94,16 @@ defmodule Tank.Store.Server do
   @spec running :: [{atom, pid, String.t()}]
   def running do
     registered = Registry.select(Names, [{{{:dir, :"$1"}, :"$2", {:"$3", :_}}, [], [{{:"$1", :"$2", :"$3"}}]}])
-    # The registry forgets a process a moment after its end.
+    # As below.
     Enum.filter(registered, fn {_store_id, pid, _dir} -> Process.alive?(pid) end)
+  end
+
+  # What the server of a store has noted. The registry forgets a process a moment after its end.
+  defp noted(store_id, what) do
+    case Registry.lookup(Names, {what, store_id}) do
+      [{pid, value}] -> if Process.alive?(pid), do: {:ok, value}, else: {:error, :noproc}
+      [] -> {:error, :noproc}
+    end
   end
 
   @impl true

@@ -144,8 +144,8 @@ defmodule Tank.Store.LifecycleTest do
     test "the store ends when Tank.Store is stopped, and its directory is free", %{tmp_dir: dir} do
       start_tank(dir)
       stop_tank()
-      assert Cluster.get_store_ids() == []
       refute Cluster.is_store_running(:tank)
+      assert Cluster.get_store_ids() == []
       # Under another id it would be refused for that, and not for a lock.
       assert {:error, %Error{reason: {:wrong_store, "tank"}}} = Cluster.start(dir, :not_tank)
     end
@@ -179,7 +179,11 @@ defmodule Tank.Store.LifecycleTest do
     test "a store whose owner was killed is waited for, at whatever moment of its closing", %{tmp_dir: dir} do
       for _round <- 1..20 do
         assert {:ok, :tank} = Cluster.start(dir, :tank)
-        for pid <- [instance(:tank), server(:tank)], do: Process.exit(pid, :kill)
+        pids = [instance(:tank), server(:tank)]
+        monitors = Enum.map(pids, &Process.monitor/1)
+        for pid <- pids, do: Process.exit(pid, :kill)
+        for monitor <- monitors, do: assert_receive({:DOWN, ^monitor, :process, _pid, _reason}, 5_000)
+        refute Cluster.is_store_running(:tank)
       end
 
       assert {:ok, :tank} = Cluster.start(dir, :tank)
