@@ -1,118 +1,102 @@
-# An agent for network policies: it mirrors the endpoints of its host from the store, and says what it would tell the
-# kernel, while the store is stopped, started and changed behind its back.
+# An agent for network policies: on one of three nodes it mirrors the endpoints of its host from the store, while they
+# change, and while the store loses its quorum and gets it back.
 #
 #     mix run examples/network_policy.exs
+#
+# Ends with exit code 0 when the agent had each time what the store has, else 1.
 
-defmodule NetworkPolicy.Agent do
-  # The agent never reads the store. It takes what the syncer tells it, in that order, and holds no state of its own but
-  # what it has programmed.
+Code.require_file("network_policy_agent.exs", __DIR__)
 
-  @behaviour Tank.Store.Syncer
+defmodule NetworkPolicyExample do
+  alias Tank.Store.{Backend, Cluster, KVPair}
 
-  alias Tank.Store.Syncer.Update
-
-  def start_link, do: Agent.start_link(fn -> %{status: nil, rules: %{}} end, name: __MODULE__)
-  def status, do: Agent.get(__MODULE__, & &1.status)
-  def rules, do: Agent.get(__MODULE__, & &1.rules)
-
-  @impl true
-  def on_status_updated(status) do
-    IO.puts("  status     #{status}")
-    Agent.update(__MODULE__, &%{&1 | status: status})
-  end
-
-  @impl true
-  def on_updates(updates), do: Enum.each(updates, &program/1)
-
-  @impl true
-  def parse_failed(key, raw), do: IO.puts("  unreadable #{key}: #{inspect(raw)}")
-
-  # An endpoint whose address cannot be read is one that nobody may talk to.
-  defp program(%Update{type: :deleted, kv: %{key: key}}), do: put("deleted", key, nil)
-  defp program(%Update{type: type, kv: %{key: key, value: nil}}), do: put("#{type}", key, :deny)
-  defp program(%Update{type: type, kv: %{key: key, value: address}}), do: put("#{type}", key, address)
-
-  defp put(what, key, rule) do
-    IO.puts("  #{String.pad_trailing(what, 10)} #{List.last(key)} #{inspect(rule)}")
-
-    Agent.update(__MODULE__, fn state ->
-      rules = if rule, do: Map.put(state.rules, key, rule), else: Map.delete(state.rules, key)
-      %{state | rules: rules}
-    end)
-  end
-end
-
-defmodule NetworkPolicy do
-  alias NetworkPolicy.Agent
-  alias Tank.Store.{Backend, Cluster, KVPair, Syncer}
-
+  @host "127.0.0.1"
   @store :network_policy
+  @call_ms 60_000
+  @wait_ms 30_000
 
-  def run(dir) do
-    {:ok, @store} = Cluster.start(dir, @store)
+  def main do
+    dir = Path.join(System.tmp_dir!(), "tank_store_network_policy_#{System.pid()}")
+    [one, two, three] = for name <- ~w(one two three), do: boot(name, dir)
+    for node <- [two, three], do: :ok = call(node, Cluster, :join, [@store, one.node, @call_ms])
     {:ok, client} = Backend.new(@store, [:policy])
-    for n <- 1..3, do: put(client, "eth#{n}", "10.0.0.#{n}")
+    for n <- 1..3, do: put(two, client, "eth#{n}", "10.0.0.#{n}")
 
-    IO.puts("The agent starts:")
-    {:ok, _pid} = Agent.start_link()
-    {:ok, syncer} = Backend.syncer(client, Agent, types: [[root: ["endpoints"], parse: &address/1]], retry_ms: 50)
-    :ok = Syncer.start(syncer)
-    await(:in_sync, 3)
+    headline("The agent starts, on one of three nodes")
+    :ok = call(one, NetworkPolicyAgent, :start, [client])
+    await(one, :in_sync, ~w(eth1 eth2 eth3))
 
-    IO.puts("One changes, one goes, one makes no sense:")
-    put(client, "eth1", "10.0.0.9")
-    :ok = Backend.delete(client, key("eth2"))
-    put(client, "eth4", "not an address")
-    await(:in_sync, 3)
+    headline("One changes, one goes, one makes no sense")
+    put(two, client, "eth1", "10.0.0.9")
+    :ok = call(two, Backend, :delete, [client, key("eth2")])
+    put(two, client, "eth4", "not an address")
+    await(one, :in_sync, ~w(eth1 eth3 eth4))
 
-    IO.puts("The store stops; what was programmed stays:")
-    :ok = Cluster.stop(@store)
-    await(:resync_in_progress, 3)
+    headline("The other two nodes are killed with -9: no quorum, and what was programmed stays")
+    for node <- [two, three], do: {_output, 0} = System.cmd("kill", ["-9", call(node, System, :pid, [])])
+    await(one, :resync_in_progress, ~w(eth1 eth3 eth4))
 
-    IO.puts("The store is back, and the agent gets the difference:")
-    {:ok, @store} = Cluster.start(dir, @store)
-    put(client, "eth5", "10.0.0.5")
-    :ok = Backend.delete(client, key("eth4"))
-    await(:in_sync, 3)
+    headline("One of them is back, others write there, and the agent gets the difference")
+    two = boot("two", dir)
+    :ok = call(two, Cluster, :wait_for_leader, [@store, @call_ms])
+    put(two, client, "eth5", "10.0.0.5")
+    :ok = call(two, Backend, :delete, [client, key("eth4")])
+    await(one, :in_sync, ~w(eth1 eth3 eth5))
 
-    IO.puts("The agent stops, and takes its rules with it:")
-    :ok = Syncer.stop(syncer)
-    0 = map_size(Agent.rules())
-    :ok = Cluster.stop(@store)
+    headline("The agent stops, and takes its rules with it")
+    :ok = call(one, NetworkPolicyAgent, :stop, [])
+    await(one, :in_sync, [])
+
+    for node <- [one, two], do: :peer.stop(node.control)
+    File.rm_rf!(dir)
   end
 
-  defp put(client, name, address), do: {:ok, _kv} = Backend.apply(client, %KVPair{key: key(name), value: address})
+  defp put(node, client, name, address),
+    do: {:ok, _kv} = call(node, Backend, :apply, [client, %KVPair{key: key(name), value: address}])
 
   defp key(name), do: ["endpoints", "host-1", name]
 
-  defp address(text) do
-    with {:ok, address} <- :inet.parse_address(String.to_charlist(text)), do: {:ok, address}
-  end
-
   # The agent follows in its own time.
-  defp await(status, rules, tries \\ 2_000) do
-    Process.sleep(10)
+  defp await(node, status, names, deadline \\ System.monotonic_time(:millisecond) + @wait_ms) do
+    has = {call(node, NetworkPolicyAgent, :status, []), call(node, NetworkPolicyAgent, :rules, [])}
 
     cond do
-      Agent.status() == status and map_size(Agent.rules()) == rules and settled?(status) -> :ok
-      tries == 0 -> raise "the agent has #{Agent.status()} and #{inspect(Agent.rules())}"
-      true -> await(status, rules, tries - 1)
+      match?({^status, _rules}, has) and Enum.sort(Map.keys(elem(has, 1))) == Enum.map(names, &key/1) ->
+        for line <- call(node, NetworkPolicyAgent, :log, []), do: say(line)
+
+      System.monotonic_time(:millisecond) < deadline ->
+        Process.sleep(10)
+        await(node, status, names, deadline)
+
+      true ->
+        IO.puts("the agent should have #{inspect({status, names})}, and has #{inspect(has)}")
+        System.halt(1)
     end
   end
 
-  defp settled?(:in_sync) do
-    {:ok, client} = Backend.new(@store, [:policy])
-    {:ok, endpoints, _revision} = Backend.list(client, ["endpoints"])
-    Enum.sort(Enum.map(endpoints, & &1.key)) == Enum.sort(Map.keys(Agent.rules()))
+  defp boot(name, dir) do
+    paths = Enum.flat_map(:code.get_path(), &[~c"-pa", &1])
+
+    {:ok, control, node} =
+      :peer.start(%{
+        name: :"#{name}_#{System.pid()}",
+        host: String.to_charlist(@host),
+        longnames: true,
+        connection: :standard_io,
+        wait_boot: @call_ms,
+        args: [~c"-connect_all", ~c"false", ~c"-kernel", ~c"prevent_overlapping_partitions", ~c"false"] ++ paths
+      })
+
+    booted = %{control: control, node: node}
+    {:ok, _apps} = call(booted, Application, :ensure_all_started, [:tank_store])
+    call(booted, Code, :require_file, [Path.join(__DIR__, "network_policy_agent.exs")])
+    {:ok, @store} = call(booted, Cluster, :start, [Path.join(dir, name), @store, @call_ms])
+    booted
   end
 
-  defp settled?(_status), do: true
+  defp call(node, module, function, arguments), do: :peer.call(node.control, module, function, arguments, @call_ms)
+  defp headline(text), do: IO.puts("\n#{text}")
+  defp say(text), do: IO.puts("   #{text}")
 end
 
-dir = Path.join(System.tmp_dir!(), "network_policy_#{System.unique_integer([:positive])}_#{System.pid()}")
-
-try do
-  NetworkPolicy.run(dir)
-after
-  File.rm_rf!(dir)
-end
+NetworkPolicyExample.main()

@@ -1,6 +1,8 @@
 defmodule Tank.Store.Cluster.FormationTest do
   use Tank.Store.ClusterCase, async: false
 
+  alias Tank.Store.ClusterCase
+
   @moduletag :tmp_dir
 
   defp start(peer, nodes, timeout \\ 30_000),
@@ -25,6 +27,38 @@ defmodule Tank.Store.Cluster.FormationTest do
     for peer <- peers, do: assert(cluster(peer, :wait_for_leader, [store()]) == :ok)
     one_cluster(peers)
     assert get(List.last(peers), "k") == {:ok, 1}
+  end
+
+  # A freshly booted member is no cluster, and whoever comes when makes no second one.
+  for {rounds, tags} <- [{4, []}, {60, [:long]}] do
+    for tag <- tags, do: @tag(tag)
+    @tag timeout: 1_200_000
+
+    test "#{rounds} times in random order and at random moments: never two clusters", %{tmp_dir: dir} do
+      peers = start_nodes(dir, 3, store: false)
+      for peer <- peers, do: :ok = call(peer, ClusterCase, :put_nodes, [Enum.map(peers, & &1.node)])
+
+      for _round <- 1..unquote(rounds) do
+        peers
+        |> Enum.shuffle()
+        |> Enum.map(fn peer ->
+          Task.async(fn ->
+            Process.sleep(Enum.random([0, 0, Enum.random(1..400)]))
+            # The list may be a function's.
+            start(peer, &ClusterCase.get_nodes/0)
+          end)
+        end)
+        |> Task.await_many(60_000)
+        |> Enum.each(&assert &1 == {:ok, store()})
+
+        one_cluster(peers)
+
+        for peer <- peers do
+          :ok = cluster(peer, :stop, [store()])
+          File.rm_rf!(peer.dir)
+        end
+      end
+    end
   end
 
   test "one after the other, the first node last; alone, nobody founds", %{tmp_dir: dir} do

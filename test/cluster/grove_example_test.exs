@@ -1,8 +1,6 @@
 defmodule Tank.Store.Cluster.GroveExampleTest do
   use ExUnit.Case, async: false
 
-  @moduletag skip: if(Code.ensure_loaded?(Tank.Store.Tree), do: false, else: "needs Tank.Store.Tree")
-
   # As `mix run examples/grove.exs`, with the library of this build.
   @tag timeout: 180_000
   test "the counter of the example loses no visit, and says so" do

@@ -4,7 +4,6 @@ defmodule Tank.Store.Cluster.GroveTest do
   alias Tank.Store.GroveCounter, as: Counter
 
   @moduletag :tmp_dir
-  @moduletag skip: if(Code.ensure_loaded?(Tank.Store.Tree), do: false, else: "needs Tank.Store.Tree")
   @group {:counter, "views"}
 
   test "replicas on three nodes that save the same group lose no increment", %{tmp_dir: dir} do
@@ -32,13 +31,13 @@ defmodule Tank.Store.Cluster.GroveTest do
     :ok = call(one, Counter, :local_call, [store(), :save, [@group, state]])
     for peer <- [two, three], do: kill_node(peer)
 
-    {microseconds, answer} = :timer.tc(fn -> call(one, Counter, :local_call, [store(), :save, [@group, :new]]) end)
-    assert {:error, reason} = answer
-    assert reason in [:no_quorum, :timeout]
-    assert microseconds < 10_000_000
-    assert {:error, _reason} = call(one, Counter, :local_call, [store(), :load, [@group]])
-    assert {:error, _reason} = call(one, Counter, :local_call, [store(), :delete, [@group]])
-    assert {:error, _reason} = call(one, Counter, :local_call, [store(), :list_groups, []])
+    for {function, args} <- [save: [@group, :new], load: [@group], delete: [@group], list_groups: []] do
+      {us, answer} = :timer.tc(fn -> call(one, Counter, :local_call, [store(), function, args, 500]) end)
+      assert {:error, reason} = answer
+      assert reason in [:no_quorum, :timeout]
+      # Half a second, and what a busy machine adds to it.
+      assert us < 4_000_000, "#{function} took #{div(us, 1_000)} ms"
+    end
 
     kill_node(one)
     restarted = Enum.map([two, three], &restart_node/1)

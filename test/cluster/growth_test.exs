@@ -75,6 +75,8 @@ defmodule Tank.Store.Cluster.GrowthTest do
   test "a member that was removed while it was down leaves for good, or joins again", %{tmp_dir: dir} do
     [a, b, c] = peers = start_cluster(dir, 3)
     {:ok, _revision} = put(a, "k", 1)
+    # A majority has it; this one too before it stops.
+    assert get(c, "k") == {:ok, 1}
     :ok = cluster(c, :stop, [store()])
     assert cluster(a, :remove_member, [store(), c.node]) == :ok
     {:ok, _store} = cluster(c, :start, [c.dir, store()])

@@ -8,6 +8,11 @@ defmodule Tank.Store.Cluster.JoinTest do
     nodes
   end
 
+  defp member_ids(peer) do
+    {:ok, %{members: members}} = cluster(peer, :status, [store()])
+    Map.new(members, &{&1.node, &1.member_id})
+  end
+
   defp nodes(peers), do: peers |> Enum.map(& &1.node) |> Enum.sort()
 
   describe "join" do
@@ -75,6 +80,7 @@ defmodule Tank.Store.Cluster.JoinTest do
     test "a wiped node comes back under its name", %{tmp_dir: dir} do
       [a, b, c] = peers = start_cluster(dir, 3)
       {:ok, _} = put(a, "k", 1)
+      was = member_ids(a)
       kill_node(b)
       File.rm_rf!(b.dir)
       b = restart_node(b)
@@ -83,8 +89,10 @@ defmodule Tank.Store.Cluster.JoinTest do
       assert cluster(b, :join, [store(), c.node, 30_000]) == :ok
       assert get(b, "k") == {:ok, 1}
       assert members(b) == nodes(peers)
-      {:ok, status} = cluster(a, :status, [store()])
-      assert length(status.members) == 3
+      # A new id: what its former self has voted for or acknowledged counts no more.
+      is = member_ids(a)
+      assert {map_size(was), map_size(is)} == {3, 3}
+      assert for({node, id} <- is, was[node] != id, do: node) == [b.node]
       await_agreement([a, b, c])
     end
 
@@ -169,6 +177,61 @@ defmodule Tank.Store.Cluster.JoinTest do
       assert cluster(a, :is_store_running, [store()])
       assert list(a) == %{"k" => 1}
       assert members(a, :low_latency) == nodes([a, b, c])
+    end
+
+    test "of a member that thinks it is alone, while another one comes in, leaves that one in good order", %{
+      tmp_dir: dir
+    } do
+      [a, b] = start_nodes(dir, 2)
+      {:ok, _} = put(a, "k", 1)
+      server = call(a, Tank.Store.Server, :whereis, [store()])
+      :ok = call(a, :sys, :suspend, [server])
+      resetting = Task.async(fn -> cluster(a, :reset, [store(), 20_000]) end)
+      # It has seen no other member by now.
+      eventually("the reset to be at the server", fn ->
+        match?({:message_queue_len, n} when n > 0, call(a, Process, :info, [server, :message_queue_len]))
+      end)
+
+      assert cluster(b, :join, [store(), a.node, 20_000]) == :ok
+      :ok = call(a, :sys, :resume, [server])
+      assert Task.await(resetting, 60_000) == :ok
+      refute cluster(a, :is_store_running, [store()])
+      assert {get(b, "k"), members(b)} == {{:ok, 1}, [b.node]}
+      assert {:ok, _} = put(b, "k", 2)
+    end
+
+    test "at any moment of another one's join leaves nobody behind", %{tmp_dir: dir} do
+      [a, b] = start_nodes(dir, 2)
+
+      results =
+        for round <- 1..8 do
+          joining = Task.async(fn -> cluster(b, :join, [store(), a.node, 5_000]) end)
+          # A join of an empty store takes some fifty milliseconds.
+          Process.sleep(:rand.uniform(80))
+          reset = cluster(a, :reset, [store(), 5_000])
+          joined = Task.await(joining, 60_000)
+          # Its own join may have failed just because this one is gone; then its data is what it was.
+          if reset == :ok, do: {:ok, _} = cluster(a, :start, [a.dir, store(), 30_000])
+
+          for peer <- [a, b] do
+            eventually(
+              "#{peer.node} to answer in round #{round}, with a reset that gave #{inspect(reset)} and a join that gave " <>
+                inspect(joined),
+              fn -> match?({:ok, _}, put(peer, "r#{round}", round, 1_000)) end,
+              30_000
+            )
+          end
+
+          # Apart again.
+          for peer <- [a, b], length(members(peer)) == 2 do
+            :ok = cluster(peer, :reset, [store(), 20_000])
+            {:ok, _} = cluster(peer, :start, [peer.dir, store(), 30_000])
+          end
+
+          {reset, joined}
+        end
+
+      IO.inspect(Enum.frequencies(results), label: "resets and joins")
     end
 
     test "never started: an error, and the disk stays as it is" do

@@ -10,7 +10,7 @@ defmodule Tank.Store.Cluster.RegistryModelTest do
   @ids [:red, :green, :blue]
 
   # After the last action all registries agree within a second; the fast tests may run on a machine that is busy.
-  for {seconds, quiet_ms, tags} <- [{15, 10_000, []}, {180, 1_000, [:long]}] do
+  for {seconds, quiet_ms, tags} <- [{3, 10_000, []}, {180, 1_000, [:long]}] do
     for tag <- tags, do: @tag(tag)
     @tag timeout: 1_200_000
 

@@ -1,20 +1,26 @@
 defmodule Tank.Store.SyncerClusterTest do
-  # A syncer on one of three nodes, while leaders are killed and the quorum is lost and comes back.
+  # Syncers on three nodes, while leaders are killed and the quorum is lost and comes back.
   use Tank.Store.ClusterCase, async: false
 
-  alias Tank.Store.{Backend, KVPair, Mirror}
+  alias Tank.Store.{Backend, FlakySource, KVPair, Mirror, SyncerStorm}
 
   @moduletag :tmp_dir
+  @types [[root: ["a"]], [root: ["b"]], [root: ["c"]]]
 
-  test "the mirror follows through a dead leader and a lost quorum", %{tmp_dir: dir} do
+  setup_all do
+    {:ok, client} = Backend.new(store(), [:policy])
+    %{client: client}
+  end
+
+  test "the mirror follows through a dead leader and a lost quorum, and says when it has none", context do
+    %{tmp_dir: dir, client: client} = context
     peers = start_cluster(dir, 3)
     leader = await_leader(peers)
     [watcher, other] = peers -- [leader]
-    {:ok, client} = Backend.new(store(), [:policy])
 
     for n <- 1..20, do: {:ok, _kv} = apply_on(watcher, client, "#{n}", n)
     {mirror, _syncer} = call(watcher, Mirror, :start, [client, [retry_ms: 50]])
-    await_same(watcher, client, mirror)
+    await_same(watcher, client, [mirror])
 
     kill_node(leader)
 
@@ -24,38 +30,119 @@ defmodule Tank.Store.SyncerClusterTest do
       60_000
     )
 
-    await_same(watcher, client, mirror)
+    await_same(watcher, client, [mirror])
 
-    # Alone it has no quorum: writes fail, and the mirror stays what it is.
-    kill_node(other)
+    # Alone it has no quorum: that is told, and the mirror stays what it is.
     before = call(watcher, Mirror, :state, [mirror])
+    kill_node(other)
+
+    eventually(
+      "the loss of the quorum",
+      fn -> hd(call(watcher, Mirror, :state, [mirror]).statuses) == :resync_in_progress end,
+      30_000
+    )
+
     assert {:error, %Backend.DatastoreError{}} = apply_on(watcher, client, "2", :lost?)
-    assert call(watcher, Mirror, :state, [mirror]).entries == before.entries
+    alone = call(watcher, Mirror, :state, [mirror])
+    assert hd(alone.statuses) == :resync_in_progress
+    assert alone.entries == before.entries
 
     other = restart_node(other)
     eventually("a write with a quorum", fn -> match?({:ok, _}, apply_on(other, client, "3", :back)) end, 60_000)
     :ok = call(other, Backend, :delete, [client, ["4"]])
-    await_same(watcher, client, mirror)
+    await_same(watcher, client, [mirror])
     state = call(watcher, Mirror, :state, [mirror])
     assert {:back, _revision} = state.entries[["3"]]
     refute is_map_key(state.entries, ["4"])
   end
 
+  test(
+    "a storm of writers, compactions, failures and blocked callbacks, with a killed leader and a lost quorum",
+    context,
+    do: storm(context, [:leader, :quorum])
+  )
+
+  @tag :long
+  @tag timeout: 3_600_000
+  test("the same, for longer", context,
+    do: storm(context, for(_n <- 1..40, do: Enum.random([:leader, :leader, :leader, :follower, :quorum])))
+  )
+
+  # Of each node, two mirrors see all of it: one that is quick, and one whose callbacks block.
+  defp storm(%{tmp_dir: dir, client: client}, losses) do
+    mirrored = dir |> start_cluster(3) |> Enum.map(&{&1, start_mirrors(&1, client)})
+
+    {_mirrored, told, slowest_us} =
+      losses
+      |> Enum.with_index(1)
+      |> Enum.reduce({mirrored, 0, 0}, fn {loss, round}, {mirrored, told, slowest_us} ->
+        for {peer, _mirrors} <- mirrored, do: call(peer, FlakySource, :rate, [Enum.random([0, 20, 100, 300])])
+        for {peer, _mirrors} <- mirrored, do: {:ok, _storm} = call(peer, SyncerStorm, :start, [client, 3])
+        # Time for some of all that in each round.
+        Process.sleep(Enum.random(300..1_500))
+        dead = lose(loss, Enum.map(mirrored, &elem(&1, 0)))
+        Process.sleep(Enum.random(300..1_500))
+
+        {mirrored, wrote} = mend(mirrored, dead, client)
+        {us, _same} = :timer.tc(fn -> for {peer, mirrors} <- mirrored, do: await_same(peer, client, mirrors) end)
+        assert wrote > 0, "nobody wrote in round #{round}"
+        {mirrored, told + wrote, max(slowest_us, us)}
+      end)
+
+    IO.puts(
+      "#{inspect(Enum.frequencies(losses))} lost, #{told} writes: all mirrors were the store each time, " <>
+        "after #{div(slowest_us, 1_000)} ms at the latest"
+    )
+  end
+
+  defp start_mirrors(peer, client) do
+    opts = [types: @types, source: FlakySource, retry_ms: 20]
+    {quick, _syncer} = call(peer, Mirror, :start, [client, opts])
+    {slow, _syncer} = call(peer, Mirror, :start_slow, [client, opts, 50])
+    [quick, slow]
+  end
+
+  defp lose(loss, peers) do
+    leader = await_leader(peers)
+
+    dead =
+      case loss do
+        :leader -> [leader]
+        :follower -> [Enum.random(peers -- [leader])]
+        :quorum -> [leader, Enum.random(peers -- [leader])]
+      end
+
+    Enum.each(dead, &kill_node/1)
+    dead
+  end
+
+  # Who is dead starts anew, with new mirrors. Then all is quiet.
+  defp mend(mirrored, dead, client) do
+    {gone, alive} = Enum.split_with(mirrored, fn {peer, _mirrors} -> peer in dead end)
+    restarted = for {peer, _mirrors} <- gone, peer = restart_node(peer), do: {peer, start_mirrors(peer, client)}
+    wrote = for({peer, _mirrors} <- alive, do: call(peer, SyncerStorm, :stop, [])) |> Enum.sum()
+    for {peer, _mirrors} <- alive, do: call(peer, FlakySource, :rate, [0])
+    {alive ++ restarted, wrote}
+  end
+
   defp apply_on(peer, client, name, value),
     do: call(peer, Backend, :apply, [client, %KVPair{key: [name], value: value}])
 
-  defp await_same(peer, client, mirror) do
+  # Nothing writes any more, but for keys whose time is over.
+  defp await_same(peer, client, mirrors) do
     eventually(
-      "the mirror to be the store",
+      "the mirrors to be the store",
       fn ->
-        state = call(peer, Mirror, :state, [mirror])
+        states = for mirror <- mirrors, do: call(peer, Mirror, :state, [mirror])
 
         with {:ok, pairs, _revision} <- call(peer, Backend, :list, [client, []]),
-             true <- hd(state.statuses ++ [nil]) == :in_sync,
-             true <- state.entries == Map.new(pairs, &{&1.key, {&1.value, &1.revision}}) do
+             true <- Enum.all?(states, &match?([:in_sync | _before], &1.statuses)),
+             expected = Map.new(pairs, &{&1.key, {&1.value, &1.revision}}),
+             true <- Enum.all?(states, &(&1.entries == expected)) do
           true
         else
-          _other -> {:not_yet, {state.statuses, map_size(state.entries)}}
+          other ->
+            {:not_yet, {other, for(state <- states, do: {Enum.take(state.statuses, 3), map_size(state.entries)})}}
         end
       end,
       60_000

@@ -1,6 +1,8 @@
 defmodule Tank.Store.Cluster.WitnessTest do
   use Tank.Store.ClusterCase, async: false
 
+  alias Tank.Store.ClusterCase
+
   @moduletag :tmp_dir
 
   defp roles(peer), do: peer |> status() |> Map.fetch!(:members) |> Map.new(&{&1.node, &1.role})
@@ -76,5 +78,17 @@ defmodule Tank.Store.Cluster.WitnessTest do
     assert Task.await(waiting, 60_000) == {:ok, store()}
     assert start.(w, nodes, :witness, 30_000) == {:ok, store()}
     assert roles(await_leader(peers))[w.node] == :witness
+  end
+
+  test "a witness is started as one by Tank.Store, too", %{tmp_dir: dir} do
+    [a, b, w] = peers = start_nodes(dir, 3, store: false)
+    nodes = for peer <- [a, b], do: peer.node
+    start = fn peer, options -> call(peer, ClusterCase, :local_start_tank, [peer.dir, [cluster: nodes] ++ options]) end
+    [a, b] |> Enum.map(&Task.async(fn -> :ok = start.(&1, []) end)) |> Task.await_many(60_000)
+    assert start.(w, role: :witness) == :ok
+    assert call(a, Tank.Store, :put_pod, [pod("web")]) == :ok
+    assert call(w, Tank.Store, :put_pod, [pod("web")]) == {:error, :witness}
+    {:ok, %{members: members}} = call(hd(peers), Tank.Store.Cluster, :status, [:tank])
+    assert Map.new(members, &{&1.node, &1.role})[w.node] == :witness
   end
 end

@@ -162,11 +162,18 @@ defmodule Tank.Store.ClusterCase do
   def local_suspended, do: for(pid <- Process.list(), Process.info(pid, :status) == {:status, :suspended}, do: pid)
 
   @doc false
-  def local_start_tank(dir) do
-    {:ok, pid} = Tank.Store.start_link(data_dir: dir)
+  def local_start_tank(dir, options \\ []) do
+    {:ok, pid} = Tank.Store.start_link([data_dir: dir] ++ options)
     Process.unlink(pid)
     :ok
   end
+
+  @doc false
+  # The nodes that `get_nodes/0` gives here, for automatic formation.
+  def put_nodes(nodes), do: :persistent_term.put({__MODULE__, :nodes}, nodes)
+
+  @doc false
+  def get_nodes, do: :persistent_term.get({__MODULE__, :nodes})
 
   @doc false
   def local_get_pod(name) do

@@ -30,8 +30,8 @@ defmodule Tank.Store.GroveCounter do
   end
 
   @doc "On a node of a test: one call with a backend of its own."
-  def local_call(store, function, arguments) do
-    {:ok, ref} = Grove.init(store: store, timeout: 2_000)
+  def local_call(store, function, arguments, timeout \\ 60_000) do
+    {:ok, ref} = Grove.init(store: store, timeout: timeout)
     apply(Grove, function, [ref | arguments])
   end
 end

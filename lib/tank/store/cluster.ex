@@ -53,15 +53,11 @@ defmodule Tank.Store.Cluster do
   And `:cluster`, the nodes to form a cluster with, and `:role`, what to join it as (`:voter`); see above.
   """
 
-  require Logger
-
-  alias Tank.Store.{Call, Deadline, Error, Events, Formation, Instance, Join, Leave, Membership, Native}
-  alias Tank.Store.{Options, Recovery, Remote, Running, Server}
+  alias Tank.Store.Cluster.{Arguments, Start}
+  alias Tank.Store.{Deadline, Error, Events, Instance, Join, Leave, Membership, Native}
+  alias Tank.Store.{Recovery, Remote, Running, Server}
 
   @timeout 5_000
-
-  # How often a call that waits for a store to be started looks again: there is nothing yet to be told by.
-  @look_again_ms 10
 
   @type store_id :: atom
   @type data_dir_or_system :: String.t() | charlist | atom
@@ -97,10 +93,10 @@ defmodule Tank.Store.Cluster do
         store_id_or_config \\ get_default_store_id(),
         timeout \\ @timeout
       ) do
-    {store_id, options, formation} = config!(store_id_or_config)
+    {store_id, options, formation} = Arguments.config!(store_id_or_config)
 
-    with {:ok, dir} <- dir(data_dir_or_system) do
-      start_within(%{store_id: store_id, data_dir: dir, owner: nil, options: options}, formation, timeout)
+    with {:ok, dir} <- Arguments.dir(data_dir_or_system) do
+      Start.within(%{store_id: store_id, data_dir: dir, owner: nil, options: options}, formation, timeout)
     end
   end
 
@@ -151,7 +147,7 @@ defmodule Tank.Store.Cluster do
   end
 
   def wait_for_leader(store_id, timeout) when is_atom(store_id) do
-    wait_until_leader(store_id, Deadline.in_ms(timeout))
+    Start.await_leader(store_id, Deadline.in_ms(timeout))
   end
 
   @doc """
@@ -210,7 +206,7 @@ defmodule Tank.Store.Cluster do
   Errors: `{:tank, :not_a_tank_store, %{store_id: _}}` when the local store does not run,
   `{:tank, :failed_to_join_remote_node, %{store_id: _, node: _}}` when the node cannot be reached, `:noproc` when the
   store does not run there, `:timeout`; `{:tank, :cluster_has_other_members, _}` when another node joined this one
-  meanwhile.
+  meanwhile; `{:tank, :members_in_another_cluster, _}`, see `reset/1`.
 
       iex> Tank.Store.Cluster.join(:never_started, :"tank@nowhere")
       {:error, {:tank, :not_a_tank_store, %{store_id: :never_started}}}
@@ -229,7 +225,7 @@ defmodule Tank.Store.Cluster do
 
   @spec join(store_id, node, timeout, role: :voter | :learner | :witness) :: :ok | {:error, term}
   def join(store_id, node, timeout, options \\ []) when is_atom(store_id) and is_atom(node) do
-    Join.join(store_id, node, role!(options), Deadline.in_ms(timeout))
+    Join.join(store_id, node, Arguments.role!(options), Deadline.in_ms(timeout))
   end
 
   @doc """
@@ -237,7 +233,9 @@ defmodule Tank.Store.Cluster do
 
   Takes a store id, a timeout, or both. It takes a majority of the members that answers, and one of those that would be
   left: without, it gives `{:error, :timeout}`, nothing has changed, and the store runs on as it was.
-  `{:error, :only_witnesses_left}` when nobody else could lead.
+  `{:error, :only_witnesses_left}` when nobody else could lead. A member without a majority, all of whose reachable
+  others are in another cluster by now (`force_new_cluster/2`), hears that at once:
+  `{:tank, :members_in_another_cluster, %{store_id: _, nodes: _}}`; `force_new_cluster/2` lets it go on alone, or join.
 
       iex> Tank.Store.Cluster.reset(:never_started)
       {:error, {:tank, :not_a_tank_store, %{store_id: :never_started}}}
@@ -286,7 +284,7 @@ defmodule Tank.Store.Cluster do
 
   @spec members(store_id, query_options) :: {:ok, [member, ...]} | {:error, term}
   def members(store_id, options) when is_atom(store_id) do
-    {favor, timeout} = query_options!(options)
+    {favor, timeout} = Arguments.query!(options)
     Membership.members(store_id, favor, Deadline.in_ms(timeout))
   end
 
@@ -312,7 +310,7 @@ defmodule Tank.Store.Cluster do
   def locally_known_members(store_id_or_options \\ get_default_store_id(), options \\ @timeout)
 
   def locally_known_members(store_id, options) when is_atom(store_id) and store_id != :infinity do
-    {_favor, timeout} = query_options!(options)
+    {_favor, timeout} = Arguments.query!(options)
     members(store_id, favor: :low_latency, timeout: timeout)
   end
 
@@ -442,129 +440,6 @@ defmodule Tank.Store.Cluster do
   @spec get_default_ra_system_or_data_dir :: data_dir_or_system
   def get_default_ra_system_or_data_dir, do: get_default_data_dir()
 
-  @doc false
-  # Starts a store that ends with the process `owner`.
-  @spec start_owned(String.t(), store_id, map, pid) :: {:ok, pid} | {:error, term}
-  def start_owned(dir, store_id, options, owner) do
-    with {:ok, dir} <- dir(dir),
-         do: Instance.start(%{store_id: store_id, data_dir: dir, owner: owner, options: options})
-  end
-
   defp only_nodes({:ok, members}), do: {:ok, for({_store_id, node} <- members, do: node)}
   defp only_nodes({:error, reason}), do: {:error, reason}
-
-  defp query_options!(timeout) when is_integer(timeout) or timeout == :infinity, do: {:consistency, timeout}
-
-  defp query_options!(options) do
-    options = Map.new(options)
-
-    case {Map.get(options, :favor, :consistency), Map.get(options, :timeout, @timeout)} do
-      {favor, timeout} when favor in [:consistency, :low_latency] and (is_integer(timeout) or timeout == :infinity) ->
-        {favor, timeout}
-
-      _other ->
-        raise ArgumentError, "expected :timeout and favor: :consistency | :low_latency, got: #{inspect(options)}"
-    end
-  end
-
-  @doc false
-  @spec nodes!(term) :: Formation.nodes() | nil
-  def nodes!(nodes) when nodes == nil or is_function(nodes, 0), do: nodes
-
-  def nodes!(nodes) do
-    if is_list(nodes) and Enum.all?(nodes, &is_atom/1),
-      do: nodes,
-      else: raise(ArgumentError, "option :cluster must be a list of nodes or a function, got: #{inspect(nodes)}")
-  end
-
-  defp role!(options) do
-    case Keyword.get(options, :role, :voter) do
-      role when role in [:voter, :learner, :witness] -> role
-      other -> raise ArgumentError, "option :role must be :voter, :learner or :witness, got: #{inspect(other)}"
-    end
-  end
-
-  defp config!(store_id) when is_atom(store_id) and store_id != nil, do: {store_id, %{}, {nil, :voter}}
-
-  defp config!(%{cluster_name: store_id} = config) when is_atom(store_id) and store_id != nil do
-    if Map.has_key?(config, :initial_members) do
-      Logger.warning("initial_members is ignored: members are added with join")
-    end
-
-    options = Options.validate!(config, [:cluster_name, :initial_members, :cluster, :role])
-    {store_id, options, {nodes!(config[:cluster]), role!(role: Map.get(config, :role, :voter))}}
-  end
-
-  defp config!(other) do
-    raise ArgumentError, "expected a store id or a map with :cluster_name, got: #{inspect(other)}"
-  end
-
-  defp dir(system) when is_atom(system) do
-    with {:error, :noproc} <- Server.data_dir(system), do: {:error, :system_not_started}
-  end
-
-  defp dir(dir) when is_list(dir) and dir != [], do: dir |> List.to_string() |> dir()
-
-  defp dir(dir) when is_binary(dir) and dir != "" do
-    # The Rust library reports paths as text.
-    if String.valid?(dir), do: {:ok, Path.expand(dir)}, else: no_path(dir)
-  end
-
-  defp dir(dir), do: no_path(dir)
-
-  defp no_path(dir), do: {:error, Error.from_native({:invalid_option, :data_dir, "#{inspect(dir)} is not a path"})}
-
-  # Opening cannot be interrupted, so another process does it, and this one waits for as long as it may.
-  defp start_within(config, {nodes, role}, timeout) do
-    deadline = Deadline.before(Deadline.in_ms(timeout))
-
-    {pid, monitor} =
-      spawn_monitor(fn ->
-        with {:ok, store_id} <- start_or_compare(config), :ok <- Formation.form(store_id, nodes, role, deadline) do
-          exit({:started, {:ok, store_id}})
-        else
-          {:error, reason} -> exit({:started, {:error, reason}})
-        end
-      end)
-
-    receive do
-      {:DOWN, ^monitor, :process, ^pid, {:started, result}} -> result
-      {:DOWN, ^monitor, :process, ^pid, reason} -> {:error, reason}
-    after
-      timeout ->
-        Process.demonitor(monitor, [:flush])
-        {:error, :timeout}
-    end
-  end
-
-  defp start_or_compare(%{store_id: store_id, data_dir: dir} = config) do
-    case Instance.start(config) do
-      {:ok, _pid} -> {:ok, store_id}
-      {:error, {:already_started, _pid}} -> compare(store_id, dir)
-      {:error, reason} -> {:error, reason}
-    end
-  end
-
-  defp compare(store_id, dir) do
-    case Server.data_dir(store_id) do
-      {:ok, ^dir} -> {:ok, store_id}
-      {:ok, other} -> {:error, {:already_running, other}}
-      # It is only just starting, or stopping.
-      {:error, :noproc} -> {:error, :noproc}
-    end
-  end
-
-  defp wait_until_leader(store_id, deadline) do
-    case Running.fetch(store_id) do
-      {:ok, store} ->
-        with {:error, :no_quorum} <- Call.await_readable(store, Deadline.remaining(deadline)), do: {:error, :timeout}
-
-      {:error, :noproc} ->
-        if Deadline.remaining(deadline) == 0 do
-          {:error, :noproc}
-        else
-          receive after: (@look_again_ms -> wait_until_leader(store_id, deadline))
-        end
-    end
-  end
 end

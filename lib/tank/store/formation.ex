@@ -27,7 +27,6 @@ defmodule Tank.Store.Formation do
 
   @doc "Returns once the store is in the cluster of `nodes`, in that role if it had to join."
   @spec form(atom, nodes | nil, Join.role(), Deadline.t()) :: :ok | {:error, term}
-  def form(store_id, nodes, role \\ :voter, deadline)
   def form(_store_id, nil, _role, _deadline), do: :ok
 
   def form(store_id, nodes, role, deadline) do

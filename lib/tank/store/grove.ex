@@ -33,8 +33,6 @@ defmodule Tank.Store.Grove do
   alias Tank.Store.{Cluster, Error, Path, Tree}
   alias Tank.Store.Grove.{Boot, Group}
 
-  # To be removed when it is there.
-
   @options [:store, :data_dir, :prefix, :merge, :timeout]
   @timeout 5_000
   @start_timeout 60_000

@@ -24,7 +24,7 @@ defmodule Tank.Store.Instance do
       {:ok, pid} ->
         {:ok, pid}
 
-      {:error, {:shutdown, {:failed_to_start_child, Server, {:already_started, orphan}}}} ->
+      {:error, {:shutdown, {:failed_to_start_child, _child, {:already_started, orphan}}}} ->
         await_end(orphan)
         start(config)
 
@@ -44,9 +44,15 @@ defmodule Tank.Store.Instance do
         await_end(Server.whereis(store_id))
 
       pid ->
-        _already_gone? = DynamicSupervisor.terminate_child(instances(store_id), pid)
-        :ok
+        stop(store_id, pid)
     end
+  end
+
+  @doc "Stops this instance of a store, and none that came after it."
+  @spec stop(atom, pid) :: :ok
+  def stop(store_id, instance) do
+    _already_gone? = DynamicSupervisor.terminate_child(instances(store_id), instance)
+    :ok
   end
 
   @doc "The supervisor of a store, from the moment it begins to start."
@@ -62,7 +68,7 @@ defmodule Tank.Store.Instance do
     Supervisor.init(children, strategy: :rest_for_one, max_restarts: 3, max_seconds: 10)
   end
 
-  # A server whose supervisor was killed is closing its store.
+  # A child whose supervisor was killed is about to end; its server closes the store before.
   defp await_end(nil), do: :ok
 
   defp await_end(orphan) do

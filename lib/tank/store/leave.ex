@@ -4,16 +4,22 @@ defmodule Tank.Store.Leave do
 
   alias Tank.Store.{Deadline, Error, Instance, Members, Native, Remote, Running, Server}
 
+  # Who is there answers in milliseconds.
+  @ask_timeout 2_000
+
   @doc "Leaves the cluster if there is one, stops the store, and erases its data. If it cannot leave, nothing changes."
   @spec reset(atom, Deadline.t()) :: :ok | {:error, term}
   def reset(store_id, deadline) do
     with {:ok, store} <- Running.fetch(store_id),
          {:ok, dir} <- Server.data_dir(store_id),
          {:ok, cluster} <- Members.of(store),
-         :ok <- leave(store_id, store, cluster, Deadline.before(deadline)) do
+         :ok <- leave(store_id, store, cluster, Deadline.before(deadline)),
+         :ok <- Server.retire(store_id, Members.others(cluster) != []) do
       :ok = Instance.stop(store_id)
       erase(dir, store_id)
     else
+      # One has come in since: it is to be left in good order.
+      {:error, {:tank, :cluster_has_other_members, _props}} -> reset(store_id, deadline)
       {:error, :noproc} -> {:error, {:tank, :not_a_tank_store, %{store_id: store_id}}}
       {:error, :no_quorum} -> {:error, :timeout}
       {:error, reason} -> {:error, reason}
@@ -23,14 +29,30 @@ defmodule Tank.Store.Leave do
   @doc "Has the others remove this member. A leader hands over first, so that nobody has to wait for an election."
   @spec leave(atom, Native.store(), Members.cluster(), Deadline.t()) :: :ok | {:error, Error.reason()}
   def leave(store_id, store, cluster, deadline) do
-    case Members.others(cluster) do
+    case cluster |> Members.others() |> Enum.map(& &1.node) |> Enum.uniq() do
       [] ->
         :ok
 
-      others ->
-        Members.give_up_leadership(store, Deadline.half(deadline))
-        remove(store_id, store, cluster, Enum.map(others, & &1.node), deadline)
+      nodes ->
+        with :ok <- anybody_left(store_id, cluster, nodes, Deadline.remaining(Deadline.half(deadline))) do
+          Members.give_up_leadership(store, Deadline.half(deadline))
+          remove(store_id, store, cluster, nodes, deadline)
+        end
     end
+  end
+
+  # Without a quorum it may be that the others have gone on without this member, as another cluster. When all that can be
+  # asked say so, nobody is left who could agree, and waiting is in vain.
+  defp anybody_left(_store_id, %{quorum: true}, _nodes, _left_ms), do: :ok
+
+  defp anybody_left(store_id, %{cluster_id: here}, nodes, left_ms) do
+    deadline = Deadline.in_ms(min(left_ms, @ask_timeout))
+    there = for {node, {:ok, id}} <- ask(nodes, :cluster_id, [store_id], deadline), do: {node, id}
+    elsewhere = for {node, id} <- there, id != here, do: node
+
+    if elsewhere != [] and length(elsewhere) == length(there),
+      do: {:error, {:tank, :members_in_another_cluster, %{store_id: store_id, nodes: Enum.sort(elsewhere)}}},
+      else: :ok
   end
 
   # A member that was removed without its knowledge hears of no leader any more, and the members that it knows may have
@@ -38,22 +60,31 @@ defmodule Tank.Store.Leave do
   # be of before.
   defp remove(store_id, store, cluster, nodes, deadline) do
     case Members.change(store, {:remove, cluster.member_id}, Deadline.half(deadline)) do
-      {:error, reason} when reason in [:no_quorum, :timeout] -> remove_by(nodes, store_id, cluster, deadline)
-      answer -> answer
+      {:error, reason} when reason in [:timeout, :no_quorum] ->
+        args = [store_id, cluster.cluster_id, cluster.member_id, Deadline.remaining(Deadline.before(deadline))]
+        answers = ask(nodes, :remove_member, args, deadline)
+        if Enum.any?(answers, &match?({_node, :ok}, &1)), do: :ok, else: {:error, :no_quorum}
+
+      answer ->
+        answer
     end
   end
 
-  defp remove_by(nodes, store_id, cluster, deadline) do
-    args = [store_id, cluster.cluster_id, cluster.member_id, Deadline.remaining(Deadline.before(deadline))]
-
+  # What a function of this module gives on other nodes, all at once.
+  defp ask(nodes, function, args, deadline) do
     nodes
-    |> Enum.uniq()
-    |> Task.async_stream(&Remote.call(&1, __MODULE__, :remove_member, args, deadline),
+    |> Task.async_stream(&{&1, Remote.call(&1, __MODULE__, function, args, deadline)},
       timeout: :infinity,
       ordered: false,
       max_concurrency: length(nodes)
     )
-    |> Enum.find_value({:error, :no_quorum}, fn {:ok, answer} -> answer == :ok && :ok end)
+    |> Stream.map(fn {:ok, answer} -> answer end)
+  end
+
+  @doc "The cluster that the store of this node is in. Called on other nodes."
+  @spec cluster_id(atom) :: {:ok, non_neg_integer} | {:error, Error.reason()}
+  def cluster_id(store_id) do
+    with {:ok, cluster} <- Members.local(store_id), do: {:ok, cluster.cluster_id}
   end
 
   @doc "Has a cluster that this node's store is in part with a member. Called on other nodes."

@@ -8,7 +8,8 @@ defmodule Tank.Store.Owner do
 
   use GenServer
 
-  alias Tank.Store.{Call, Cluster, Deadline, Error, Formation, Instance, Options, Running, Server}
+  alias Tank.Store.Cluster.{Arguments, Start}
+  alias Tank.Store.{Call, Deadline, Error, Formation, Instance, Options, Running, Server}
 
   # Closing a store and opening it anew takes milliseconds, unless the disk hangs.
   @settling_timeout 30_000
@@ -20,9 +21,9 @@ defmodule Tank.Store.Owner do
 
   @spec start_link(keyword) :: GenServer.on_start()
   def start_link(options) do
-    native = Options.validate!(options, [:store_id, :data_dir, :cluster])
+    native = Options.validate!(options, [:store_id, :data_dir, :cluster, :role])
     config = %{store_id: store_id!(options), data_dir: Keyword.get(options, :data_dir), options: native}
-    config = Map.put(config, :nodes, Cluster.nodes!(options[:cluster]))
+    config = Map.merge(config, %{nodes: Arguments.nodes!(options[:cluster]), role: Arguments.role!(options)})
     GenServer.start_link(__MODULE__, config, name: Tank.Store)
   end
 
@@ -43,15 +44,13 @@ defmodule Tank.Store.Owner do
     # Left there by a predecessor that was killed.
     :persistent_term.erase(__MODULE__)
 
-    with {:ok, owned?} <- obtain(config),
-         :ok <- Formation.form(store_id, config.nodes, Deadline.in_ms(@ready_timeout)),
-         {:ok, store} <- Running.fetch(store_id),
-         :ok <- Call.await_readable(store, @ready_timeout) do
-      Process.monitor(Instance.whereis(store_id))
-      :persistent_term.put(__MODULE__, {store_id, self()})
-      {:ok, %{store_id: store_id, owned?: owned?}}
-    else
-      {:error, reason} -> {:stop, {:store_init_failed, reason}}
+    case attach(config, now() + @settling_timeout) do
+      {:ok, owned?} ->
+        :persistent_term.put(__MODULE__, {store_id, self()})
+        {:ok, %{store_id: store_id, owned?: owned?}}
+
+      {:error, reason} ->
+        {:stop, {:store_init_failed, reason}}
     end
   end
 
@@ -68,15 +67,50 @@ defmodule Tank.Store.Owner do
     if owned?, do: Instance.stop(store_id), else: :ok
   end
 
-  # Whether the store is ours to stop, once it runs.
-  defp obtain(config), do: obtain(config, System.monotonic_time(:millisecond) + @settling_timeout)
+  # Returns once the store answers, and says whether it is ours to stop.
+  defp attach(config, deadline) do
+    with {:ok, owned?} <- obtain(config, deadline) do
+      case await_ready(config) do
+        :ok -> {:ok, owned?}
+        # Whoever it belongs to has just stopped it.
+        {:error, :noproc} when not owned? and config.data_dir != nil -> attach_again(config, deadline)
+        {:error, reason} -> {:error, reason}
+      end
+    end
+  end
+
+  defp attach_again(config, deadline) do
+    if now() < deadline,
+      do: receive(after: (@look_again_ms -> attach(config, deadline))),
+      else: {:error, :noproc}
+  end
+
+  defp await_ready(%{store_id: store_id} = config) do
+    case Instance.whereis(store_id) do
+      nil -> {:error, :noproc}
+      instance -> await_ready(config, Process.monitor(instance))
+    end
+  end
+
+  # Should it end before this process is ready, this process hears of it when it is.
+  defp await_ready(%{store_id: store_id, nodes: nodes, role: role}, monitor) do
+    with :ok <- Formation.form(store_id, nodes, role, Deadline.in_ms(@ready_timeout)),
+         {:ok, store} <- Running.fetch(store_id),
+         :ok <- Call.await_readable(store, @ready_timeout) do
+      :ok
+    else
+      error ->
+        Process.demonitor(monitor, [:flush])
+        error
+    end
+  end
 
   defp obtain(%{data_dir: nil, store_id: store_id}, _deadline) do
     with {:ok, _store} <- Running.fetch(store_id), do: {:ok, false}
   end
 
   defp obtain(%{data_dir: dir, store_id: store_id, options: options} = config, deadline) do
-    case Cluster.start_owned(dir, store_id, options, self()) do
+    case Start.owned(dir, store_id, options, self()) do
       {:ok, _instance} -> {:ok, true}
       {:error, {:already_started, instance}} -> attach_or_wait(instance, config, deadline)
       {:error, reason} -> {:error, reason}
@@ -106,11 +140,13 @@ defmodule Tank.Store.Owner do
       @look_again_ms ->
         Process.demonitor(monitor, [:flush])
 
-        if System.monotonic_time(:millisecond) < deadline,
+        if now() < deadline,
           do: obtain(config, deadline),
           else: {:error, Error.from_native({:locked, Path.expand(config.data_dir), :this_vm})}
     end
   end
+
+  defp now, do: System.monotonic_time(:millisecond)
 
   defp raise_not_started, do: raise("Tank.Store is not started")
 

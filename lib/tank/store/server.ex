@@ -39,21 +39,11 @@ defmodule Tank.Store.Server do
 
   @doc "The directory of a running store."
   @spec data_dir(atom) :: {:ok, String.t()} | {:error, :noproc}
-  def data_dir(store_id) do
-    case Registry.lookup(Names, {:dir, store_id}) do
-      [{_pid, {dir, _owner}}] -> {:ok, dir}
-      [] -> {:error, :noproc}
-    end
-  end
+  def data_dir(store_id), do: with({:ok, {dir, _owner}} <- noted(store_id, :dir), do: {:ok, dir})
 
   @doc "The process whose end closes a running store; nil when it is nobody's."
   @spec owner(atom) :: {:ok, pid | nil} | {:error, :noproc}
-  def owner(store_id) do
-    case Registry.lookup(Names, {:dir, store_id}) do
-      [{_pid, {_dir, owner}}] -> {:ok, owner}
-      [] -> {:error, :noproc}
-    end
-  end
+  def owner(store_id), do: with({:ok, {_dir, owner}} <- noted(store_id, :dir), do: {:ok, owner})
 
   @doc "Makes the store a new member of another cluster; what it holds goes when that has taken it in."
   @spec join(atom, map, Deadline.t()) :: :ok | {:error, term}
@@ -61,6 +51,17 @@ defmodule Tank.Store.Server do
     GenServer.call(name(store_id), {:join, request, deadline}, Deadline.remaining(deadline))
   catch
     :exit, {:timeout, _call} -> {:error, :timeout}
+    :exit, _gone -> {:error, :noproc}
+  end
+
+  @doc """
+  Has the store serve nobody any more, so that it can be erased. Refuses, unless it has left its cluster already, when
+  there are other members: one may have come in a moment ago.
+  """
+  @spec retire(atom, left? :: boolean) :: :ok | {:error, term}
+  def retire(store_id, left?) do
+    GenServer.call(name(store_id), {:retire, left?}, :infinity)
+  catch
     :exit, _gone -> {:error, :noproc}
   end
 
@@ -74,7 +75,7 @@ defmodule Tank.Store.Server do
 
   @doc "Whether it is."
   @spec founder?(atom) :: boolean
-  def founder?(store_id), do: Registry.lookup(Names, {:founder, store_id}) != []
+  def founder?(store_id), do: match?({:ok, _value}, noted(store_id, :founder))
 
   @doc "Makes the store, with all it holds, the only member of a cluster of its own."
   @spec go_alone(atom, timeout) :: :ok | {:error, term}
@@ -93,8 +94,16 @@ defmodule Tank.Store.Server do
   @spec running :: [{atom, pid, String.t()}]
   def running do
     registered = Registry.select(Names, [{{{:dir, :"$1"}, :"$2", {:"$3", :_}}, [], [{{:"$1", :"$2", :"$3"}}]}])
-    # The registry forgets a process a moment after its end.
+    # As below.
     Enum.filter(registered, fn {_store_id, pid, _dir} -> Process.alive?(pid) end)
+  end
+
+  # What the server of a store has noted. The registry forgets a process a moment after its end.
+  defp noted(store_id, what) do
+    case Registry.lookup(Names, {what, store_id}) do
+      [{pid, value}] -> if Process.alive?(pid), do: {:ok, value}, else: {:error, :noproc}
+      [] -> {:error, :noproc}
+    end
   end
 
   @impl true
@@ -121,16 +130,13 @@ defmodule Tank.Store.Server do
     do: {:reply, {:error, :timeout}, state}
 
   def handle_call({:join, request, deadline}, _from, state) do
-    # Whatever comes in from now on belongs to a member that is about to end.
-    :ok = Inbox.attach(state.config.store_id, nil)
+    with :ok <- deafen(state, request.left?), do: join_anew(request, deadline, state)
+  end
 
-    case may_join(state, request) do
-      :ok ->
-        join_anew(request, deadline, state)
-
-      {:error, reason} ->
-        publish(state.config.store_id, state.store)
-        {:reply, {:error, reason}, state}
+  def handle_call({:retire, left?}, _from, state) do
+    with :ok <- deafen(state, left?) do
+      Running.delete(state.config.store_id)
+      {:reply, :ok, state}
     end
   end
 
@@ -191,9 +197,10 @@ defmodule Tank.Store.Server do
   end
 
   def handle_info({:DOWN, _ref, :process, owner, _reason}, %{config: %{owner: owner}} = state) do
-    # Stopping the instance waits for this process to end, so another one asks for it.
-    store_id = state.config.store_id
-    spawn(fn -> Instance.stop(store_id) end)
+    # Stopping the instance waits for this process to end, so another one asks for it: for this very instance, since by
+    # then there may be another, of the owner's successor.
+    {store_id, [instance | _above]} = {state.config.store_id, Process.get(:"$ancestors")}
+    spawn(fn -> Instance.stop(store_id, instance) end)
     {:noreply, state}
   end
 
@@ -234,10 +241,19 @@ defmodule Tank.Store.Server do
     state
   end
 
-  # Another member may have come in since the caller looked: joining would leave it behind without a word.
-  defp may_join(_state, %{left?: true}), do: :ok
+  # Takes nothing more from other nodes: it belongs to a member that is about to end. And nobody can come in any more who
+  # is not one already, since a learner's answers are not heard. But another member may have come in since the caller
+  # looked: ending would leave it behind without a word.
+  defp deafen(%{config: %{store_id: store_id}} = state, left?) do
+    :ok = Inbox.attach(store_id, nil)
 
-  defp may_join(state, _request) do
+    with {:error, reason} <- if(left?, do: :ok, else: alone(state)) do
+      publish(store_id, state.store)
+      {:reply, {:error, reason}, state}
+    end
+  end
+
+  defp alone(state) do
     with {:ok, cluster} <- Members.of(state.store) do
       if Members.others(cluster) == [],
         do: :ok,

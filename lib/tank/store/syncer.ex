@@ -21,7 +21,7 @@ defmodule Tank.Store.Syncer do
       updates of a key come in the order of its changes, and none comes twice.
     * The status is `:wait_for_datastore` until the first type has been listed, `:resync_in_progress` until all have
       been, and `:in_sync` once all that was listed was delivered. It goes back to `:resync_in_progress` when a list
-      fails. No status comes twice in a row.
+      fails, and when the store's member here loses its quorum. No status comes twice in a row.
     * A batch has at most 1,000 updates. What changes while a callback runs gathers, and comes next. When more than
       10,000 updates wait, those of one key become one.
     * Nothing that happens to the store ends a syncer. After any failure it lists anew, and delivers the difference to
@@ -29,7 +29,8 @@ defmodule Tank.Store.Syncer do
     * A value that does not parse is told by `parse_failed`, and the key's update carries nil.
     * `stop/1` delivers all that the consumer has as `:deleted`, and nothing more.
 
-  A mirror of a member without a quorum is as old as that member; it catches up when the quorum is back.
+  A mirror of a member without a quorum is as old as that member, which its status says a moment after the loss; it
+  catches up when the quorum is back.
 
   The syncer is linked to the process that made it; a callback that raises ends both. It ends with the process that it
   sends messages to. Types should not share keys.

@@ -15,7 +15,8 @@ use tank_engine::storage::Directory;
 use crate::transport::{Link, Relays};
 use crate::{atoms, errors, options};
 
-/// How long opening waits for a store whose owner is dead to be closed.
+/// How long opening waits for a store whose owner is dead to be closed, or for one that is just
+/// being opened to have an owner.
 const CLOSING_TIMEOUT: Duration = Duration::from_secs(20);
 
 /// An open store. It closes when `close` is called, when the process that opened it dies, or when
@@ -167,10 +168,11 @@ fn opened() -> std::sync::MutexGuard<'static, Vec<Opened>> {
     OPENED.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
 }
 
-/// Whether a process that opened `dir` lives. When none is known, someone opens it right now.
+/// Whether a process that opened `dir` lives. When none is known, it was closed a moment ago, or
+/// someone opens it right now: asking again tells.
 fn owner_lives(env: Env<'_>, dir: &Path) -> bool {
     let owners: Vec<_> = opened().iter().filter(|opened| opened.dir == dir).map(|opened| opened.owner).collect();
-    owners.is_empty() || owners.into_iter().any(|owner| env.is_process_alive(owner))
+    owners.into_iter().any(|owner| env.is_process_alive(owner))
 }
 
 fn tell_owner(owner: LocalPid, error: &EngineError) {

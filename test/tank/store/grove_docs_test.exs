@@ -4,8 +4,6 @@ defmodule Tank.Store.GroveDocsTest do
 
   alias Tank.Store.Cluster
 
-  @moduletag skip: if(Code.ensure_loaded?(Tank.Store.Tree), do: false, else: "needs Tank.Store.Tree")
-
   setup_all do
     {:ok, :grove_doc} = Cluster.start(module_dir(__MODULE__), :grove_doc, 60_000)
     on_exit(fn -> Cluster.stop(:grove_doc) end)

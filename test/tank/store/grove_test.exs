@@ -5,7 +5,6 @@ defmodule Tank.Store.GroveTest do
   alias Tank.Store.GroveCounter, as: Counter
 
   @moduletag :tmp_dir
-  @moduletag skip: if(Code.ensure_loaded?(Tank.Store.Tree), do: false, else: "needs Tank.Store.Tree")
 
   @groups [
     {:counter, "views"},
@@ -172,6 +171,29 @@ defmodule Tank.Store.GroveTest do
     {:ok, ref} = Grove.init(data_dir: dir, store: id)
     :ok = Grove.close(ref)
     assert Cluster.is_store_running(id)
+  end
+
+  test "it declares the behaviour of the library Grove where that is there at compile time" do
+    source = "lib/tank/store/grove.ex"
+
+    program = """
+    defmodule Grove.Storage do
+      @callback init(keyword) :: {:ok, term} | {:error, term}
+      @callback save(term, term, term) :: :ok | {:error, term}
+      @callback load(term, term) :: {:ok, term} | {:error, term}
+      @callback delete(term, term) :: :ok | {:error, term}
+      @callback list_groups(term) :: {:ok, [term]} | {:error, term}
+      @callback close(term) :: :ok
+    end
+    Code.compiler_options(ignore_module_conflict: true)
+    [{module, _beam}] = Code.compile_file(#{inspect(source)})
+    IO.inspect(module.module_info(:attributes)[:behaviour])
+    """
+
+    # A callback that is missing would be a warning, and printed too.
+    ebin = Application.app_dir(:tank_store, "ebin")
+    assert {"[Grove.Storage]\n", 0} = System.cmd("elixir", ["-pa", ebin, "-e", program], stderr_to_stdout: true)
+    refute Code.ensure_loaded?(Grove.Storage)
   end
 
   test "options that make no sense are refused" do

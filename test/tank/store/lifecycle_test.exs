@@ -144,8 +144,8 @@ defmodule Tank.Store.LifecycleTest do
     test "the store ends when Tank.Store is stopped, and its directory is free", %{tmp_dir: dir} do
       start_tank(dir)
       stop_tank()
-      assert Cluster.get_store_ids() == []
       refute Cluster.is_store_running(:tank)
+      assert Cluster.get_store_ids() == []
       # Under another id it would be refused for that, and not for a lock.
       assert {:error, %Error{reason: {:wrong_store, "tank"}}} = Cluster.start(dir, :not_tank)
     end
@@ -174,6 +174,44 @@ defmodule Tank.Store.LifecycleTest do
       assert error.reason == {:already_running, Path.expand(Path.join(dir, "a"))}
       assert server(:tank) == server
       refute File.exists?(Path.join(dir, "b"))
+    end
+
+    test "a store whose owner was killed is waited for, at whatever moment of its closing", %{tmp_dir: dir} do
+      for _round <- 1..20 do
+        assert {:ok, :tank} = Cluster.start(dir, :tank)
+        pids = [instance(:tank), server(:tank)]
+        monitors = Enum.map(pids, &Process.monitor/1)
+        for pid <- pids, do: Process.exit(pid, :kill)
+        for monitor <- monitors, do: assert_receive({:DOWN, ^monitor, :process, _pid, _reason}, 5_000)
+        refute Cluster.is_store_running(:tank)
+      end
+
+      assert {:ok, :tank} = Cluster.start(dir, :tank)
+      :ok = Cluster.stop(:tank)
+    end
+
+    test "a store that is just being stopped is not taken over: it is started when that is done", %{tmp_dir: dir} do
+      for _round <- 1..10 do
+        {:ok, :tank} = Cluster.start(dir, :tank)
+        stopping = Task.async(fn -> Cluster.stop(:tank) end)
+        start_tank(dir)
+        old = Process.whereis(Tank.Store)
+        :ok = Task.await(stopping)
+        # It was there before the store stopped, or started one of its own.
+        if Process.alive?(old), do: assert(Tank.Store.list_pods() == [])
+        stop_tank()
+      end
+    end
+
+    test "who stops a store for its dead owner does not stop its successor", %{tmp_dir: dir} do
+      {:ok, pid} = start_unlinked(data_dir: dir)
+      instance = instance(:tank)
+      kill(pid)
+      eventually("the store to be closed", fn -> instance(:tank) == nil end)
+      start_tank(dir)
+      # As the server of the first one asked for, on a machine with much to do.
+      assert Tank.Store.Instance.stop(:tank, instance) == :ok
+      assert Tank.Store.list_pods() == []
     end
 
     test "a store that is just being opened anew is waited for", %{tmp_dir: dir} do
@@ -228,7 +266,7 @@ defmodule Tank.Store.LifecycleTest do
     for {what, restart} <- [
           {"by a clean stop", quote(do: fn dir -> {stop_tank(), start_tank(dir)} end)},
           {"by a kill of Tank.Store", quote(do: fn _dir -> kill_tank() end)},
-          {"by a kill of the process that owns the store", quote(do: fn _dir -> kill_server(:tank) end)},
+          {"by a kill of the process that owns the store", quote(do: fn _dir -> kill_owning_server() end)},
           {"by a kill of the store's supervisor", quote(do: fn _dir -> kill_instance() end)},
           {"by a kill of everything at once", quote(do: fn _dir -> kill_all() end)},
           {"by an exit of Tank.Store", quote(do: fn _dir -> exit_tank() end)}
@@ -258,7 +296,7 @@ defmodule Tank.Store.LifecycleTest do
 
     for {what, kill} <- [
           {"Tank.Store is killed", quote(do: &kill_tank/0)},
-          {"the process that owns the store is killed", quote(do: fn -> kill_server(:tank) end)}
+          {"the process that owns the store is killed", quote(do: &kill_owning_server/0)}
         ] do
       test "while #{what} under writers", %{tmp_dir: dir} do
         kill = unquote(kill)
@@ -277,6 +315,12 @@ defmodule Tank.Store.LifecycleTest do
         assert lost == [], "#{length(lost)} of #{length(acknowledged)} acknowledged writes are lost"
       end
     end
+  end
+
+  # The fourth time within ten seconds the store's supervisor gives up, and Tank.Store is started anew too.
+  defp kill_owning_server do
+    kill_server(:tank)
+    :sys.get_state(Tank.Store, 60_000)
   end
 
   defp kill_instance do

@@ -24,26 +24,6 @@ defmodule Tank.Store.SyncerTest do
     end
   end
 
-  defmodule FailingSource do
-    # The store, of which one root cannot be listed.
-    @behaviour Syncer.Source
-    alias Syncer.Source.Store
-
-    def fail(root), do: :persistent_term.put(__MODULE__, root)
-
-    @impl true
-    def list(client, options) do
-      if options.root == :persistent_term.get(__MODULE__), do: {:error, :injected}, else: Store.list(client, options)
-    end
-
-    @impl true
-    defdelegate watch(client, options, revision), to: Store
-    @impl true
-    defdelegate read(watch, message), to: Store
-    @impl true
-    defdelegate cancel(watch), to: Store
-  end
-
   setup %{tmp_dir: dir} do
     store = start_store(dir)
     {:ok, client} = Backend.new(store, [:policy])
@@ -90,19 +70,6 @@ defmodule Tank.Store.SyncerTest do
     assert Mirror.state(mirror) == state
   end
 
-  test "several types: in sync when all are listed; one that fails holds up no other", %{client: client} do
-    create!(client, ["a", "1"], 1)
-    FailingSource.fail(["c"])
-    types = [[root: ["a"]], [root: ["b"]], [root: ["c"]]]
-    {mirror, _syncer} = Mirror.start_link(client, types: types, source: FailingSource, retry_ms: 20)
-    eventually("the first type", fn -> map_size(Mirror.state(mirror).entries) == 1 end)
-    create!(client, ["b", "1"], 2)
-    eventually("a change of the second", fn -> map_size(Mirror.state(mirror).entries) == 2 end)
-    assert [:resync_in_progress, :wait_for_datastore] = Mirror.state(mirror).statuses
-    FailingSource.fail(nil)
-    eventually("in sync", fn -> hd(Mirror.state(mirror).statuses) == :in_sync end)
-  end
-
   test "a value that does not parse is told, and its update carries nil", %{client: client} do
     parse = fn value -> if is_integer(value), do: {:ok, value}, else: :error end
     syncer = start!(client, types: [[root: ["e"], parse: parse]])
@@ -145,6 +112,37 @@ defmodule Tank.Store.SyncerTest do
     assert {:updates, last} = called()
     assert length(last) == 501
     assert Task.await(stopping) == :ok
+  end
+
+  defmodule Reader do
+    # Hears of values that do not parse, too.
+    @behaviour Syncer
+
+    @impl true
+    def on_status_updated(_status), do: :ok
+    @impl true
+    def on_updates(updates), do: send(:persistent_term.get(__MODULE__), {:updates, self(), updates})
+    @impl true
+    def parse_failed(key, raw), do: send(:persistent_term.get(__MODULE__), {:parse_failed, self(), key, raw})
+  end
+
+  test "callbacks are called by one process, parse_failed ahead of the update; it is optional", %{client: client} do
+    :persistent_term.put(Reader, self())
+    type = [parse: fn value -> if is_integer(value), do: {:ok, value}, else: :error end]
+    {:ok, syncer} = Backend.syncer(client, Reader, types: [type])
+    :ok = Backend.start(syncer)
+    create!(client, ["a"], 1)
+    assert_receive {:updates, caller, [%Update{type: :new, kv: %{value: 1}}]}, 5_000
+    create!(client, ["b"], "junk")
+    assert_receive {:parse_failed, ^caller, "/b", "junk"}, 5_000
+    assert_receive {:updates, ^caller, [%Update{type: :new, kv: %{key: ["b"], value: nil}}]}, 5_000
+    :ok = Backend.stop(syncer)
+
+    Blocking.test(self())
+    {:ok, syncer} = Backend.syncer(client, Blocking, types: [type])
+    :ok = Backend.start(syncer)
+    assert for(_n <- 1..2, do: called()) == [status: :wait_for_datastore, status: :resync_in_progress]
+    assert called_until(:in_sync) |> Enum.map(& &1.kv.value) |> Enum.sort() == [1, nil]
   end
 
   test "options are checked", %{client: client} do
@@ -280,6 +278,14 @@ defmodule Tank.Store.SyncerTest do
         what
     after
       5_000 -> flunk("no callback was called")
+    end
+  end
+
+  # The updates until that status.
+  defp called_until(status) do
+    case called() do
+      {:status, ^status} -> []
+      {:updates, updates} -> updates ++ called_until(status)
     end
   end
 

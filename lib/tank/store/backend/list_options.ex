@@ -55,7 +55,7 @@ defmodule Tank.Store.Backend.ListOptions do
   end
 
   @doc """
-  Whether these options take a key.
+  Whether these options take a key. Of what stands in a store under names that are no strings, nothing is a key.
 
       iex> options = %Tank.Store.Backend.ListOptions{root: ["e"], fields: [host: nil, name: "eth0"]}
       iex> Tank.Store.Backend.ListOptions.match?(options, ["e", "host-1", "eth0"])
@@ -64,10 +64,15 @@ defmodule Tank.Store.Backend.ListOptions do
       false
   """
   @spec match?(t, Key.t()) :: boolean
+  def match?(_options, []), do: false
+
   def match?(%__MODULE__{} = options, key) do
     case below(options.root, key) do
-      {:ok, rest} -> fields?(options.fields, rest) and name?(options.name_prefix, key)
-      :error -> false
+      {:ok, rest} ->
+        Enum.all?(rest, &is_binary/1) and fields?(options.fields, rest) and name?(options.name_prefix, key)
+
+      :error ->
+        false
     end
   end
 

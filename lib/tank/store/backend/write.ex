@@ -2,8 +2,8 @@ defmodule Tank.Store.Backend.Write do
   @moduledoc false
   # Writes of key-value pairs, with the lease that a ttl needs.
 
-  alias Tank.Store.{Backend, KVPair, Lease, Tree}
-  alias Tank.Store.Backend.{AlreadyExists, DoesNotExist, Failure, Read, Revision, UpdateConflict, ValidationError}
+  alias Tank.Store.{Backend, KVPair, Tree}
+  alias Tank.Store.Backend.{AlreadyExists, DoesNotExist, Failure, Read, Revision, Ttl, UpdateConflict, ValidationError}
 
   # A lease may last 49 days.
   @ttl_max_s div(0xFFFF_FFFF, 1_000)
@@ -12,15 +12,20 @@ defmodule Tank.Store.Backend.Write do
   @spec write(Backend.t(), :create | :update | :apply, KVPair.t(), [String.t()], non_neg_integer | nil) ::
           {:ok, KVPair.t()} | {:error, Exception.t()}
   def write(client, kind, kv, key, revision) do
+    path = client.prefix ++ key
+
     with :ok <- check_value(kv.value),
          :ok <- check_ttl(kv.ttl),
-         {:ok, lease} <- lease(client, kv.ttl, key) do
-      case put(client.store, kind, client.prefix ++ key, kv.value, revision, lease) do
+         replaced = if(kind != :create, do: Ttl.of_entry(client, path)),
+         {:ok, lease} <- lease(client, path, kv.ttl, key) do
+      case put(client.store, kind, path, kv.value, revision, lease) do
         {:ok, written} ->
+          Ttl.release(replaced)
           {:ok, %{kv | revision: Revision.from_integer(written)}}
 
         {:error, reason} ->
-          if reason != :timeout, do: drop(lease)
+          # A write whose outcome is unknown may have been applied, and keeps its lease: it goes when its time is over.
+          if reason != :timeout, do: Ttl.release(lease)
           {:error, error(client, reason, key)}
       end
     end
@@ -28,7 +33,12 @@ defmodule Tank.Store.Backend.Write do
 
   @doc "Deletes a key and all below it; parents that hold nothing go with it, since the store has none without children."
   @spec delete(Backend.t(), [String.t()], non_neg_integer | nil) :: :ok | {:error, Exception.t()}
-  def delete(client, key, nil) do
+  def delete(client, key, revision) do
+    lease = Ttl.of_entry(client, client.prefix ++ key)
+    with :ok <- delete_if(client, key, revision), do: Ttl.release(lease)
+  end
+
+  defp delete_if(client, key, nil) do
     path = client.prefix ++ key
 
     case Tree.txn(client.store, [{:exists, path, :==, true}], [{:delete, path}], []) do
@@ -38,7 +48,7 @@ defmodule Tank.Store.Backend.Write do
     end
   end
 
-  def delete(client, key, revision) do
+  defp delete_if(client, key, revision) do
     # No entry has the revision 0, which to the store means that there is none.
     result = if revision > 0, do: Tree.delete(client.store, client.prefix ++ key, if_revision: revision)
 
@@ -76,25 +86,11 @@ defmodule Tank.Store.Backend.Write do
   defp conflict(_client, key, nil), do: %UpdateConflict{key: key}
   defp conflict(client, key, entry), do: %UpdateConflict{key: key, current: Read.pair(client, entry)}
 
-  # Each write has a lease of its own: one that another key goes with must not end with this one.
-  defp lease(_client, nil, _key), do: {:ok, nil}
+  defp lease(_client, _path, nil, _key), do: {:ok, nil}
 
-  defp lease(client, ttl, key) do
-    name = ["ttl", unique()]
-
-    case Lease.acquire(client.store, name, holder: :ttl, ttl: ttl * 1_000) do
-      {:ok, lease} -> {:ok, lease}
-      {:error, reason} -> {:error, Failure.new(reason, key)}
-    end
+  defp lease(client, path, ttl, key) do
+    with {:error, reason} <- Ttl.grant(client, path, ttl), do: {:error, Failure.new(reason, key)}
   end
-
-  # No two nodes have the same name, and no two lives of one the same time.
-  defp unique, do: inspect({node(), System.os_time(), make_ref()})
-
-  # A write whose outcome is unknown may have been applied, and keeps its lease: it goes when its time is over. So does
-  # any lease that cannot be released now.
-  defp drop(nil), do: :ok
-  defp drop(lease), do: Lease.release(lease, timeout: 1_000)
 
   defp check_value(nil), do: invalid(:value, nil, "must be set")
   defp check_value(_value), do: :ok

@@ -4,7 +4,7 @@ defmodule Tank.Store.Syncer.Feed do
   #
   #     :wait_for_datastore --a type is listed--> :resync_in_progress --all are--> :in_sync
   #                                                       ^                           |
-  #                                                       +------ a list fails -------+
+  #                                                       +- a list fails, no quorum -+
   #
   # Statuses do not queue. There is the one that was reported and the one that is true; the way between them is gone
   # when the consumer asks. So it never hears one twice in a row, and a state that came and went while it was busy, not
@@ -54,7 +54,7 @@ defmodule Tank.Store.Syncer.Feed do
     end)
   end
 
-  @doc "A type could not be listed: what the consumer has may be old."
+  @doc "A type could not be listed, or there is no quorum: what the consumer has may be old."
   @spec lost(t, type) :: t
   def lost(feed, type) do
     feed = %{feed | listed: MapSet.delete(feed.listed, type)}

@@ -3,12 +3,13 @@ defmodule Tank.Store.Syncer.Follower do
   # Follows one type: lists it, then watches from there; whatever fails, it lists anew. It tells the merger, which takes
   # one thing at a time.
   #
-  #     listing --listed--> watching --the watch ended--> listing
+  #     listing --listed--> watching --the watch ended, the quorum was lost--> listing
   #        ^  |failed          |could not be started
   #        +--+---- wait ------+
   #
   # A watch that ended is no loss of sync: the list that follows at once makes up for it. Should it end right away each
-  # time, the follower waits, as after a failure.
+  # time, the follower waits, as after a failure. Without a quorum the watch would just stay silent: others may go on,
+  # and this member not hear of it. Only a list, which needs the quorum, tells that it is back.
 
   use GenServer, restart: :temporary
 
@@ -47,6 +48,10 @@ defmodule Tank.Store.Syncer.Follower do
         {:noreply, state}
 
       {:ended, _reason} ->
+        relist(state)
+
+      :lost ->
+        :ok = Merger.lost(state.merger, state.type)
         relist(state)
 
       :unknown ->

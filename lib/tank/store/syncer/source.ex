@@ -10,20 +10,20 @@ defmodule Tank.Store.Syncer.Source do
   @callback list(Backend.t(), ListOptions.t()) :: {:ok, [Item.t()], revision :: String.t()} | {:error, term}
   @doc "Starts to send what changes to the calling process."
   @callback watch(Backend.t(), ListOptions.t(), revision :: String.t()) :: {:ok, watch :: term} | {:error, term}
-  @doc "What a message says of a watch."
-  @callback read(watch :: term, message :: term) :: {:changes, [Feed.change()]} | {:ended, term} | :unknown
+  @doc "What a message says of a watch: also that there is no quorum, so that nothing new will come."
+  @callback read(watch :: term, message :: term) :: {:changes, [Feed.change()]} | {:ended, term} | :lost | :unknown
   @callback cancel(watch :: term) :: :ok
 end
 
 defmodule Tank.Store.Syncer.Source.Store do
   @moduledoc false
-  # The store itself.
+  # The store itself: a watch of it, and what its member says of the quorum.
 
   @behaviour Tank.Store.Syncer.Source
 
   alias Tank.Store.Backend.{Event, Read, Revision, Watcher}
   alias Tank.Store.Syncer.Item
-  alias Tank.Store.{KVPair, Watch}
+  alias Tank.Store.{Cluster, KVPair, Watch}
 
   @impl true
   def list(client, options) do
@@ -32,9 +32,16 @@ defmodule Tank.Store.Syncer.Source.Store do
 
   @impl true
   def watch(client, options, revision) do
-    with {:ok, revision} <- Revision.parse(revision),
-         {:ok, watch} <- Watcher.watch(client, options, {:after, revision}),
-         do: {:ok, {watch, client, options}}
+    with {:ok, revision} <- Revision.parse(revision), :ok <- Cluster.subscribe(client.store) do
+      case Watcher.watch(client, options, {:after, revision}) do
+        {:ok, watch} ->
+          {:ok, {watch, client, options}}
+
+        error ->
+          unsubscribe(client.store)
+          error
+      end
+    end
   end
 
   @impl true
@@ -42,10 +49,28 @@ defmodule Tank.Store.Syncer.Source.Store do
     with {:events, events} <- Watcher.read(client, options, message), do: {:changes, Enum.map(events, &change/1)}
   end
 
+  def read({_watch, %{store: store}, _options}, {:store_cluster, store, {:quorum, :lost}}), do: :lost
   def read(_watch, _message), do: :unknown
 
   @impl true
-  def cancel({watch, _client, _options}), do: Watch.cancel(watch)
+  def cancel({watch, client, _options}) do
+    unsubscribe(client.store)
+    Watch.cancel(watch)
+  end
+
+  # What was told of the quorum of then must not end a watch of later.
+  defp unsubscribe(store) do
+    _gone? = Cluster.unsubscribe(store)
+    forget(store)
+  end
+
+  defp forget(store) do
+    receive do
+      {:store_cluster, ^store, _event} -> forget(store)
+    after
+      0 -> :ok
+    end
+  end
 
   defp item({:unparsed, pair, raw}), do: %Item{kv: pair, unparsed: {:value, raw}}
   defp item(pair), do: %Item{kv: pair}

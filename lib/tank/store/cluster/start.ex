@@ -1,0 +1,79 @@
+defmodule Tank.Store.Cluster.Start do
+  @moduledoc false
+  # Starting a store, and waiting for one, for as long as the caller wants to.
+
+  alias Tank.Store.Cluster.Arguments
+  alias Tank.Store.{Call, Deadline, Formation, Instance, Join, Running, Server}
+
+  # How often who waits for a store to be started looks again: there is nothing yet to be told by.
+  @look_again_ms 10
+
+  @doc "Starts a store and forms its cluster. After a timeout it may still come up."
+  @spec within(Server.config(), {Formation.nodes() | nil, Join.role()}, timeout) :: {:ok, atom} | {:error, term}
+  # Opening cannot be interrupted, so another process does it, and this one waits for as long as it may.
+  def within(config, {nodes, role}, timeout) do
+    deadline = Deadline.before(Deadline.in_ms(timeout))
+
+    {pid, monitor} =
+      spawn_monitor(fn ->
+        with {:ok, store_id} <- start_or_compare(config, deadline),
+             :ok <- Formation.form(store_id, nodes, role, deadline) do
+          exit({:started, {:ok, store_id}})
+        else
+          {:error, reason} -> exit({:started, {:error, reason}})
+        end
+      end)
+
+    receive do
+      {:DOWN, ^monitor, :process, ^pid, {:started, result}} -> result
+      {:DOWN, ^monitor, :process, ^pid, reason} -> {:error, reason}
+    after
+      timeout ->
+        Process.demonitor(monitor, [:flush])
+        {:error, :timeout}
+    end
+  end
+
+  @doc "Starts a store that ends with the process `owner`."
+  @spec owned(String.t(), atom, map, pid) :: {:ok, pid} | {:error, term}
+  def owned(dir, store_id, options, owner) do
+    with {:ok, dir} <- Arguments.dir(dir),
+         do: Instance.start(%{store_id: store_id, data_dir: dir, owner: owner, options: options})
+  end
+
+  @doc "Waits until a store of this node runs, and has a leader."
+  @spec await_leader(atom, Deadline.t()) :: :ok | {:error, :noproc | :timeout}
+  def await_leader(store_id, deadline) do
+    case Running.fetch(store_id) do
+      {:ok, store} ->
+        with {:error, :no_quorum} <- Call.await_readable(store, Deadline.remaining(deadline)), do: {:error, :timeout}
+
+      {:error, :noproc} ->
+        if Deadline.remaining(deadline) == 0 do
+          {:error, :noproc}
+        else
+          receive after: (@look_again_ms -> await_leader(store_id, deadline))
+        end
+    end
+  end
+
+  # One that runs is what was asked for; while it is being opened anew after a failure, it is waited for.
+  defp start_or_compare(%{store_id: store_id, data_dir: dir} = config, deadline) do
+    with {:error, {:already_started, _pid}} <- Instance.start(config) do
+      case Server.data_dir(store_id) do
+        {:ok, ^dir} -> {:ok, store_id}
+        {:ok, other} -> {:error, {:already_running, other}}
+        {:error, :noproc} -> start_again(config, deadline)
+      end
+    else
+      {:ok, _pid} -> {:ok, store_id}
+      {:error, reason} -> {:error, reason}
+    end
+  end
+
+  defp start_again(config, deadline) do
+    if Deadline.remaining(deadline) == 0,
+      do: {:error, :noproc},
+      else: receive(after: (@look_again_ms -> start_or_compare(config, deadline)))
+  end
+end
