@@ -38,9 +38,13 @@ defmodule Tank.Bench.Workload.Large do
   @doc false
   def fill(dir, options, entries, seconds) do
     start(dir, options)
-    rates = for part <- 1..@parts, do: part(div(entries * (part - 1), @parts), div(entries * part, @parts))
+    parts = fn -> for part <- 1..@parts, do: part(div(entries * (part - 1), @parts), div(entries * part, @parts)) end
+    {rates, most_written} = most_kept(parts)
     {found, most} = most_kept(fn -> reads(entries, seconds) end)
-    found = Map.merge(found, %{most: most, put: entries / Enum.sum(Enum.map(rates, &elem(&1, 1)))})
+
+    found =
+      Map.merge(found, %{most: most, most_written: most_written, put: entries / Enum.sum(Enum.map(rates, &elem(&1, 1)))})
+
     found = Map.merge(found, %{parts: for({count, seconds} <- rates, do: count / seconds)})
     found = Map.merge(found, memory())
     {closing, :ok} = time(fn -> Cluster.stop(:large) end)
@@ -192,6 +196,7 @@ defmodule Tank.Bench.Workload.Large do
       row.("lists of any 1,000 entries, ms", &milliseconds(&1.list.p50)),
       row.("lists of the same 1,000 entries, ms", &milliseconds(&1.list_again.p50)),
       row.("values in memory, MB", &megabytes(&1.kept)),
+      ["values in memory at most, while writing, MB", shown(megabytes(filled.most_written)), "", ""],
       row.("values in memory at most, while reading, MB", &megabytes(&1.most)),
       row.("values, MB", &megabytes(&1.all)),
       row.("resident memory, MB", &megabytes(&1.rss)),
@@ -218,7 +223,7 @@ defmodule Tank.Bench.Workload.Large do
 
   defp metrics(stage) do
     some = for {key, unit} <- [put: "1/s", opening: "s", closing: "s"], stage[key], do: {key, unit, stage[key]}
-    memory = for key <- [:kept, :most, :all, :rss, :peak], do: {key, "B", stage[key]}
+    memory = for key <- [:kept, :most, :most_written, :all, :rss, :peak], stage[key], do: {key, "B", stage[key]}
 
     loads =
       for key <- [:miss, :hit, :list, :list_again], {field, unit} <- [rate: "1/s", p50: "us", p99: "us"] do
