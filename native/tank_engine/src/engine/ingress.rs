@@ -111,6 +111,7 @@ impl Ingress {
 
 /// Feeds the raft core. Ends when the store is closed or the core is gone.
 async fn feed(mut queue: mpsc::UnboundedReceiver<Pending>, leader: LeaderClient) {
+    let leader = Arc::new(leader);
     let mut taken = Vec::with_capacity(TAKE_MAX);
     while queue.recv_many(&mut taken, TAKE_MAX).await > 0 {
         faults::point("ingress");
@@ -118,7 +119,7 @@ async fn feed(mut queue: mpsc::UnboundedReceiver<Pending>, leader: LeaderClient)
         for mut pending in taken.drain(..) {
             let Some(command) = pending.command.take() else { continue };
             let request = Request { id: pending.id, time_ms, command };
-            let again = (leader.clone(), request.clone());
+            let again = (Arc::clone(&leader), request.clone());
             let responder = Responder::new(move |result| pending.answer(result, again));
             if leader.raft.client_write_ff(request, Some(responder)).await.is_err() {
                 return;
@@ -168,7 +169,7 @@ impl Bounds {
 
 impl Pending {
     /// Answers, or asks the leader if that is another member.
-    fn answer(self, result: WriteResult, (leader, request): (LeaderClient, Request)) {
+    fn answer(self, result: WriteResult, (leader, request): (Arc<LeaderClient>, Request)) {
         match result {
             Ok(response) => self.reply(Ok(response.data)),
             Err(ClientWriteError::ForwardToLeader(_) | ClientWriteError::LogEntryDiscarded(_)) => {
