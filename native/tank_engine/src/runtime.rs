@@ -15,7 +15,7 @@ use crate::health::Health;
 ///
 /// A single one: a write passes through all of these tasks, one after the other, and with more
 /// threads each step wakes another one. That took a quarter of a write's processor time. Whatever
-/// takes long must let the others have another thread meanwhile ([`blocking`]): they have heartbeats
+/// takes long must let the others have another thread meanwhile (`blocking`): they have heartbeats
 /// to send.
 pub struct Runtime {
     handle: Handle,

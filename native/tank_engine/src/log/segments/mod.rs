@@ -12,7 +12,7 @@
 //! One thread writes, a batch at a time: write, sync, report. So a batch that begins somewhere
 //! proves that all before it was durable, unless it says itself that it was not. That is how a
 //! record that a crash cut off, which is dropped, is told from one that was damaged later
-//! ([`recovery`]).
+//! (recovery.rs).
 //!
 //! A segment is removed when no entry in it is needed any more. Everything else that counts (vote,
 //! what is committed and what is purged) stands in the head of each segment.
