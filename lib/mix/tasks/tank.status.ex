@@ -18,6 +18,7 @@ defmodule Mix.Tasks.Tank.Status do
 
   use Mix.Task
 
+  alias Mix.Tasks.Tank.Connection
   alias Tank.Store.StatusText
 
   # The tasks of this project compile without the rest of it, which needs what they build.
@@ -32,7 +33,7 @@ defmodule Mix.Tasks.Tank.Status do
     if rest != [] or options[:node] == nil, do: Mix.raise("usage: mix tank.status --node NAME@HOST [--store STORE]")
 
     node = String.to_atom(options[:node])
-    be_a_node(node, options)
+    Connection.connect(node, "tank_status", options)
 
     case stores(node, options[:store]) do
       [] ->
@@ -42,22 +43,6 @@ defmodule Mix.Tasks.Tank.Status do
         Mix.shell().info(stores |> Enum.map(fn {id, status} -> StatusText.render(id, status) end) |> Enum.join("\n"))
         unless Enum.all?(stores, &match?({_id, {:ok, %{quorum: true}}}, &1)), do: exit({:shutdown, 1})
     end
-  end
-
-  defp be_a_node(node, options) do
-    unless Node.alive?() do
-      # A hidden node connects to the one it asks, and to no other.
-      Application.put_env(:kernel, :dist_auto_connect, :once)
-      name = options[:name] || "tank_status_#{System.pid()}"
-      kind = if node |> Atom.to_string() |> String.contains?("."), do: :longnames, else: :shortnames
-      _ = System.cmd("epmd", ["-daemon"])
-
-      with {:error, reason} <- :net_kernel.start(String.to_atom(name), %{name_domain: kind, hidden: true}),
-           do: Mix.raise("cannot become a node: #{inspect(reason)}")
-    end
-
-    if options[:cookie], do: Node.set_cookie(node, String.to_atom(options[:cookie]))
-    unless Node.connect(node) == true, do: Mix.raise("#{node} cannot be reached: is it up, and is the cookie right?")
   end
 
   defp stores(node, nil), do: for(id <- ask(node, :get_store_ids, []), do: {id, ask(node, :status, [id])})

@@ -2,6 +2,8 @@ defmodule Mix.Tasks.Tank.Files do
   @moduledoc false
   # What the tasks about files of a running node's stores share. No task itself: it has no `run/1`.
 
+  alias Mix.Tasks.Tank.Connection
+
   @bar_columns 40
   @switches [node: :string, cookie: :string, store: :string, name: :string]
 
@@ -13,7 +15,7 @@ defmodule Mix.Tasks.Tank.Files do
       do: Mix.raise("usage: mix #{task} FILE --node NAME@HOST [--store STORE]")
 
     node = String.to_atom(options[:node])
-    be_a_node(node, options)
+    Connection.connect(node, "tank_files", options)
     [file] = rest
     report(ask(node, function, [String.to_atom(options[:store] || "tank"), file]))
   end
@@ -82,21 +84,5 @@ defmodule Mix.Tasks.Tank.Files do
   catch
     :error, {:exception, :undef, _stacktrace} -> {:error, :no_tank_store}
     :error, {:erpc, reason} -> {:error, reason}
-  end
-
-  defp be_a_node(node, options) do
-    unless Node.alive?() do
-      # A hidden node connects to the one it asks, and to no other.
-      Application.put_env(:kernel, :dist_auto_connect, :once)
-      name = options[:name] || "tank_files_#{System.pid()}"
-      kind = if node |> Atom.to_string() |> String.contains?("."), do: :longnames, else: :shortnames
-      _ = System.cmd("epmd", ["-daemon"])
-
-      with {:error, reason} <- :net_kernel.start(String.to_atom(name), %{name_domain: kind, hidden: true}),
-           do: Mix.raise("cannot become a node: #{inspect(reason)}")
-    end
-
-    if options[:cookie], do: Node.set_cookie(node, String.to_atom(options[:cookie]))
-    unless Node.connect(node) == true, do: Mix.raise("#{node} cannot be reached: is it up, and is the cookie right?")
   end
 end
