@@ -38,7 +38,9 @@ defmodule Tank.Store.Cluster.RandomWalkTest do
     came_about = for {operation, result, _took} <- state.walked, fits?(:ok, result), do: elem(operation, 0)
     counts = Enum.frequencies(came_about)
     IO.puts("came about: #{inspect(counts)}")
-    assert counts[:join] * 10 > steps
+    assert length(came_about) * 2 > steps and is_map_key(counts, :join)
+    # Of few steps chance may make less.
+    assert steps < 300 or counts[:join] * 10 > steps
   end
 
   # Rather a store that runs: of the others there is little to see.
