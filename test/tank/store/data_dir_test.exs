@@ -54,6 +54,13 @@ defmodule Tank.Store.DataDirTest do
       File.write!(Path.join(dir, "letter.txt"), "dear")
       assert refused(dir) == {:not_a_store, dir}
       assert File.ls!(dir) -- ["LOCK"] == ["letter.txt"]
+
+      # Also when it has a directory that is called as one of ours.
+      File.rm_rf!(dir)
+      File.mkdir_p!(Path.join(dir, "log"))
+      File.write!(Path.join(dir, "log/app.tmp"), "theirs")
+      assert refused(dir) == {:not_a_store, dir}
+      assert File.read!(Path.join(dir, "log/app.tmp")) == "theirs"
     end
 
     test "what is no path" do

@@ -230,7 +230,8 @@ fn check_unused(path: &Path) -> Result<(), EngineError> {
         let entry = entry.map_err(|error| EngineError::from_io(path, &error))?;
         let name = entry.file_name();
         let name = name.to_string_lossy();
-        if [rocks::DIR, segments::DIR, marker::FILE].contains(&name.as_ref()) {
+        let is_part = name == rocks::DIR || name == marker::FILE || (name == segments::DIR && SegmentLog::is_in(path));
+        if is_part {
             let detail = format!("FORMAT is missing, but {name} is there");
             return Err(EngineError::Corrupt { what: "format", detail });
         }

@@ -84,6 +84,12 @@ impl SegmentLog {
         crate::storage::sync_dir(dir)
     }
 
+    /// Whether `dir`, which may be anything's, holds a log. Changes nothing.
+    pub(crate) fn is_in(dir: &Path) -> bool {
+        let Ok(entries) = std::fs::read_dir(dir.join(DIR)) else { return false };
+        entries.filter_map(Result::ok).any(|entry| segment::number(&entry.file_name()).is_some())
+    }
+
     /// The log in `dir`, the directory of the store of member `member_id`. `marker` notes what is durable of it.
     pub(crate) fn new(dir: &Path, member_id: u64, marker: Arc<MarkerFile>) -> Self {
         Self { dir: dir.join(DIR), member_id, marker, segment_bytes: SEGMENT_BYTES, open: Mutex::default() }

@@ -116,10 +116,15 @@ pub(super) fn numbers(dir: &Path) -> io::Result<Vec<u64>> {
         if name.ends_with(".tmp") {
             fs::remove_file(entry.path())?;
         }
-        numbers.extend(name.strip_suffix(SUFFIX).and_then(|number| number.parse::<u64>().ok()));
+        numbers.extend(number(&entry.file_name()));
     }
     numbers.sort_unstable();
     Ok(numbers)
+}
+
+/// The number of the segment in the file of this name, if it is one's.
+pub(super) fn number(name: &std::ffi::OsStr) -> Option<u64> {
+    name.to_str()?.strip_suffix(SUFFIX)?.parse().ok()
 }
 
 /// The name of a segment's file.
