@@ -157,13 +157,33 @@ pub fn encode<T: Serialize>(value: &T) -> Result<Vec<u8>, EngineError> {
     rmp_serde::to_vec(value).map_err(|error| EngineError::Storage(format!("encoding: {error}")))
 }
 
+/// Adds the MessagePack of a value to `bytes`.
+///
+/// # Errors
+/// None that is known of, for the types used here.
+pub(crate) fn encode_into<T: Serialize + ?Sized>(bytes: &mut Vec<u8>, value: &T) -> Result<(), EngineError> {
+    rmp_serde::encode::write(bytes, value).map_err(|error| EngineError::Storage(format!("encoding: {error}")))
+}
+
 /// A value of its MessagePack.
 ///
 /// # Errors
 /// The bytes are not one.
 pub fn decode<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, EngineError> {
-    rmp_serde::from_slice(bytes)
-        .map_err(|error| EngineError::Corrupt { what: "database", detail: format!("decoding: {error}") })
+    rmp_serde::from_slice(bytes).map_err(undecoded)
+}
+
+/// The next value of several, one after the other; `bytes` is what comes behind it then.
+///
+/// # Errors
+/// The bytes do not begin with one.
+pub(crate) fn decode_next<T: DeserializeOwned>(bytes: &mut &[u8]) -> Result<T, EngineError> {
+    rmp_serde::from_read(bytes).map_err(undecoded)
+}
+
+#[expect(clippy::needless_pass_by_value, reason = "it is what `map_err` calls")]
+fn undecoded(error: rmp_serde::decode::Error) -> EngineError {
+    EngineError::Corrupt { what: "database", detail: format!("decoding: {error}") }
 }
 
 /// Whether a write has to wait until RocksDB has flushed or compacted what it has.
