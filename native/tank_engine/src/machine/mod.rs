@@ -130,7 +130,7 @@ impl Machine {
         let Some(record) = batch.last().map(|(entry, _)| entry.index()) else { return Ok(()) };
         let store = self.store.clone();
         let mut write = store.batch(batch_bytes(&batch) + TRIM_BYTES)?;
-        let (mut remembered, mut revised) = (Vec::new(), Vec::new());
+        let (mut remembered, mut revised) = (Vec::with_capacity(batch.len()), Vec::with_capacity(batch.len()));
         let mut answers = Vec::with_capacity(batch.len());
         for (entry, responder) in batch {
             let outcome = self.apply_entry(entry, record, &mut write, &mut remembered, &mut revised)?;

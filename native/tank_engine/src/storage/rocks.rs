@@ -173,17 +173,30 @@ pub fn decode<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, EngineError> {
     rmp_serde::from_slice(bytes).map_err(undecoded)
 }
 
-/// The next value of several, one after the other; `bytes` is what comes behind it then.
-///
-/// # Errors
-/// The bytes do not begin with one.
-pub(crate) fn decode_next<T: DeserializeOwned>(bytes: &mut &[u8]) -> Result<T, EngineError> {
-    rmp_serde::from_read(bytes).map_err(undecoded)
-}
-
 #[expect(clippy::needless_pass_by_value, reason = "it is what `map_err` calls")]
 fn undecoded(error: rmp_serde::decode::Error) -> EngineError {
     EngineError::Corrupt { what: "database", detail: format!("decoding: {error}") }
+}
+
+/// Decodes values whose MessagePack stands one after the other.
+pub(crate) struct Decoder<'a>(rmp_serde::Deserializer<rmp_serde::decode::ReadReader<&'a [u8]>>);
+
+impl<'a> Decoder<'a> {
+    pub(crate) fn new(bytes: &'a [u8]) -> Self {
+        Self(rmp_serde::Deserializer::new(bytes))
+    }
+
+    /// The next value.
+    ///
+    /// # Errors
+    /// The bytes that are left do not begin with one.
+    pub(crate) fn decode<T: DeserializeOwned>(&mut self) -> Result<T, EngineError> {
+        T::deserialize(&mut self.0).map_err(undecoded)
+    }
+
+    pub(crate) fn is_at_end(&self) -> bool {
+        self.0.get_ref().is_empty()
+    }
 }
 
 /// Whether a write has to wait until RocksDB has flushed or compacted what it has.

@@ -39,16 +39,15 @@ impl<'a> Record<'a> {
 
     /// The revisions in it, with their numbers.
     pub(crate) fn decode(&self) -> Result<Vec<(u64, Revision)>, EngineError> {
-        let mut rest = self.revisions;
+        let mut decoder = rocks::Decoder::new(self.revisions);
         let mut revisions = Vec::new();
         for number in self.first..=self.last {
-            revisions.push((number, rocks::decode_next(&mut rest)?));
+            revisions.push((number, decoder.decode()?));
         }
-        if rest.is_empty() {
-            Ok(revisions)
-        } else {
-            Err(damaged(format!("more than revision {} in its record", self.last)))
+        if decoder.is_at_end() {
+            return Ok(revisions);
         }
+        Err(damaged(format!("more than revision {} in its record", self.last)))
     }
 }
 

@@ -13,6 +13,9 @@ use super::{Revision, key};
 const REVISIONS_MAX: u64 = 256;
 const BYTES_MAX: usize = 64 << 10;
 
+/// Room for a hundred small revisions.
+const BYTES: usize = 4 << 10;
+
 /// Collects revisions, each the next one, into records.
 #[derive(Default)]
 pub(crate) struct Writer {
@@ -33,6 +36,7 @@ impl Writer {
     ) -> Result<(), EngineError> {
         if self.value.is_empty() {
             self.first = number;
+            self.value.reserve(BYTES);
             self.value.extend_from_slice(&number.to_be_bytes());
         }
         self.last = number;
