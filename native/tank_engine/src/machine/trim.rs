@@ -85,15 +85,36 @@ mod tests {
         state: State,
         trimmed: Trimmed,
         db: Arc<Db>,
-        _dir: TempDir,
+        dir: TempDir,
     }
 
     impl Stored {
         fn new() -> Self {
-            let dir = tempfile::tempdir().unwrap();
-            let db = Arc::new(rocks::open(dir.path(), true).unwrap());
+            Self::open(tempfile::tempdir().unwrap(), true)
+        }
+
+        fn open(dir: TempDir, create: bool) -> Self {
+            let db = Arc::new(rocks::open(dir.path(), create).unwrap());
             let store = StateStore::open(Arc::clone(&db), dir.path()).unwrap();
-            Self { store, state: State::default(), trimmed: Trimmed::default(), db, _dir: dir }
+            let (state, header) = store.load(&Arc::default()).unwrap();
+            Self { store, state, trimmed: Trimmed::to(header.trimmed), db, dir }
+        }
+
+        /// What is there after a crash at this moment.
+        fn crashed(&self) -> Self {
+            let dir = tempfile::tempdir().unwrap();
+            std::fs::create_dir(dir.path().join(rocks::DIR)).unwrap();
+            for file in std::fs::read_dir(self.dir.path().join(rocks::DIR)).unwrap() {
+                let file = file.unwrap();
+                std::fs::copy(file.path(), dir.path().join(rocks::DIR).join(file.file_name())).unwrap();
+            }
+            Self::open(dir, false)
+        }
+
+        /// Makes all durable, and brings all of it together.
+        fn settle(&self) {
+            self.store.flush().unwrap();
+            self.db.compact_range_cf(&rocks::family(&self.db, "state_0").unwrap(), None::<&[u8]>, None::<&[u8]>);
         }
 
         /// Applies commands with one write, and trims with it.
@@ -221,9 +242,7 @@ mod tests {
         stored.apply(written(0..100), 1000);
         stored.store.flush().unwrap();
         stored.compact(200, 1000);
-        stored.store.flush().unwrap();
-        let family = rocks::family(&stored.db, "state_0").unwrap();
-        stored.db.compact_range_cf(&family, None::<&[u8]>, None::<&[u8]>);
+        stored.settle();
         let files = stored.db.live_files().unwrap();
         let state: Vec<_> = files.iter().filter(|file| file.column_family_name == "state_0").collect();
         let (entries, deletions): (u64, u64) =
@@ -231,5 +250,38 @@ mod tests {
         // The newest versions and the header.
         assert_eq!((entries, deletions), (11, 0));
         assert_eq!(stored.store.load(&Arc::default()).unwrap().0.digest, stored.state.digest);
+    }
+
+    #[test]
+    fn what_a_crash_takes_is_put_and_removed_again() {
+        let command = |n: u64| match n % 10 {
+            3 => delete(&format!("{}", n % 4)),
+            9 => Command::Compact { revision: n / 2 },
+            _ => put(&format!("{}", n % 7)),
+        };
+        let commands: Vec<_> = (0..200).map(command).collect();
+        let (durable, lost) = commands.split_at(120);
+        let mut stored = Stored::new();
+        durable.chunks(8).for_each(|batch| stored.apply(batch.to_vec(), 10));
+        stored.store.flush().unwrap();
+        let revision = stored.state.revision;
+        lost.chunks(8).for_each(|batch| stored.apply(batch.to_vec(), 10));
+
+        // The log has its entries, in whatever batches.
+        let mut again = stored.crashed();
+        assert_eq!(again.state.revision, revision);
+        assert!(again.trimmed.revision() < stored.trimmed.revision());
+        lost.chunks(5).for_each(|batch| again.apply(batch.to_vec(), 10));
+        again.settle();
+        assert_eq!(again.read(again.state.compacted), stored.read(stored.state.compacted));
+
+        let revision = stored.state.revision;
+        for stored in [&mut stored, &mut again] {
+            assert_eq!(stored.compact(revision, 1000), revision);
+            stored.settle();
+        }
+        assert_eq!(again.versions(), stored.versions());
+        assert_eq!(again.versions().len(), stored.state.entries.len());
+        assert_eq!(again.crashed().state.digest, stored.state.digest);
     }
 }
