@@ -157,9 +157,14 @@ impl Entry {
     /// The record for the disk, with this payload, which is the entry's.
     pub fn to_record(&self, payload: &[u8]) -> Vec<u8> {
         let mut record = Vec::with_capacity(HEAD_BYTES + payload.len());
+        self.write_record(payload, &mut record);
+        record
+    }
+
+    /// Adds the record for the disk, with this payload, which is the entry's, to `record`.
+    pub(crate) fn write_record(&self, payload: &[u8], record: &mut Vec<u8>) {
         record.extend_from_slice(&self.head());
         record.extend_from_slice(payload);
-        record
     }
 
     /// The entry at `key` of a record.

@@ -6,16 +6,20 @@
 //! view, then the answers, then the watches. So a caller that has its answer sees its write, and so
 //! does who is told of it.
 
+mod batch;
 pub(crate) mod history;
 mod past;
 mod replay;
 mod store;
+mod trim;
 pub(crate) mod version_key;
 mod versions;
 
+pub use batch::StateBatch;
 pub(crate) use past::found_at;
 pub(crate) use replay::{Replay, Replayed};
 pub use store::{Header, StateStore};
+pub use trim::Trimmed;
 pub use versions::Versions;
 
 use std::io;
@@ -26,7 +30,6 @@ use futures_util::{Stream, StreamExt};
 use openraft::entry::RaftEntry;
 use openraft::storage::{EntryResponder, RaftSnapshotBuilder, RaftStateMachine};
 use openraft::{EntryPayload, OptionalSend};
-use rocksdb::WriteBatch;
 
 use crate::error::EngineError;
 use crate::faults;
@@ -50,9 +53,12 @@ const BATCH_BYTES_MAX: usize = 4 << 20;
 const QUICK_ENTRIES: usize = 512;
 const QUICK_BYTES: usize = 1 << 20;
 
-/// Compacted revisions that one batch removes from the disk: a millisecond's work. More than the
-/// leader compacts at a time, so that what is left over goes too.
+/// Compacted revisions that one batch removes from the disk, about: a millisecond's work. More than
+/// the leader compacts at a time, so that what is left over goes too.
 const TRIM_MAX: u64 = 500;
+
+/// What removing them mostly takes in a batch.
+const TRIM_BYTES: usize = 32 << 10;
 
 /// How far the time in the log goes on between two looks for clients to forget.
 const EXPIRE_EVERY_MS: u64 = 60_000;
@@ -64,7 +70,7 @@ pub struct Machine {
     state: State,
     applied: Option<LogId>,
     membership: StoredMembership,
-    trimmed: u64,
+    trimmed: Trimmed,
     published: Arc<Published>,
     snapshot: Option<Arc<PinnedSnapshot>>,
     expired_ms: u64,
@@ -84,7 +90,7 @@ impl Machine {
             state,
             applied: None,
             membership: StoredMembership::default(),
-            trimmed: 0,
+            trimmed: Trimmed::default(),
             published,
             snapshot: None,
             expired_ms: 0,
@@ -97,7 +103,7 @@ impl Machine {
     fn take_over(&mut self, header: Header) {
         self.applied = header.applied;
         self.membership = header.membership;
-        self.trimmed = header.trimmed;
+        self.trimmed = Trimmed::to(header.trimmed);
         self.publish();
         self.published.hub().reset(self.state.revision);
     }
@@ -116,14 +122,15 @@ impl Machine {
     }
 
     fn header(&self) -> Header {
-        Header::new(&self.state, self.applied, self.membership.clone(), self.trimmed)
+        Header::new(&self.state, self.applied, self.membership.clone(), self.trimmed.revision())
     }
 
     fn apply_batch(&mut self, batch: Vec<EntryResponder<Types>>) -> Result<(), EngineError> {
         faults::point("apply");
         let Some(record) = batch.last().map(|(entry, _)| entry.index()) else { return Ok(()) };
-        let mut write = WriteBatch::with_capacity_bytes(batch_bytes(&batch));
-        let (mut remembered, mut revised) = (Vec::new(), Vec::new());
+        let store = self.store.clone();
+        let mut write = store.batch(batch_bytes(&batch) + TRIM_BYTES)?;
+        let (mut remembered, mut revised) = (Vec::with_capacity(batch.len()), Vec::with_capacity(batch.len()));
         let mut answers = Vec::with_capacity(batch.len());
         for (entry, responder) in batch {
             let outcome = self.apply_entry(entry, record, &mut write, &mut remembered, &mut revised)?;
@@ -131,11 +138,11 @@ impl Machine {
                 answers.push((responder, outcome));
             }
         }
-        self.store.put_remembered(&mut write, record, &remembered)?;
-        self.store.delete_remembered(&mut write, &self.state.sessions.take_dead_records())?;
-        self.trimmed = self.store.put_trim(&mut write, self.trimmed, self.state.compacted, TRIM_MAX)?;
-        self.store.put_header(&mut write, &self.header())?;
-        self.store.write(write)?;
+        write.put_remembered(record, &remembered)?;
+        write.delete_remembered(&self.state.sessions.take_dead_records());
+        self.trimmed = write.put_trim(self.trimmed, self.state.compacted, TRIM_MAX)?;
+        write.put_header(&self.header())?;
+        store.write(write)?;
         self.publish();
         for (responder, outcome) in answers {
             responder.send(outcome);
@@ -161,7 +168,7 @@ impl Machine {
         &mut self,
         entry: LogEntry,
         record: u64,
-        write: &mut WriteBatch,
+        write: &mut StateBatch<'_>,
         remembered: &mut Vec<Remembered>,
         revised: &mut Vec<Arc<Revised>>,
     ) -> Result<Outcome, EngineError> {
@@ -176,7 +183,7 @@ impl Machine {
             EntryPayload::Normal(request) => {
                 let mut applied = self.state.apply(&request, record);
                 applied.outcome.complete(|key, entry| self.versions.payload(key, entry))?;
-                self.store.put_applied(write, &applied, request.time_ms)?;
+                write.put_applied(&applied, request.time_ms)?;
                 remembered.extend(applied.remembered);
                 let changes = applied.changes;
                 revised.extend(applied.revision.map(|revision| Arc::new(Revised { revision, changes })));
@@ -206,9 +213,9 @@ impl Machine {
     }
 }
 
-/// About what applying `batch` writes: a write batch that grows is copied again and again.
+/// About what applying `batch` writes: each path twice, the heads of records, and the request.
 fn batch_bytes(batch: &[EntryResponder<Types>]) -> usize {
-    const OVERHEAD: usize = 128;
+    const OVERHEAD: usize = 256;
     let size = |entry: &LogEntry| match &entry.payload {
         EntryPayload::Normal(request) => OVERHEAD + request.command.size(),
         _ => 0,

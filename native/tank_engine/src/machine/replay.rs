@@ -13,7 +13,7 @@ use crate::state::{Cause, Change};
 use crate::storage::rocks::{self, Db};
 use crate::watch::{Filter, Revised};
 
-use super::history::{self, ChangeRecord, Kind, Records};
+use super::history::{self, ChangeRecord, Kind, Revisions};
 use super::versions::Versions;
 use super::{Header, version_key};
 
@@ -66,13 +66,13 @@ impl Replay {
         }
         let mut iterator = moment.snapshot.raw_iterator_cf(&moment.family);
         let mut last = after;
-        for item in Records::after(&mut iterator, after) {
-            let (revision, record) = item?;
+        for item in Revisions::after(&mut iterator, after) {
+            let (revision, names) = item?;
             if revision > until {
                 break;
             }
             last = revision;
-            let passed = record.changes.iter().filter(|change| filter.passes_key(&change.key));
+            let passed = names.changes.iter().filter(|change| filter.passes_key(&change.key));
             let changes = passed.map(|change| moment.change(change, revision)).collect::<Result<Vec<_>, _>>()?;
             let changes = changes.into_iter().filter(|change| filter.passes(change)).collect();
             if take(Revised { revision, changes }).is_break() {
@@ -80,7 +80,7 @@ impl Replay {
             }
         }
         iterator.status().map_err(|error| damaged(error.to_string()))?;
-        // Each revision has a record: a reader must not take a missing one for no change.
+        // Each revision is in a record: a reader must not take a missing one for no change.
         if last < until.min(moment.header.revision) {
             return Err(damaged(format!("revision {} is missing", last + 1)));
         }
@@ -119,9 +119,9 @@ impl Replay {
         let from = after.max(moment.header.compacted);
         let mut iterator = moment.snapshot.raw_iterator_cf(&moment.family);
         let mut last = from;
-        for item in Records::after(&mut iterator, from) {
-            let (revision, record) = item?;
-            if record.time_ms >= time_ms || revision > from.saturating_add(count) {
+        for item in Revisions::after(&mut iterator, from) {
+            let (revision, names) = item?;
+            if names.time_ms >= time_ms || revision > from.saturating_add(count) {
                 break;
             }
             last = revision;

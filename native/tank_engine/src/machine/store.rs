@@ -2,7 +2,7 @@
 //!
 //! | key | value |
 //! |---|---|
-//! | `c` and a revision | what changed at it ([`super::history`]) |
+//! | `c` and a revision | what changed at it, and at those applied with it ([`super::history`]) |
 //! | `e`, a path's key and a revision | the entry's record ([`crate::entry`]); empty: it was deleted then |
 //! | `h` | [`Header`] |
 //! | `l` and a lease's name | the lease |
@@ -26,16 +26,17 @@ use crate::payload::Memory;
 use crate::raft::{LogId, StoredMembership};
 use crate::runtime;
 use crate::snapshot::{PinnedSnapshot, ReceivedSnapshot, SnapshotData, SnapshotReceiver};
-use crate::state::{Applied, LeaseChange, Remembered, Sessions, State};
+use crate::state::{Remembered, Sessions, State};
 use crate::storage::rocks::{self, Db};
 
-use super::history::{self, RevisionRecord};
+use super::batch::StateBatch;
+use super::history;
 use super::version_key::{self, ENTRY};
 use super::versions::Versions;
 
-const HEADER: &[u8] = b"h";
-const LEASE: u8 = b'l';
-const REMEMBERED: u8 = b'r';
+pub(super) const HEADER: &[u8] = b"h";
+pub(super) const LEASE: u8 = b'l';
+pub(super) const REMEMBERED: u8 = b'r';
 const HEADER_FORMAT: u8 = 1;
 
 /// What the state is as a whole. Written with every batch.
@@ -176,105 +177,20 @@ impl StateStore {
         Ok((state, header))
     }
 
-    /// Adds what `applied` changed to `batch`.
+    /// A batch with room for about `bytes`.
     ///
     /// # Errors
     /// The column family is missing.
-    pub fn put_applied(&self, batch: &mut WriteBatch, applied: &Applied, time_ms: u64) -> Result<(), EngineError> {
-        let family = self.family()?;
-        if let Some(revision) = applied.revision {
-            for change in &applied.changes {
-                let record = change.entry.as_deref().map_or(Ok(Vec::new()), record)?;
-                batch.put_cf(&family, version_key::of(&change.key, revision), record);
-            }
-            let record = RevisionRecord::new(time_ms, &applied.changes);
-            batch.put_cf(&family, history::key(revision), rocks::encode(&record)?);
-        }
-        for LeaseChange { name, lease } in &applied.leases {
-            match lease {
-                Some(lease) => batch.put_cf(&family, lease_key(name), rocks::encode(lease.as_ref())?),
-                None => batch.delete_cf(&family, lease_key(name)),
-            }
-        }
-        Ok(())
-    }
-
-    /// Adds the removal of compacted revisions to `batch`, of `revisions_max` at the most. Returns
-    /// up to where they are gone.
-    ///
-    /// # Errors
-    /// The history is damaged.
-    pub fn put_trim(
-        &self,
-        batch: &mut WriteBatch,
-        trimmed: u64,
-        compacted: u64,
-        revisions_max: u64,
-    ) -> Result<u64, EngineError> {
-        let to = compacted.min(trimmed.saturating_add(revisions_max));
-        if trimmed >= to {
-            return Ok(trimmed);
-        }
-        let family = self.family()?;
-        let mut iterator = self.db.raw_iterator_cf(&family);
-        let mut gone = trimmed;
-        // Those that this batch makes are not there yet: the next one removes them.
-        for item in history::Records::after(&mut iterator, trimmed) {
-            let (revision, record) = item?;
-            if revision > to {
-                break;
-            }
-            gone = revision;
-            for version in record.replaced(revision) {
-                batch.delete_cf(&family, version);
-            }
-            batch.delete_cf(&family, history::key(revision));
-        }
-        Ok(gone)
-    }
-
-    /// Adds the record number `record` of remembered requests to `batch`.
-    ///
-    /// # Errors
-    /// The column family is missing.
-    pub fn put_remembered(
-        &self,
-        batch: &mut WriteBatch,
-        record: u64,
-        remembered: &[Remembered],
-    ) -> Result<(), EngineError> {
-        if !remembered.is_empty() {
-            batch.put_cf(&self.family()?, remembered_key(record), rocks::encode(&remembered)?);
-        }
-        Ok(())
-    }
-
-    /// Adds the removal of records of remembered requests to `batch`.
-    ///
-    /// # Errors
-    /// The column family is missing.
-    pub fn delete_remembered(&self, batch: &mut WriteBatch, records: &[u64]) -> Result<(), EngineError> {
-        let family = self.family()?;
-        for record in records {
-            batch.delete_cf(&family, remembered_key(*record));
-        }
-        Ok(())
-    }
-
-    /// Adds the header to `batch`.
-    ///
-    /// # Errors
-    /// The column family is missing.
-    pub fn put_header(&self, batch: &mut WriteBatch, header: &Header) -> Result<(), EngineError> {
-        batch.put_cf(&self.family()?, HEADER, rocks::encode(header)?);
-        Ok(())
+    pub fn batch(&self, bytes: usize) -> Result<StateBatch<'_>, EngineError> {
+        Ok(StateBatch::new(&self.db, self.family()?, bytes))
     }
 
     /// Writes a batch, to memory at first: the log, which is synced, can replay it.
     ///
     /// # Errors
     /// The disk's.
-    pub fn write(&self, batch: WriteBatch) -> Result<(), EngineError> {
+    pub fn write(&self, batch: StateBatch<'_>) -> Result<(), EngineError> {
+        let batch = batch.finish();
         let write = || self.db.write_opt(batch, &rocks::state_write());
         // The raft core, which has heartbeats to send, runs on the same thread.
         let written = if rocks::is_held_up(&self.db) { runtime::blocking(write) } else { write() };
@@ -357,9 +273,9 @@ impl StateStore {
         let next = Self { generation: self.generation + 1, ..self.clone() };
         let (mut state, header) = next.ingest(received, None, &Arc::new(Memory::without_room()))?;
         state.sessions = Sessions::default();
-        let mut batch = WriteBatch::default();
-        batch.delete_range_cf(&next.family()?, [REMEMBERED], [REMEMBERED + 1]);
-        next.put_header(&mut batch, &Header::new(&state, None, StoredMembership::default(), header.trimmed))?;
+        let mut batch = next.batch(0)?;
+        batch.delete_all_remembered();
+        batch.put_header(&Header::new(&state, None, StoredMembership::default(), header.trimmed))?;
         next.write(batch)?;
         next.flush()?;
         next.make_current()?;
@@ -425,21 +341,6 @@ fn load_version(state: &mut State, newest: &mut Option<Vec<u8>>, key: &[u8], rec
     Ok(())
 }
 
-/// The record of an entry that was just written: its payload is still in memory.
-fn record(entry: &Entry) -> Result<Vec<u8>, EngineError> {
-    let payload = entry.payload.in_memory().ok_or_else(|| damaged("a new entry without its payload".to_owned()))?;
-    Ok(entry.to_record(&payload))
-}
-
-fn lease_key(name: &[u8]) -> Vec<u8> {
-    [&[LEASE], name].concat()
-}
-
-fn remembered_key(record: u64) -> [u8; 9] {
-    let [a, b, c, d, e, f, g, h] = record.to_be_bytes();
-    [REMEMBERED, a, b, c, d, e, f, g, h]
-}
-
-fn damaged(detail: String) -> EngineError {
+pub(super) fn damaged(detail: String) -> EngineError {
     EngineError::Corrupt { what: "state", detail }
 }

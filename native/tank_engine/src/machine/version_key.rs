@@ -16,11 +16,17 @@ const TAIL_BYTES: usize = 9;
 /// The key of the version of `key` that was written at `revision`.
 pub(crate) fn of(key: &Key, revision: u64) -> Vec<u8> {
     let mut bytes = Vec::with_capacity(1 + key.as_bytes().len() + TAIL_BYTES);
+    write(key, revision, &mut bytes);
+    bytes
+}
+
+/// The same, in the place of what is in `bytes`.
+pub(crate) fn write(key: &Key, revision: u64, bytes: &mut Vec<u8>) {
+    bytes.clear();
     bytes.push(ENTRY);
     bytes.extend_from_slice(key.as_bytes());
     bytes.push(END);
     bytes.extend_from_slice(&(!revision).to_be_bytes());
-    bytes
 }
 
 /// The path and the revision of a version's key.

@@ -157,13 +157,46 @@ pub fn encode<T: Serialize>(value: &T) -> Result<Vec<u8>, EngineError> {
     rmp_serde::to_vec(value).map_err(|error| EngineError::Storage(format!("encoding: {error}")))
 }
 
+/// Adds the MessagePack of a value to `bytes`.
+///
+/// # Errors
+/// None that is known of, for the types used here.
+pub(crate) fn encode_into<T: Serialize + ?Sized>(bytes: &mut Vec<u8>, value: &T) -> Result<(), EngineError> {
+    rmp_serde::encode::write(bytes, value).map_err(|error| EngineError::Storage(format!("encoding: {error}")))
+}
+
 /// A value of its MessagePack.
 ///
 /// # Errors
 /// The bytes are not one.
 pub fn decode<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, EngineError> {
-    rmp_serde::from_slice(bytes)
-        .map_err(|error| EngineError::Corrupt { what: "database", detail: format!("decoding: {error}") })
+    rmp_serde::from_slice(bytes).map_err(undecoded)
+}
+
+#[expect(clippy::needless_pass_by_value, reason = "it is what `map_err` calls")]
+fn undecoded(error: rmp_serde::decode::Error) -> EngineError {
+    EngineError::Corrupt { what: "database", detail: format!("decoding: {error}") }
+}
+
+/// Decodes values whose MessagePack stands one after the other.
+pub(crate) struct Decoder<'a>(rmp_serde::Deserializer<rmp_serde::decode::ReadReader<&'a [u8]>>);
+
+impl<'a> Decoder<'a> {
+    pub(crate) fn new(bytes: &'a [u8]) -> Self {
+        Self(rmp_serde::Deserializer::new(bytes))
+    }
+
+    /// The next value.
+    ///
+    /// # Errors
+    /// The bytes that are left do not begin with one.
+    pub(crate) fn decode<T: DeserializeOwned>(&mut self) -> Result<T, EngineError> {
+        T::deserialize(&mut self.0).map_err(undecoded)
+    }
+
+    pub(crate) fn is_at_end(&self) -> bool {
+        self.0.get_ref().is_empty()
+    }
 }
 
 /// Whether a write has to wait until RocksDB has flushed or compacted what it has.
