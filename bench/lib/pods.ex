@@ -37,9 +37,10 @@ defmodule Tank.Bench.Pods do
     :erlang.binary_to_term(:erlang.term_to_binary(pod))
   end
 
-  @doc "A pod of another size: `:small` is 0.1 KB in external term format, `:usual` 1.6 KB, `:large` 64 KB."
-  @spec sized(:small | :usual | :large, String.t()) :: map
+  @doc "A pod of another size: `:small` is 0.1 KB in external term format, `:short` 0.3 KB, `:usual` 1.6 KB, `:large` 64 KB."
+  @spec sized(:small | :short | :usual | :large, String.t()) :: map
   def sized(:usual, name), do: pod(name)
+  def sized(:short, name), do: %{pod(name) | containers: [], volumes: []}
   def sized(:small, name), do: %{pod(name) | containers: [], network: nil, volumes: []}
 
   def sized(:large, name) do

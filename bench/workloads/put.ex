@@ -1,12 +1,12 @@
 defmodule Tank.Bench.Workload.Put do
   @moduledoc """
-  Durable puts: 10,000 pods of 1.6 KB, overwritten in no order by 1, 16, 64 and 256 processes, next to what the disk
-  does alone. Each round measures the disk and then a number of writers, for each number; a ratio is of such a pair.
+  Durable puts: 10,000 pods of 1.6 KB, overwritten in no order by 1, 16, 64 and 256 processes, and by 256 with pods of
+  0.3 KB, next to what the disk does alone. Each round measures the disk and then a number of writers, for each number; a ratio is of such a pair.
   """
 
   alias Tank.Bench.{Disk, Load, Machine, Pods, Report, Stats, Store}
 
-  @writers [1, 16, 64, 256]
+  @loads [{1, :usual}, {16, :usual}, {64, :usual}, {256, :usual}, {256, :short}]
 
   @doc "Runs it."
   @spec run(Tank.Bench.settings()) :: Report.t()
@@ -19,10 +19,10 @@ defmodule Tank.Bench.Workload.Put do
     report(rounds)
   end
 
-  @doc "What a writer calls in a loop: puts a pod under one of `names`."
-  @spec writer(module, tuple) :: (pos_integer -> (non_neg_integer -> :ok))
-  def writer(store, names) do
-    pod = Pods.pod("any")
+  @doc "What a writer calls in a loop: puts a pod of that size under one of `names`."
+  @spec writer(module, tuple, :short | :usual) :: (pos_integer -> (non_neg_integer -> :ok))
+  def writer(store, names, size \\ :usual) do
+    pod = Pods.sized(size, "any")
 
     fn client ->
       Process.put(:seed, client * 7919)
@@ -40,15 +40,15 @@ defmodule Tank.Bench.Workload.Put do
 
   # The disk right before each load: how fast it is may change from one second to the next.
   defp round(%{store: store} = settings, names) do
-    for writers <- @writers, into: %{} do
+    for load <- @loads, into: %{} do
       disk = Disk.appends(settings.dir, settings.seconds / 3)
-      {writers, %{disk: disk, puts: puts(store, names, writers, settings.seconds)}}
+      {load, %{disk: disk, puts: puts(store, names, load, settings.seconds)}}
     end
   end
 
-  defp puts(store, names, writers, seconds) do
+  defp puts(store, names, {writers, size}, seconds) do
     {syncs, written, cpu} = {store.syncs(), Machine.written(), Machine.cpu_seconds()}
-    result = Load.run(writers, seconds, writer(store, names))
+    result = Load.run(writers, seconds, writer(store, names, size))
 
     Map.merge(result, %{
       syncs: syncs && (store.syncs() - syncs) / result.count,
@@ -58,9 +58,9 @@ defmodule Tank.Bench.Workload.Put do
   end
 
   defp report(rounds) do
-    of = fn what, writers, field -> for round <- rounds, do: round[writers][what][field] end
-    told? = hd(of.(:puts, 1, :syncs)) != nil
-    disk = fn field -> Enum.flat_map(@writers, &of.(:disk, &1, field)) end
+    of = fn what, load, field -> for round <- rounds, do: round[load][what][field] end
+    told? = hd(of.(:puts, hd(@loads), :syncs)) != nil
+    disk = fn field -> Enum.flat_map(@loads, &of.(:disk, &1, field)) end
 
     first = ["disk alone: 4 KiB and fdatasync", Report.spread(disk.(:rate)), "1", micros(disk), "1", "4,096", ""]
 
@@ -74,19 +74,22 @@ defmodule Tank.Bench.Workload.Put do
       "CPU us a put"
     ]
 
-    rows = [first | Enum.map(@writers, &row(&1, of, told?))]
+    rows = [first | Enum.map(@loads, &row(&1, of, told?))]
     %{tables: [%{title: "Durable puts, pods of 1.6 KB", head: head, rows: rows}], series: series(of, disk, told?)}
   end
 
-  defp row(writers, of, told?) do
-    puts = &of.(:puts, writers, &1)
-    label = if writers == 1, do: "1 writer", else: "#{writers} writers"
+  defp row(load, of, told?) do
+    puts = &of.(:puts, load, &1)
     syncs = if told?, do: Report.median(puts.(:syncs)), else: "?"
     rest = [micros(puts), syncs, Report.median(puts.(:bytes)), Report.median(puts.(:cpu_us))]
-    [label, Report.spread(puts.(:rate)), Report.spread(ratios(of, writers)) | rest]
+    [label(load), Report.spread(puts.(:rate)), Report.spread(ratios(of, load)) | rest]
   end
 
-  defp ratios(of, writers), do: Stats.ratios(of.(:puts, writers, :rate), of.(:disk, writers, :rate))
+  defp label({1, :usual}), do: "1 writer"
+  defp label({writers, :usual}), do: "#{writers} writers"
+  defp label({writers, :short}), do: "#{writers} writers, 0.3 KB"
+
+  defp ratios(of, load), do: Stats.ratios(of.(:puts, load, :rate), of.(:disk, load, :rate))
 
   defp micros(of), do: "#{Report.median(of.(:p50))} / #{Report.median(of.(:p99))}"
 
@@ -98,11 +101,11 @@ defmodule Tank.Bench.Workload.Put do
       for {field, unit} <- Enum.take(fields -- [syncs: "1/put"], 3), do: {"disk.#{field}", %{}, unit, disk.(field)}
 
     puts =
-      for writers <- @writers, {field, unit} <- fields do
-        {"put.#{field}", %{writers: writers}, unit, of.(:puts, writers, field)}
+      for {writers, size} = load <- @loads, {field, unit} <- fields do
+        {"put.#{field}", %{writers: writers, size: size}, unit, of.(:puts, load, field)}
       end
 
-    parts = for writers <- @writers, do: {"put.of_disk", %{writers: writers}, "ratio", ratios(of, writers)}
+    parts = for {n, size} = load <- @loads, do: {"put.of_disk", %{writers: n, size: size}, "ratio", ratios(of, load)}
     for {metric, params, unit, values} <- alone ++ puts ++ parts, do: Report.series(metric, params, unit, values)
   end
 end

@@ -36,10 +36,12 @@ defmodule Tank.Store.DataDirTest do
       assert refused(new) == {:permission_denied, new}
     end
 
-    test "a directory that another user owns", %{dir: dir} do
-      File.mkdir_p!(dir)
+    test "a directory that another user owns" do
+      place = public_place()
+      dir = Path.join(place, "owned")
+      File.mkdir!(dir)
       File.chmod!(dir, 0o500)
-      assert as_user_without_rights(dir, &refused/1) == {:permission_denied, Path.join(dir, "new")}
+      assert as_user_without_rights(place, dir, &refused/1) == {:permission_denied, Path.join(dir, "new")}
     end
 
     test "a name that is too long, or holds a zero byte", %{dir: dir} do
@@ -341,8 +343,17 @@ defmodule Tank.Store.DataDirTest do
     end
   end
 
-  # Asks for the reason in this VM, or, when it runs as root, in one that does not.
-  defp as_user_without_rights(dir, fun) do
+  # A directory that other users get to: the checkout may be in a home that is closed to them.
+  defp public_place do
+    place = Path.join(System.tmp_dir!(), "tank_store_#{System.pid()}_#{System.unique_integer([:positive])}")
+    File.mkdir!(place)
+    on_exit(fn -> File.rm_rf!(place) end)
+    File.chmod!(place, 0o755)
+    place
+  end
+
+  # Asks for the reason in this VM, or, when it runs as root, in one that does not, with the library in `place`.
+  defp as_user_without_rights(place, dir, fun) do
     new = Path.join(dir, "new")
 
     case System.cmd("id", ["-u"]) do
@@ -353,10 +364,11 @@ defmodule Tank.Store.DataDirTest do
         IO.write(inspect(error.reason, printable_limit: :infinity))
         """
 
+        library = Path.join(place, "tank_store")
+        File.cp_r!(Application.app_dir(:tank_store), library, dereference_symlinks: true)
         user = ["--reuid=65534", "--regid=65534", "--clear-groups"]
-
-        {output, 0} =
-          System.cmd("setpriv", user ++ [System.find_executable("elixir") | vm_args(script)], env: [{"HOME", "/tmp"}])
+        elixir = [System.find_executable("elixir") | vm_args(library, script)]
+        {output, 0} = System.cmd("setpriv", user ++ elixir, cd: place, env: [{"HOME", place}])
 
         output |> Code.eval_string() |> elem(0)
 
@@ -375,7 +387,8 @@ defmodule Tank.Store.DataDirTest do
     """
 
     elixir = System.find_executable("elixir")
-    port = Port.open({:spawn_executable, elixir}, [:binary, :exit_status, {:line, 200}, args: vm_args(script)])
+    app = Application.app_dir(:tank_store)
+    port = Port.open({:spawn_executable, elixir}, [:binary, :exit_status, {:line, 200}, args: vm_args(app, script)])
     assert_receive {^port, {:data, {:eol, "open " <> pid}}}, 60_000
     on_exit(fn -> System.cmd("kill", ["-9", pid], stderr_to_stdout: true) end)
     {port, pid}
@@ -386,8 +399,6 @@ defmodule Tank.Store.DataDirTest do
     assert_receive {^port, {:exit_status, _status}}, 10_000
   end
 
-  defp vm_args(script) do
-    ebin = Application.app_dir(:tank_store, "ebin")
-    ["-pa", ebin, "-e", "{:ok, _} = Application.ensure_all_started(:tank_store)\n" <> script]
-  end
+  defp vm_args(app, script),
+    do: ["-pa", Path.join(app, "ebin"), "-e", "{:ok, _} = Application.ensure_all_started(:tank_store)\n" <> script]
 end

@@ -179,7 +179,7 @@ impl Hub {
             } else {
                 self.recent(armed.seen + 1, LOOK_MAX)
             };
-            match recent {
+            let (woken, more) = match recent {
                 Recent::Ahead => (Vec::new(), false),
                 // Too slow, or the state was replaced: they look for themselves, on the disk.
                 Recent::Gone => {
@@ -190,13 +190,11 @@ impl Hub {
                     let woken = revisions.iter().flat_map(|revised| armed.take_concerned(revised)).collect();
                     (woken, true)
                 }
-            }
+            };
+            // While nobody else arms or takes: so it never counts fewer than there are.
+            self.count.fetch_sub(woken.len(), Ordering::SeqCst);
+            (woken, more)
         };
-        if !woken.is_empty() {
-            // Under `close` nobody is left to count.
-            let _ =
-                self.count.fetch_update(Ordering::SeqCst, Ordering::SeqCst, |n| Some(n.saturating_sub(woken.len())));
-        }
         woken.iter().for_each(|waiting| waiting.wake());
         more
     }
