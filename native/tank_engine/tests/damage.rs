@@ -500,11 +500,14 @@ fn a_shortened_older_segment_is_noticed() {
     // The defaults: nothing is purged.
     let options = tank_engine::options::Options::new(&dir, "tank");
     let engine = tank_engine::engine::Engine::open(options, Box::new(|_| {})).unwrap();
-    write_all(&engine, (0..40).map(|i| put(&format!("large-{}", i % 4), &payload(&mut rng, 1 << 20))));
+    // In two parts: writes that come together may all stand in one segment, however large.
+    for _part in 0..2 {
+        write_all(&engine, (0..20).map(|i| put(&format!("large-{}", i % 4), &payload(&mut rng, 1 << 20))));
+    }
     let whole = held(&engine);
     engine.close().unwrap();
     let segments: Vec<_> = files(&dir).into_iter().filter(|file| file.ends_with(".segment")).collect();
-    assert!(segments.len() > 1, "one segment is not enough: {segments:?}");
+    let mut with_entries = 0;
     let ended = Ended {
         how: "large",
         dir,
@@ -518,6 +521,11 @@ fn a_shortened_older_segment_is_noticed() {
         let (size, mut entries) = (bytes.len() as u64, segment_records(&bytes));
         // What is committed may be lost: it is learned again.
         entries.retain(|start| bytes[*start as usize + 8] == ENTRY);
+        // The newest one may have been begun for nothing else.
+        if entries.len() < 2 {
+            continue;
+        }
+        with_entries += 1;
         let last = entries[entries.len() - 1];
         let between = entries[entries.len() - 1 - rng.below(entries.len().min(8) - 1)];
         let mut faults = vec![Fault::Truncate { size: between }, Fault::Zero { offset: between, size: size - between }];
@@ -529,6 +537,7 @@ fn a_shortened_older_segment_is_noticed() {
             assert!(how.starts_with("refused"), "{file}: {}: {how}", name(&fault));
         }
     }
+    assert!(with_entries > 1, "one segment is not enough: {segments:?}");
 }
 
 /// Up to where the log of a closed store, if there is one, is purged.
