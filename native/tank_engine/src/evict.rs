@@ -36,14 +36,14 @@ struct Hand(Option<Key>);
 ///
 /// # Errors
 /// The operating system gave no thread.
-pub(crate) fn start(over: Receiver<()>, published: &Arc<Published>, health: &Arc<Health>) -> std::io::Result<()> {
+pub(crate) fn start(scarce: Receiver<()>, published: &Arc<Published>, health: &Arc<Health>) -> std::io::Result<()> {
     // Or else the view would keep its payloads alive, those their memory, and that this thread.
     let published = Arc::downgrade(published);
     let body = move || {
         let mut hand = Hand::default();
         let mut rests = false;
         loop {
-            match over.recv_timeout(if rests { REST } else { Duration::MAX }) {
+            match scarce.recv_timeout(if rests { REST } else { Duration::MAX }) {
                 Err(RecvTimeoutError::Disconnected) => return,
                 Ok(()) if rests => std::thread::sleep(REST),
                 Ok(()) | Err(RecvTimeoutError::Timeout) => {}
@@ -79,7 +79,8 @@ impl Hand {
         let from = self.0.take().map_or(Bound::Unbounded, Bound::Excluded);
         let mut passed = 0;
         for (key, entry) in view.entries.range((from, Bound::Unbounded)) {
-            if !entry.payload.take_touched() {
+            // Most are on the disk already: passing them must cost little.
+            if entry.payload.takes_up_memory() && !entry.payload.take_touched() {
                 entry.evict();
             }
             passed += 1;
@@ -100,8 +101,8 @@ mod tests {
 
     #[test]
     fn what_is_read_stays_and_the_rest_goes_until_enough_is_free() {
-        let (over, woken) = crossbeam_channel::bounded(1);
-        let memory = Arc::new(Memory::bounded(5_000, over));
+        let (scarce, woken) = crossbeam_channel::bounded(1);
+        let memory = Arc::new(Memory::bounded(5_000, scarce));
         let key = |i: u32| Key::from_bytes(format!("\x02{i:04}\0").as_bytes());
         let entry = |i| {
             let entry = Entry::created(&key(i), Bytes::from(vec![0; 100]), 1, 0);

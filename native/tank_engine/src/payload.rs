@@ -11,25 +11,28 @@ use bytes::Bytes;
 
 use crate::sync::lock;
 
+/// The part of the bound that is left to batches of writes while they are applied: a fortieth.
+const MARGIN_DIVISOR: u64 = 40;
+
 /// The bytes that a store's payloads take up in memory, encoded and decoded.
 #[derive(Debug)]
 pub struct Memory {
     bytes: AtomicU64,
     bytes_max: u64,
     /// Wakes the evicting thread.
-    over: Option<crossbeam_channel::Sender<()>>,
+    scarce: Option<crossbeam_channel::Sender<()>>,
 }
 
 impl Memory {
     /// Without a bound.
     pub fn unbounded() -> Self {
-        Self { bytes: AtomicU64::new(0), bytes_max: u64::MAX, over: None }
+        Self { bytes: AtomicU64::new(0), bytes_max: u64::MAX, scarce: None }
     }
 
-    /// With a bound; `over` is sent to when it is exceeded. A message that is there already is
-    /// enough, so its channel should hold one.
-    pub(crate) fn bounded(bytes_max: u64, over: crossbeam_channel::Sender<()>) -> Self {
-        Self { bytes: AtomicU64::new(0), bytes_max, over: Some(over) }
+    /// With a bound; `scarce` is sent to when there is little room left below it. A message that is
+    /// there already is enough, so its channel should hold one.
+    pub(crate) fn bounded(bytes_max: u64, scarce: crossbeam_channel::Sender<()>) -> Self {
+        Self { bytes: AtomicU64::new(0), bytes_max, scarce: Some(scarce) }
     }
 
     /// For a state that is only looked through.
@@ -47,17 +50,22 @@ impl Memory {
         self.bytes_max
     }
 
-    /// Whether there is no room for more.
-    pub fn is_full(&self) -> bool {
-        self.bytes() >= self.bytes_max
+    /// Whether there is room for hardly more than a batch of writes: nothing should stay that is on
+    /// the disk.
+    pub(crate) fn is_scarce(&self) -> bool {
+        self.bytes() > self.plenty()
+    }
+
+    fn plenty(&self) -> u64 {
+        self.bytes_max - self.bytes_max / MARGIN_DIVISOR
     }
 
     fn add(&self, bytes: usize) {
         let before = self.bytes.fetch_add(bytes as u64, Ordering::Relaxed);
-        if before.saturating_add(bytes as u64) > self.bytes_max
-            && let Some(over) = &self.over
+        if before.saturating_add(bytes as u64) > self.plenty()
+            && let Some(scarce) = &self.scarce
         {
-            let _ = over.try_send(());
+            let _ = scarce.try_send(());
         }
     }
 
@@ -118,7 +126,7 @@ impl Payload {
     /// Whether more of it may be kept in memory. Readers are faster than the evicting thread: only
     /// when those that come while there is no room keep nothing does the bound hold.
     pub(crate) fn has_room(&self) -> bool {
-        self.memory.as_ref().is_none_or(|memory| !memory.is_full())
+        self.memory.as_ref().is_none_or(|memory| !memory.is_scarce())
     }
 
     /// Puts the bytes back, read from the disk, if there is room.
@@ -129,6 +137,11 @@ impl Payload {
             self.add(self.len);
         }
         self.touch();
+    }
+
+    /// Whether it, or what a reader made of it, is in memory.
+    pub(crate) fn takes_up_memory(&self) -> bool {
+        self.decoded.load(Ordering::Relaxed) > 0 || lock(&self.bytes).is_some()
     }
 
     /// Drops the bytes.
@@ -184,8 +197,8 @@ mod tests {
 
     #[test]
     fn what_is_in_memory_is_counted() {
-        let (over, woken) = crossbeam_channel::bounded(1);
-        let memory = Arc::new(Memory::bounded(8, over));
+        let (scarce, woken) = crossbeam_channel::bounded(1);
+        let memory = Arc::new(Memory::bounded(8, scarce));
         let mut payload = Payload::new(Bytes::from_static(b"12345"));
         payload.count_in(&memory);
         assert_eq!((memory.bytes(), woken.try_recv().is_ok()), (5, false));

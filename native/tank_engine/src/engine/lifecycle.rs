@@ -227,8 +227,8 @@ impl Parts {
 /// is one.
 fn publishing(options: &Options, health: &Arc<Health>) -> Result<Arc<Published>, EngineError> {
     let Some(bytes_max) = options.memory_bytes_max else { return Ok(Arc::default()) };
-    let (over, woken) = crossbeam_channel::bounded(1);
-    let published = Arc::new(Published::new(Arc::new(Memory::bounded(bytes_max, over))));
+    let (scarce, woken) = crossbeam_channel::bounded(1);
+    let published = Arc::new(Published::new(Arc::new(Memory::bounded(bytes_max, scarce))));
     let started = evict::start(woken, &published, health);
     started.map_err(|error| EngineError::Storage(format!("no thread: {error}")))?;
     Ok(published)

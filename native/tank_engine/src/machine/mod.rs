@@ -143,12 +143,22 @@ impl Machine {
         self.trimmed = write.put_trim(self.trimmed, self.state.compacted, TRIM_MAX)?;
         write.put_header(&self.header())?;
         store.write(write)?;
+        self.drop_payloads_of(&revised);
         self.publish();
         for (responder, outcome) in answers {
             responder.send(outcome);
         }
         self.published.hub().publish(revised);
         Ok(())
+    }
+
+    /// Leaves what was just written to the disk alone while there is hardly room for it: writers are
+    /// faster than the evicting thread.
+    fn drop_payloads_of(&self, revised: &[Arc<Revised>]) {
+        if self.published.memory().is_scarce() {
+            let changes = revised.iter().flat_map(|revised| &revised.changes);
+            changes.flat_map(|change| &change.entry).for_each(|entry| entry.evict());
+        }
     }
 
     /// Whether applying `batch` surely takes no more than a few milliseconds.

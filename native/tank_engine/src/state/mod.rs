@@ -58,7 +58,7 @@ impl State {
     /// Takes over an entry read from a disk or a snapshot.
     pub fn load(&mut self, key: &Key, entry: Entry) {
         let entry = entry.counted_in(&self.memory);
-        if self.memory.is_full() {
+        if self.memory.is_scarce() {
             entry.evict();
         }
         self.set(key, Some(Arc::new(entry)));

@@ -70,8 +70,9 @@ struct Built {
 
 impl Built {
     fn build(&mut self, mut entries: Vec<Arc<Entry>>) {
-        // Asked for twice, or replaced meanwhile: then ours is the only handle left.
-        entries.retain(|entry| entry.decoded().is_none() && Arc::strong_count(entry) > 1);
+        // Asked for twice, or replaced meanwhile: then ours is the only handle left. And many may have
+        // been asked for while there was room.
+        entries.retain(|entry| entry.decoded().is_none() && Arc::strong_count(entry) > 1 && entry.has_room());
         self.add(&entries);
         self.since_rebuild += 1;
         // In proportion to what there is: so that looking through all of it costs little per chunk.
