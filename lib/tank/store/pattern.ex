@@ -97,12 +97,19 @@ defmodule Tank.Store.Pattern do
           {:ok, Tank.Store.Native.prefix_or_pattern()}
           | {:error, {:invalid_path, String.t()} | {:invalid_pattern, String.t()}}
   def prefix_or_pattern(path) do
-    if is_list(path) and not List.improper?(path) and Enum.any?(path, &condition?/1) do
+    if not path?(path) and is_list(path) and not List.improper?(path) and Enum.any?(path, &condition?/1) do
       with {:ok, parts} <- encode(path), do: {:ok, if(names?(parts), do: prefix(parts), else: parts)}
     else
       Path.to_key(path)
     end
   end
+
+  @doc false
+  # Whether it is a list of names and nothing else: what nearly everybody asks for, told in one pass.
+  @spec path?(term) :: boolean
+  def path?([name | rest]) when is_binary(name), do: path?(rest)
+  def path?([name | rest]) when is_atom(name) and name not in [:*, :**, :has_data], do: path?(rest)
+  def path?(rest), do: rest == []
 
   @doc false
   # The key of the path that all matches of an encoded pattern are at or below.

@@ -5,6 +5,8 @@ defmodule Tank.Store.Since do
   alias Tank.Store.{Call, Change, Error, Native, Pattern, Running}
 
   @timeout 5_000
+  # Its key.
+  @root ""
 
   @type result ::
           :unchanged | {:ok, [Change.t()], non_neg_integer} | {:error, {:compacted, non_neg_integer} | Error.reason()}
@@ -20,18 +22,20 @@ defmodule Tank.Store.Since do
   """
   @spec list(atom, Pattern.t(), non_neg_integer, keyword) :: result
   def list(store, prefix_or_pattern, revision, opts \\ []) when is_integer(revision) and revision >= 0 do
-    with {:ok, what} <- Pattern.prefix_or_pattern(prefix_or_pattern), {:ok, native} <- Running.fetch(store) do
-      answer =
-        case Keyword.get(opts, :favor, :consistency) do
-          :consistency -> Native.list_since(native, what, revision)
-          :low_latency -> Native.list_since_local(native, what, revision)
-        end
-
-      answered(answer, native, what, revision, Keyword.get(opts, :timeout, @timeout))
-    end
+    with {:ok, asked} <- without_key(prefix_or_pattern),
+         {:ok, native} <- Running.fetch(store),
+         changed when changed != :unchanged <- ask(native, asked, revision, opts[:favor]),
+         {:ok, what} <- Pattern.prefix_or_pattern(prefix_or_pattern),
+         do: answered(changed, native, what, revision, opts[:timeout] || @timeout)
   end
 
-  defp answered(:unchanged, _native, _what, _revision, _timeout), do: :unchanged
+  # While nothing at all is new it does not matter below which path: its key is made when something is. A pattern is
+  # looked at in any case, and an error if it makes no sense.
+  defp without_key(path_or_pattern),
+    do: if(Pattern.path?(path_or_pattern), do: {:ok, @root}, else: Pattern.prefix_or_pattern(path_or_pattern))
+
+  defp ask(native, asked, revision, :low_latency), do: Native.list_since_local(native, asked, revision)
+  defp ask(native, asked, revision, _consistency), do: Native.list_since(native, asked, revision)
 
   defp answered(:dirty, native, what, revision, timeout),
     do: native |> Native.list_since_large(what, revision) |> answered(native, what, revision, timeout)
