@@ -37,6 +37,9 @@ defmodule Tank.Store.Since do
   defp ask(native, asked, revision, :low_latency), do: Native.list_since_local(native, asked, revision)
   defp ask(native, asked, revision, _consistency), do: Native.list_since(native, asked, revision)
 
+  # Nothing was, once this member had heard how new it should be.
+  defp answered(:unchanged, _native, _what, _revision, _timeout), do: :unchanged
+
   defp answered(:dirty, native, what, revision, timeout),
     do: native |> Native.list_since_large(what, revision) |> answered(native, what, revision, timeout)
 

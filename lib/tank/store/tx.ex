@@ -21,7 +21,8 @@ defmodule Tank.Store.Tx do
   @spec open(View.t()) :: t
   def open(view) do
     ref = make_ref()
-    state = %{ref: ref, base: view, view: view, revision: Native.view_revision(view), compare: MapSet.new(), ops: []}
+    revision = Native.view_revision(view)
+    state = %{ref: ref, base: view, view: view, unseen: [], revision: revision, compare: MapSet.new(), ops: []}
     Process.put(@running, state)
     %__MODULE__{ref: ref}
   end
@@ -35,8 +36,19 @@ defmodule Tank.Store.Tx do
   def running, do: Process.get(@running)
 
   @doc false
+  # As the writes so far leave it.
   @spec view(t) :: View.t()
-  def view(tx), do: state(tx).view
+  def view(tx) do
+    case state(tx) do
+      %{unseen: [], view: view} ->
+        view
+
+      state ->
+        view = List.foldr(state.unseen, state.view, &View.with_op(&2, &1))
+        Process.put(@running, %{state | view: view, unseen: []})
+        view
+    end
+  end
 
   @doc false
   @spec revision(t) :: non_neg_integer
@@ -73,13 +85,13 @@ defmodule Tank.Store.Tx do
   def note_scan(tx, prefix),
     do: note(tx, fn base, revision -> {:unchanged, prefix, revision, Native.subtree_size(base, prefix)} end)
 
-  # Writes: kept, and seen by the reads after them.
+  # Writes: kept, and seen by the reads after them. Mostly there are none, and no view has to be made.
 
   @doc false
   @spec write(t, tuple) :: {:ok, non_neg_integer}
   def write(tx, op) do
     state = state(tx)
-    Process.put(@running, %{state | ops: [op | state.ops], view: View.with_op(state.view, op)})
+    Process.put(@running, %{state | ops: [op | state.ops], unseen: [op | state.unseen]})
     {:ok, state.revision}
   end
 
