@@ -332,9 +332,12 @@ defmodule Tank.Store.RegistryTest do
   end
 
   defp follow(rows, ids) do
-    ref = make_ref()
-    send(Stores, {:"$gen_call", {self(), ref}, :list})
-    follow_until(ref, rows, ids)
+    registry = Process.whereis(Stores)
+    ref = Process.monitor(registry)
+    send(registry, {:"$gen_call", {self(), ref}, :list})
+    rows = follow_until(ref, rows, ids)
+    Process.demonitor(ref, [:flush])
+    rows
   end
 
   defp follow_until(ref, rows, ids) do
@@ -342,9 +345,19 @@ defmodule Tank.Store.RegistryTest do
       {:store_event, type, %{store_id: id} = row} ->
         follow_until(ref, if(id in ids, do: change({type, row}, rows), else: rows), ids)
 
+      {:DOWN, ^ref, :process, registry, reason} ->
+        flunk("the registry #{inspect(registry)} ended: #{inspect(reason)}")
+
       {^ref, {:ok, listed}} ->
         assert rows == for(%{store_id: id} = row <- listed, id in ids, into: %{}, do: {id, row})
         rows
+    after
+      20_000 ->
+        about = [:message_queue_len, :status, :current_stacktrace]
+
+        flunk(
+          "no answer: #{inspect(Process.info(Process.whereis(Stores), about))}, #{inspect(Process.info(self(), about))}"
+        )
     end
   end
 
