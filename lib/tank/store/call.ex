@@ -5,7 +5,7 @@ defmodule Tank.Store.Call do
   # A write is handed over to the engine, which answers with a message `{ref, answer}`. A caller that stops waiting
   # takes the call back, so that no message can come later.
 
-  alias Tank.Store.{Deadline, Error, Native, Room, Running}
+  alias Tank.Store.{Deadline, Error, Native, ReadIndex, Room, Running}
 
   # Copying this much into the engine takes 50 microseconds; more is left to a dirty scheduler.
   @large_bytes 256 * 1024
@@ -55,14 +55,7 @@ defmodule Tank.Store.Call do
   @doc "The value at `key`, as this member knows it."
   @spec get_local(atom, binary) :: result(term)
   def get_local(store_id, key) do
-    with {:ok, store} <- Running.fetch(store_id) do
-      case Native.get_local(store, key) do
-        {:ok, _value} = found -> found
-        :not_found -> {:error, :not_found}
-        :dirty -> get_local_large(store, key)
-        {:error, reason} -> {:error, Error.public(reason)}
-      end
-    end
+    with {:ok, store} <- Running.fetch(store_id), do: get_now(store, key)
   end
 
   @doc "The values of the direct children of `prefix`, as this member knows them."
@@ -82,7 +75,18 @@ defmodule Tank.Store.Call do
   @doc "Waits until the store answers linearizable reads."
   @spec await_readable(Native.store(), timeout) :: :ok | {:error, Error.reason()}
   def await_readable(store, timeout) do
-    request(&Native.await_readable(store, &1, &2), timeout)
+    deadline = Deadline.in_ms(timeout)
+
+    case ReadIndex.ask(store, timeout) do
+      {:ok, index} -> await_applied(store, index, deadline)
+      :unknown -> request(&Native.await_readable(store, &1, &2), Deadline.remaining(deadline))
+    end
+  end
+
+  defp await_applied(store, index, deadline) do
+    if Native.has_applied(store, index),
+      do: :ok,
+      else: request(&Native.await_applied(store, &1, index, &2), Deadline.remaining(deadline))
   end
 
   @doc "As `await_readable/2`, once a majority has answered after the call: a leader's lease does not count."
@@ -137,12 +141,21 @@ defmodule Tank.Store.Call do
   end
 
   defp get_slowly(:wait, store, key, timeout) do
-    with :ok <- await_readable(store, timeout), do: get_local_large(store, key)
+    with :ok <- await_readable(store, timeout), do: get_now(store, key)
   end
 
   defp get_slowly({:error, reason}, _store, _key, _timeout), do: {:error, Error.public(reason)}
 
-  defp get_local_large(store, key) do
+  defp get_now(store, key) do
+    case Native.get_local(store, key) do
+      {:ok, _value} = found -> found
+      :not_found -> {:error, :not_found}
+      :dirty -> get_now_large(store, key)
+      {:error, reason} -> {:error, Error.public(reason)}
+    end
+  end
+
+  defp get_now_large(store, key) do
     case Native.get_local_large(store, key) do
       {:ok, _value} = found -> found
       :not_found -> {:error, :not_found}

@@ -11,13 +11,16 @@ defmodule Tank.Store.Inbox do
   # Decoding this much takes a good part of a millisecond; more is left to a dirty scheduler.
   @large_bytes 256 * 1024
 
+  defguardp is_id(id) when is_integer(id) and id in 0..0xFFFF_FFFF_FFFF_FFFF
+
   def start_link(config), do: GenServer.start_link(__MODULE__, config.store_id, name: name(config.store_id))
 
   @doc "The name under which other nodes reach the inbox of a store."
-  @spec name(atom) :: atom
-  def name(store_id) do
+  @spec name(atom | String.t()) :: atom
+  def name(store_id) when is_atom(store_id), do: name(Atom.to_string(store_id))
+
+  def name(id) do
     # One atom for each store of this VM. A store id may be as long as an atom can be.
-    id = Atom.to_string(store_id)
     suffix = if byte_size(id) <= 200, do: id, else: Integer.to_string(:erlang.phash2(id, 4_294_967_296))
     :"tank_store_inbox_#{suffix}"
   end
@@ -49,6 +52,15 @@ defmodule Tank.Store.Inbox do
       do: Native.deliver_large(store, Atom.to_string(node), lane, frame),
       else: Native.deliver(store, Atom.to_string(node), lane, frame)
 
+    {:noreply, store}
+  end
+
+  # See Tank.Store.ReadIndex.
+  def handle_info({:tank_read_index, asker, ref, cluster_id, member_id}, store)
+      when store != nil and is_reference(asker) and is_id(cluster_id) and is_id(member_id) do
+    answer = {ref, Native.read_index(store, cluster_id, member_id)}
+    # One that cannot be sent now is not waited for: the asker has another way.
+    _sent? = :erlang.send(asker, answer, [:noconnect, :nosuspend])
     {:noreply, store}
   end
 

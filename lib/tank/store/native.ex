@@ -10,6 +10,7 @@ defmodule Tank.Store.Native do
 
   @type store :: reference
   @type call :: reference
+  @type asking :: reference
   @type link :: reference
   @type work :: reference
   @type pinned :: reference
@@ -150,6 +151,21 @@ defmodule Tank.Store.Native do
 
   @spec await_readable(store, reference, non_neg_integer) :: {:ok, call} | {:error, reason}
   def await_readable(_store, _ref, _timeout_ms), do: nif()
+
+  @spec leader_elsewhere(store) :: {asking, node, String.t(), non_neg_integer, non_neg_integer} | nil
+  def leader_elsewhere(_store), do: nif()
+
+  @spec asked(asking) :: :ok
+  def asked(_asking), do: nif()
+
+  @spec read_index(store, non_neg_integer, non_neg_integer) :: non_neg_integer | nil
+  def read_index(_store, _cluster_id, _member_id), do: nif()
+
+  @spec has_applied(store, non_neg_integer) :: boolean
+  def has_applied(_store, _index), do: nif()
+
+  @spec await_applied(store, reference, non_neg_integer, non_neg_integer) :: {:ok, call} | {:error, reason}
+  def await_applied(_store, _ref, _index, _timeout_ms), do: nif()
 
   @spec await_quorum(store, reference, non_neg_integer) :: {:ok, call} | {:error, reason}
   def await_quorum(_store, _ref, _timeout_ms), do: nif()

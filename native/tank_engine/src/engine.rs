@@ -17,6 +17,7 @@ mod leases;
 mod lifecycle;
 pub(crate) mod members;
 mod past;
+mod read_index;
 mod readers;
 mod watch;
 mod witness;
@@ -24,12 +25,14 @@ mod witness;
 pub use calls::{Reply, Status};
 pub use changes::{Changed, From, Since};
 pub use members::{ClusterStatus, MemberStatus};
+pub use read_index::Leader;
 
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 
 use arc_swap::Guard;
+use tokio::sync::Semaphore;
 
 use crate::error::EngineError;
 use crate::health::Health;
@@ -67,6 +70,7 @@ struct Inner {
     log_stats: Arc<WriterStats>,
     ingress: Ingress,
     readers: Readers,
+    askers: Arc<Semaphore>,
     leader: LeaderClient,
     peers: Arc<Server>,
     witness: Arc<Witness>,

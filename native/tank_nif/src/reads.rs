@@ -1,9 +1,10 @@
 //! Reads: answered from the current view at once, without a message.
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use rustler::{Atom, Binary, Encoder, Env, NifResult, Term};
+use rustler::{Atom, Binary, Encoder, Env, NifResult, Resource, ResourceArc, Term, types};
+use tank_engine::engine::Leader;
 use tank_engine::entry::Entry;
 use tank_engine::error::EngineError;
 use tank_engine::key::{Component, Key};
@@ -105,6 +106,61 @@ fn children_large<'a>(env: Env<'a>, store: &'a Store, prefix: Binary<'a>, roomy:
 fn await_readable<'a>(env: Env<'a>, store: &'a Store, reference: Term<'a>, timeout_ms: u64) -> NifResult<Term<'a>> {
     let (call, reply) = reply::expect(env, reply::reference(reference)?, |env, ()| atoms::ok().encode(env));
     store.engine.await_readable(Duration::from_millis(timeout_ms), reply);
+    Ok((atoms::ok(), call).encode(env))
+}
+
+/// The resource that stands for a question to the leader: the reader has a place for it until it says
+/// so, or is gone.
+struct Asking(Mutex<Option<Leader>>);
+
+#[rustler::resource_impl]
+impl Resource for Asking {}
+
+/// Who can be asked for a read index now: `{asking, node, store_id, cluster_id, member_id}`; nil when
+/// this member leads, knows no leader, or has too many readers who ask.
+#[rustler::nif]
+fn leader_elsewhere<'a>(env: Env<'a>, store: &'a Store) -> Term<'a> {
+    let nil = types::atom::nil().encode(env);
+    let Some(leader) = store.engine.leader_elsewhere() else { return nil };
+    // The name of a node that was connected once is an atom.
+    let Ok(node) = Atom::existing_from_utf8_bytes(env, leader.node.as_bytes()) else { return nil };
+    let (cluster_id, member_id) = (leader.cluster_id, leader.member_id);
+    let asking = ResourceArc::new(Asking(Mutex::new(Some(leader))));
+    (asking, node, store.engine.identity().store_id.as_str(), cluster_id, member_id).encode(env)
+}
+
+/// The question has been answered, or is not waited for.
+#[rustler::nif]
+fn asked(asking: ResourceArc<Asking>) -> Atom {
+    drop(asking.0.lock().unwrap_or_else(PoisonError::into_inner).take());
+    atoms::ok()
+}
+
+/// The log index from which on a view is current for who asked just now; nil when this is not the
+/// member that is asked, or it does not surely lead.
+#[rustler::nif]
+fn read_index(store: &Store, cluster_id: u64, member_id: u64) -> Option<u64> {
+    store.engine.read_index(cluster_id, member_id)
+}
+
+/// Whether this member has applied the log up to `index`.
+#[rustler::nif]
+fn has_applied(store: &Store, index: u64) -> bool {
+    store.engine.has_applied(index)
+}
+
+/// Asks for that: `{:ok, call}`, and `{reference, :ok}` or `{reference, {:error, reason}}` comes
+/// within `timeout_ms`.
+#[rustler::nif]
+fn await_applied<'a>(
+    env: Env<'a>,
+    store: &'a Store,
+    reference: Term<'a>,
+    index: u64,
+    timeout_ms: u64,
+) -> NifResult<Term<'a>> {
+    let (call, reply) = reply::expect(env, reply::reference(reference)?, |env, ()| atoms::ok().encode(env));
+    store.engine.await_applied(index, Duration::from_millis(timeout_ms), reply);
     Ok((atoms::ok(), call).encode(env))
 }
 

@@ -176,6 +176,14 @@ impl LeaderClient {
         self.authority.published.load().applied_index() >= index
     }
 
+    /// The leader, if this member knows it and is another one.
+    pub(super) fn elsewhere(&self) -> Option<(MemberId, Member)> {
+        match self.leader() {
+            Leader::There(id, member) => Some((id, member)),
+            Leader::Here | Leader::Unknown => None,
+        }
+    }
+
     fn leader(&self) -> Leader {
         let metrics = self.raft.server_metrics();
         let metrics = metrics.borrow_watched();
