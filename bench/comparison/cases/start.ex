@@ -25,7 +25,7 @@ defmodule Tank.Bench.Comparison.Cases.Start do
       {:killed, "s to the first answer after a kill -9", :less},
       {:closing, "s to stop", :less},
       {:memory, "B a pod, resident", :less},
-      {:decoded, "B a pod, resident, each read once", :less},
+      {:decoded, "B a pod, resident, each read twice", :less},
       {:disk, "B a pod, files", :less}
     ]
   end

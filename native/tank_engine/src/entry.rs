@@ -61,6 +61,11 @@ impl Entry {
         self.payload.has_room()
     }
 
+    /// Notes a reader that made something of the payload for itself; gives whether there was one before.
+    pub fn read_before(&self) -> bool {
+        self.payload.read_before()
+    }
+
     /// Keeps what a reader made of the payload. It takes up `bytes`; `near` is the address of the
     /// memory that using it reads, `note` what the reader likes to know without looking at it.
     pub fn keep_decoded(&self, value: Decoded, bytes: usize, near: usize, note: u64) {

@@ -89,13 +89,16 @@ pub struct Payload {
     decoded: AtomicUsize,
     /// Whether it was read since the evicting thread last came by.
     touched: AtomicBool,
+    /// Whether a reader came by that had to make something of it for itself.
+    read: AtomicBool,
     memory: Option<Arc<Memory>>,
 }
 
 impl Payload {
     pub(crate) fn new(bytes: Bytes) -> Self {
         let (len, bytes) = (bytes.len(), Mutex::new(Some(bytes)));
-        Self { bytes, len, decoded: AtomicUsize::new(0), touched: AtomicBool::new(true), memory: None }
+        let (touched, read) = (AtomicBool::new(true), AtomicBool::new(false));
+        Self { bytes, len, decoded: AtomicUsize::new(0), touched, read, memory: None }
     }
 
     /// From now on counts in `memory`.
@@ -164,6 +167,11 @@ impl Payload {
         if !self.touched.load(Ordering::Relaxed) {
             self.touched.store(true, Ordering::Relaxed);
         }
+    }
+
+    /// Notes a reader that made something of it for itself; gives whether there was one before.
+    pub(crate) fn read_before(&self) -> bool {
+        self.read.swap(true, Ordering::Relaxed)
     }
 
     /// Whether it was read since this was last asked.

@@ -14,7 +14,7 @@ use tank_engine::listing::{self, Range};
 use tank_engine::pattern::Pattern;
 use tank_engine::view::View;
 
-use crate::term_cache::NoTerm;
+use crate::term_cache::{Keep, NoTerm};
 use crate::views::Handle;
 use crate::{atoms, errors, found, patterns, term_cache};
 
@@ -37,22 +37,24 @@ struct Budget {
     bytes: usize,
     /// Whether the disk may be read.
     disk: bool,
+    /// Whether values are decoded for others.
+    keep: Keep,
 }
 
 impl Budget {
     fn small() -> Self {
-        Self { steps: STEPS_MAX, entries: ENTRIES_MAX, bytes: BYTES_MAX, disk: false }
+        Self { steps: STEPS_MAX, entries: ENTRIES_MAX, bytes: BYTES_MAX, disk: false, keep: Keep::Now }
     }
 
     fn unlimited() -> Self {
-        Self { steps: usize::MAX, entries: usize::MAX, bytes: usize::MAX, disk: true }
+        Self { steps: usize::MAX, entries: usize::MAX, bytes: usize::MAX, disk: true, keep: Keep::Now }
     }
 
     /// The value of an entry, which is at `key`.
     fn value<'a>(&mut self, env: Env<'a>, view: &View, key: &Key, entry: &Arc<Entry>) -> Result<Term<'a>, Stop> {
         self.item()?;
         self.bytes = self.bytes.checked_sub(entry.payload.len()).ok_or(Stop::Dirty)?;
-        match term_cache::term(env, entry) {
+        match term_cache::term(env, entry, self.keep) {
             Ok(term) => Ok(term),
             Err(NoTerm::Undecodable) => Err(Stop::Undecodable),
             Err(NoTerm::OnDisk) if !self.disk => Err(Stop::Dirty),
@@ -60,7 +62,7 @@ impl Budget {
                 let payload = view.payload(key, entry).map_err(Stop::Error)?;
                 // The view is older than what is kept.
                 let compacted = Stop::Error(EngineError::Compacted { min: view.revision + 1 });
-                term_cache::term_of(env, entry, &payload.ok_or(compacted)?).ok_or(Stop::Undecodable)
+                term_cache::term_of(env, entry, &payload.ok_or(compacted)?, self.keep).ok_or(Stop::Undecodable)
             }
         }
     }
@@ -122,8 +124,9 @@ fn entry_large<'a>(env: Env<'a>, view: ResourceArc<Handle>, key: Binary<'a>) -> 
     entry_within(env, &view.view, &key, Budget::unlimited())
 }
 
-fn entry_within<'a>(env: Env<'a>, view: &View, key: &[u8], mut budget: Budget) -> Term<'a> {
+fn entry_within<'a>(env: Env<'a>, view: &View, key: &[u8], budget: Budget) -> Term<'a> {
     let key = Key::from_bytes(key);
+    let mut budget = Budget { keep: Keep::IfReadBefore, ..budget };
     match view.get(&key) {
         None => atoms::not_found().encode(env),
         Some(entry) => {

@@ -11,7 +11,7 @@ use tank_engine::key::{Component, Key};
 use tank_engine::view::View;
 
 use crate::store::Store;
-use crate::term_cache::NoTerm;
+use crate::term_cache::{Keep, NoTerm};
 use crate::{atoms, errors, prefetch, reply, term_cache};
 
 /// A list of more entries, or of more bytes, is copied on a dirty scheduler: 300 pods take 0.3 ms.
@@ -177,11 +177,11 @@ fn value_at<'a>(env: Env<'a>, view: &View, key: Binary<'_>, small_only: bool) ->
     if small_only && term_cache::is_large(entry.payload.len()) {
         return atoms::dirty().encode(env);
     }
-    match term_cache::term(env, entry) {
+    match term_cache::term(env, entry, Keep::IfReadBefore) {
         Ok(value) => (atoms::ok(), value).encode(env),
         Err(NoTerm::Undecodable) => undecodable(env),
         Err(NoTerm::OnDisk) if small_only => atoms::dirty().encode(env),
-        Err(NoTerm::OnDisk) => match read(env, view, &Key::from_bytes(&key), entry) {
+        Err(NoTerm::OnDisk) => match read(env, view, &Key::from_bytes(&key), entry, Keep::IfReadBefore) {
             Ok(value) => (atoms::ok(), value).encode(env),
             Err(instead) => instead,
         },
@@ -189,9 +189,9 @@ fn value_at<'a>(env: Env<'a>, view: &View, key: Binary<'_>, small_only: bool) ->
 }
 
 /// The value of an entry that is on the disk; or what to return instead.
-fn read<'a>(env: Env<'a>, view: &View, key: &Key, entry: &Arc<Entry>) -> Result<Term<'a>, Term<'a>> {
+fn read<'a>(env: Env<'a>, view: &View, key: &Key, entry: &Arc<Entry>, keep: Keep) -> Result<Term<'a>, Term<'a>> {
     match view.payload(key, entry) {
-        Ok(Some(payload)) => term_cache::term_of(env, entry, &payload).ok_or_else(|| undecodable(env)),
+        Ok(Some(payload)) => term_cache::term_of(env, entry, &payload, keep).ok_or_else(|| undecodable(env)),
         // It was compacted meanwhile: there is a newer view to read.
         Ok(None) => Err(atoms::dirty().encode(env)),
         Err(error) => Err(errors::error(env, &error)),
@@ -222,10 +222,10 @@ fn list<'a>(
         if let Some((_, next)) = children.get(at + 1) {
             term_cache::prefetch(next);
         }
-        let value = match term_cache::term(env, entry) {
+        let value = match term_cache::term(env, entry, Keep::Now) {
             Ok(value) => value,
             Err(NoTerm::Undecodable) => return undecodable(env),
-            Err(NoTerm::OnDisk) => match read(env, &view, &prefix.child(leaf), entry) {
+            Err(NoTerm::OnDisk) => match read(env, &view, &prefix.child(leaf), entry, Keep::Now) {
                 Ok(value) => value,
                 Err(instead) => return instead,
             },

@@ -24,7 +24,7 @@ use tank_engine::watch::{Budget, Cursor, Filter, Next};
 
 use crate::reads::undecodable;
 use crate::store::Store;
-use crate::term_cache::NoTerm;
+use crate::term_cache::{Keep, NoTerm};
 use crate::{atoms, errors, found, patterns, term_cache};
 
 /// What a normal scheduler decodes and copies in one call: well within a millisecond.
@@ -293,7 +293,7 @@ fn next<'a>(env: Env<'a>, watch: &Watch, budget: Budget) -> Term<'a> {
 }
 
 fn entry_term<'a>(env: Env<'a>, view: &View, key: &Key, entry: &Arc<Entry>) -> Result<Term<'a>, NoValue> {
-    let value = value_term(env, key, entry, &|key, entry| view.payload(key, entry))?;
+    let value = value_term(env, key, entry, Keep::IfReadBefore, &|key, entry| view.payload(key, entry))?;
     let child_count = entries::child_count(&view.entries, key);
     let numbers = (entry.revision, entry.create_revision, entry.version, child_count, entry.lease);
     let (revision, create_revision, version, child_count, lease) = numbers;
@@ -314,8 +314,11 @@ fn change_term<'a>(
         (_, None, Cause::Expiry) => atoms::expired(),
     };
     let nil = || Ok(atoms::nil().encode(env));
-    let value = change.entry.as_ref().map_or_else(nil, |entry| value_term(env, &change.key, entry, read))?;
-    let previous = change.previous.as_ref().map_or_else(nil, |entry| previous_term(env, &change.key, entry, read))?;
+    let value_term = |entry: &Option<Arc<Entry>>, keep| {
+        entry.as_ref().map_or_else(nil, |entry| value_term(env, &change.key, entry, keep, read))
+    };
+    let value = value_term(&change.entry, Keep::IfReadBefore)?;
+    let previous = value_term(&change.previous, Keep::Never)?;
     let (version, create_revision, lease) =
         change.entry.as_ref().map_or((0, 0, 0), |entry| (entry.version, entry.create_revision, entry.lease));
     let matches = change.entry.as_ref().is_some_and(|entry| filter.passes_entry(&change.key, entry));
@@ -334,17 +337,15 @@ enum NoValue {
 /// Reads a payload that is not in memory.
 type Read<'r> = dyn Fn(&Key, &Entry) -> Result<Option<Bytes>, EngineError> + 'r;
 
-fn value_term<'a>(env: Env<'a>, key: &Key, entry: &Arc<Entry>, read: &Read<'_>) -> Result<Term<'a>, NoValue> {
-    match term_cache::term(env, entry) {
-        Ok(term) => Ok(term),
-        Err(NoTerm::Undecodable) => Err(NoValue::Undecodable),
-        Err(NoTerm::OnDisk) => read_term(env, key, entry, read),
-    }
-}
-
-/// Of a value that hardly anybody reads again: it is not decoded for others.
-fn previous_term<'a>(env: Env<'a>, key: &Key, entry: &Arc<Entry>, read: &Read<'_>) -> Result<Term<'a>, NoValue> {
-    match term_cache::term_once(env, entry) {
+/// A value as a term; `keep`: see there.
+fn value_term<'a>(
+    env: Env<'a>,
+    key: &Key,
+    entry: &Arc<Entry>,
+    keep: Keep,
+    read: &Read<'_>,
+) -> Result<Term<'a>, NoValue> {
+    match term_cache::term(env, entry, keep) {
         Ok(term) => Ok(term),
         Err(NoTerm::Undecodable) => Err(NoValue::Undecodable),
         Err(NoTerm::OnDisk) => read_term(env, key, entry, read),

@@ -1,16 +1,19 @@
 //! Decoded values, shared by all readers.
 //!
-//! Decoding a value for each read costs five times what copying a decoded one does. So the first
-//! read of an entry decodes for itself and asks for the entry to be decoded once for all; the
+//! Decoding a value for each read costs five times what copying a decoded one does. So a read that
+//! finds nothing decodes for itself, and may ask for the entry to be decoded once for all; the
 //! builder thread does that, many entries at a time, in one environment: a [`chunk::Chunk`]. A
 //! chunk is not changed once its terms are published, and is freed by the reclaiming thread, never
 //! by a reader.
 //!
 //! ```text
-//! entry without a term --first read--> asked for --builder--> term in a chunk --reads--> copied
-//!                                                                  ^                       |
-//!                                                                  +-- rebuilt when sparse-+
+//! entry without a term --list, or second read--> asked for --builder--> term in a chunk --reads--> copied
+//!                                                                           ^                       |
+//!                                                                           +-- rebuilt when sparse-+
 //! ```
+//!
+//! An entry that is read alone may be about to be written, as by a transaction, and a fifth of such a
+//! load would go into decoding what nobody reads: there it takes a second reader.
 
 mod builder;
 mod chunk;
@@ -35,6 +38,17 @@ pub(crate) fn is_large(payload_bytes: usize) -> bool {
     payload_bytes > PAYLOAD_BYTES_MAX
 }
 
+/// Whether a term that had to be decoded is decoded for others as well.
+#[derive(Clone, Copy)]
+pub(crate) enum Keep {
+    /// At once: whoever lists entries lists them again.
+    Now,
+    /// When this is not the first reader that needs it.
+    IfReadBefore,
+    /// Hardly anybody reads it again.
+    Never,
+}
+
 /// Why there is no term of an entry.
 pub(crate) enum NoTerm {
     /// Its payload is not in memory; see [`tank_engine::view::View::payload`].
@@ -44,7 +58,7 @@ pub(crate) enum NoTerm {
 }
 
 /// The value of `entry`, as a term of `env`.
-pub(crate) fn term<'a>(env: Env<'a>, entry: &Arc<Entry>) -> Result<Term<'a>, NoTerm> {
+pub(crate) fn term<'a>(env: Env<'a>, entry: &Arc<Entry>, keep: Keep) -> Result<Term<'a>, NoTerm> {
     prefetch(entry);
     let kept = entry.decoded();
     let cached = kept.as_ref().and_then(|any| any.downcast_ref::<CachedTerm>());
@@ -52,13 +66,13 @@ pub(crate) fn term<'a>(env: Env<'a>, entry: &Arc<Entry>) -> Result<Term<'a>, NoT
         return Ok(cached.copy_to(env));
     }
     let payload = entry.payload.in_memory().ok_or(NoTerm::OnDisk)?;
-    term_of(env, entry, &payload).ok_or(NoTerm::Undecodable)
+    term_of(env, entry, &payload, keep).ok_or(NoTerm::Undecodable)
 }
 
 /// As [`term`], with the payload at hand; `None` when it is not a term's encoding.
-pub(crate) fn term_of<'a>(env: Env<'a>, entry: &Arc<Entry>, payload: &[u8]) -> Option<Term<'a>> {
+pub(crate) fn term_of<'a>(env: Env<'a>, entry: &Arc<Entry>, payload: &[u8], keep: Keep) -> Option<Term<'a>> {
     let term = decode(env, payload)?;
-    if is_large(payload.len()) || !entry.has_room() {
+    if is_large(payload.len()) || !is_kept(entry, keep) {
         return Some(term);
     }
     if Room::has_small_maps_only(payload) {
@@ -72,15 +86,13 @@ pub(crate) fn term_of<'a>(env: Env<'a>, entry: &Arc<Entry>, payload: &[u8]) -> O
     Some(term)
 }
 
-/// As [`term`], for an entry that hardly anybody reads again: it is not decoded for others.
-pub(crate) fn term_once<'a>(env: Env<'a>, entry: &Entry) -> Result<Term<'a>, NoTerm> {
-    let kept = entry.decoded();
-    let cached = kept.as_ref().and_then(|any| any.downcast_ref::<CachedTerm>());
-    if let Some(cached) = cached {
-        return Ok(cached.copy_to(env));
-    }
-    let payload = entry.payload.in_memory().ok_or(NoTerm::OnDisk)?;
-    decode(env, &payload).ok_or(NoTerm::Undecodable)
+fn is_kept(entry: &Entry, keep: Keep) -> bool {
+    let wanted = match keep {
+        Keep::Now => true,
+        Keep::IfReadBefore => entry.read_before(),
+        Keep::Never => false,
+    };
+    wanted && entry.has_room()
 }
 
 /// Asks for the memory that copying `entry`'s term will read.
