@@ -42,17 +42,17 @@ defmodule Tank.Bench.Workload.Put do
   defp round(%{store: store} = settings, names) do
     for load <- @loads, into: %{} do
       disk = Disk.appends(settings.dir, settings.seconds / 3)
-      {load, %{disk: disk, puts: puts(store, names, load, settings.seconds)}}
+      {load, %{disk: disk, puts: puts(settings, names, load)}}
     end
   end
 
-  defp puts(store, names, {writers, size}, seconds) do
-    {syncs, written, cpu} = {store.syncs(), Machine.written(), Machine.cpu_seconds()}
+  defp puts(%{store: store, dir: dir, seconds: seconds}, names, {writers, size}) do
+    {syncs, written, cpu} = {store.syncs(), Machine.written(dir), Machine.cpu_seconds()}
     result = Load.run(writers, seconds, writer(store, names, size))
 
     Map.merge(result, %{
       syncs: syncs && (store.syncs() - syncs) / result.count,
-      bytes: (Machine.written() - written) / result.count,
+      bytes: (Machine.written(dir) - written) / result.count,
       cpu_us: (Machine.cpu_seconds() - cpu) * 1.0e6 / result.count
     })
   end

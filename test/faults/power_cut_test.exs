@@ -37,7 +37,8 @@ defmodule Tank.Store.Faults.PowerCutTest do
 
     @tag timeout: 3_600_000
     test "20 power cuts while the store opens lose nothing", %{tmp_dir: dir} do
-      image = Image.create(dir, 600)
+      # The history keeps every version, and a compaction for a moment twice.
+      image = Image.create(dir, 1_200)
       {ledger, problems} = Enum.reduce(1..20, {Ledger.new(), []}, &cut_while_opening(image, dir, &1, &2))
 
       IO.puts(
@@ -59,7 +60,8 @@ defmodule Tank.Store.Faults.PowerCutTest do
   end
 
   defp lose_nothing(dir, cuts) do
-    image = Image.create(dir, 600)
+    # The history keeps every version, and a compaction for a moment twice.
+    image = Image.create(dir, 1_200)
     {ledger, problems} = Enum.reduce(1..cuts, {Ledger.new(), []}, &run_and_cut(image, dir, &1, &2))
     child = start(image, dir, ledger)
     problems = problems ++ Child.judge(child)

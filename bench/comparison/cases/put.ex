@@ -54,15 +54,15 @@ defmodule Tank.Bench.Comparison.Cases.Put do
     %{rate: rate * writers, p50: p50, p99: p99}
   end
 
-  def measure(store, _dir, %{size: size, pods: pods, writers: writers}, seconds) do
-    {syncs, written, cpu} = {store.syncs(), Machine.written(), Machine.cpu_seconds()}
+  def measure(store, dir, %{size: size, pods: pods, writers: writers}, seconds) do
+    {syncs, written, cpu} = {store.syncs(), Machine.written(dir), Machine.cpu_seconds()}
     load = Load.run(writers, seconds, writer(store, Pods.names(pods), Pods.sized(size, "any")))
     a_put = fn total -> total / load.count end
 
     load
     |> Map.take([:rate, :p50, :p99, :p999])
     |> Map.merge(%{
-      bytes: a_put.(Machine.written() - written),
+      bytes: a_put.(Machine.written(dir) - written),
       cpu: a_put.((Machine.cpu_seconds() - cpu) * 1.0e6),
       syncs: a_put.(store.syncs() - syncs)
     })

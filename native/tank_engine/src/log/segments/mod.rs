@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! <dir>/log/00000007.segment   head, batch, entry, entry, vote, batch, entry, ...
-//! <dir>/log/00000008.segment   head, batch, entry, (zeros)       <- written here
+//! <dir>/log/00000008.segment   head, batch, entry, (zeros, or what an older segment held)   <- written here
 //! ```
 //!
 //! Why not in RocksDB, as the state: each entry would be written there twice, to its write-ahead
@@ -14,8 +14,9 @@
 //! record that a crash cut off, which is dropped, is told from one that was damaged later
 //! (recovery.rs).
 //!
-//! A segment is removed when no entry in it is needed any more. Everything else that counts (vote,
-//! what is committed and what is purged) stands in the head of each segment.
+//! When no entry of a segment is needed any more, its file is kept for a later one, or removed.
+//! Everything else that counts (vote, what is committed and what is purged) stands in the head of each
+//! segment.
 
 mod index;
 mod record;
@@ -43,10 +44,13 @@ use super::disk::{LogDisk, LogWrite, Recovered};
 
 use index::{Index, Spot};
 use record::{Kind, Place, Record};
-use segment::{End, Segment};
+use segment::{End, Segment, Spare};
 
 /// The directory of the segments, in a store's.
 pub(crate) const DIR: &str = "log";
+
+/// Files that are kept for later segments. A purge mostly frees one or two.
+const SPARES_MAX: usize = 2;
 
 /// What the buffer of a batch may keep between two of them.
 const BUFFER_BYTES_KEPT: usize = 4 << 20;
@@ -69,6 +73,7 @@ struct Open {
     /// The last segment, and where it ends.
     last: Arc<Segment>,
     end: End,
+    spares: Vec<Spare>,
     buffer: Vec<u8>,
 }
 
@@ -80,7 +85,7 @@ impl SegmentLog {
     pub(crate) fn create(dir: &Path, member_id: u64) -> io::Result<()> {
         let segments = dir.join(DIR);
         std::fs::create_dir(&segments)?;
-        Segment::create(&segments, 1, &Index::default().head(member_id, 0))?;
+        Segment::create(&segments, 1, &Index::default().head(member_id, 0), None)?;
         crate::storage::sync_dir(dir)
     }
 
@@ -133,7 +138,8 @@ impl SegmentLog {
         // What is no entry may not be synced yet. The space reserved behind the end is given back.
         let ended = open.last.end_at(open.end.bytes)?;
         let number = open.last.number + 1;
-        let (next, end) = Segment::create(&self.dir, number, &open.index.head(self.member_id, ended.bytes))?;
+        let head = open.index.head(self.member_id, ended.bytes);
+        let (next, end) = Segment::create(&self.dir, number, &head, open.spares.pop())?;
         let next = Arc::new(next);
         open.segments.insert(number, Arc::clone(&next));
         (open.last, open.end) = (next, end);
@@ -176,12 +182,20 @@ impl Open {
         Ok(())
     }
 
-    /// Removes the segments before the first one that is needed.
-    fn remove_purged(&mut self) -> io::Result<()> {
+    /// Parts with the segments before the first one that is needed.
+    fn remove_purged(&mut self, dir: &Path) -> io::Result<()> {
         let needed = self.index.first_segment().unwrap_or(self.last.number);
         while let Some(first) = self.segments.first_entry().filter(|first| *first.key() < needed) {
-            first.get().remove()?;
-            first.remove();
+            let segment = first.remove();
+            if self.spares.len() == SPARES_MAX {
+                segment.remove()?;
+                continue;
+            }
+            // Somebody may just be reading it.
+            match Arc::try_unwrap(segment) {
+                Ok(segment) => self.spares.push(segment.into_spare(dir)?),
+                Err(segment) => segment.remove()?,
+            }
         }
         Ok(())
     }
@@ -221,7 +235,7 @@ impl LogDisk for SegmentLog {
             self.raise_note(writes)?;
         }
         if writes.iter().any(|write| matches!(write, LogWrite::Purge(_))) {
-            open.remove_purged()?;
+            open.remove_purged(&self.dir)?;
         }
         Ok(())
     }

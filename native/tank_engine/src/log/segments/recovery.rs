@@ -51,7 +51,7 @@ pub(super) fn recover(dir: &Path, member_id: u64, marker: &MarkerFile) -> Result
     // What a crash left behind the end must not look like a part of what is written next. And what
     // is there may not have been synced yet: from now on others count on it.
     let end = last.end_at(end).map_err(failed)?;
-    Ok((Open { index, segments, last, end, buffer: Vec::new() }, last_id))
+    Ok((Open { index, segments, last, end, spares: Vec::new(), buffer: Vec::new() }, last_id))
 }
 
 /// The log up to the end of a segment.

@@ -1,4 +1,4 @@
-//! One file of the log: made whole, written at its end, removed whole.
+//! One file of the log: made whole, written at its end, removed whole or written anew.
 
 use std::fs::{self, File};
 use std::io;
@@ -17,6 +17,7 @@ use super::record::{self, Kind, Place};
 const RESERVE_BYTES: u64 = 1 << 20;
 
 const SUFFIX: &str = ".segment";
+const SPARE_SUFFIX: &str = "spare";
 
 /// What each segment begins with, so that it needs nothing of those before it but their entries.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -52,20 +53,33 @@ pub(super) struct End {
     reserved: u64,
 }
 
+/// The file of a segment that nobody needs any more, for a later one.
+///
+/// Where a file was written before, a sync has nothing to do but to write: its blocks and its length
+/// are known. It takes three quarters of the time. What stands there is taken for nothing: the number
+/// of the segment is in the checksum of each record.
+#[derive(Debug)]
+pub(super) struct Spare {
+    file: File,
+    path: PathBuf,
+    bytes: u64,
+}
+
 impl Segment {
     /// Makes segment `number` in `dir`. After a crash it is there, with its head, or it is not.
-    pub(super) fn create(dir: &Path, number: u64, head: &Head) -> io::Result<(Self, End)> {
+    pub(super) fn create(dir: &Path, number: u64, head: &Head, spare: Option<Spare>) -> io::Result<(Self, End)> {
         let path = dir.join(name(number));
-        let temporary = path.with_extension("tmp");
         let mut bytes = Vec::new();
         record::put(&mut bytes, Place { segment: number, offset: 0 }, Kind::Head, &[], head)?;
-        let file = File::options().read(true).write(true).create(true).truncate(true).open(&temporary)?;
-        reserve(&file, 0, RESERVE_BYTES)?;
+        let Spare { file, path: temporary, bytes: reserved } = match spare {
+            Some(spare) => spare,
+            None => Spare::new(path.with_extension("tmp"))?,
+        };
         file.write_all_at(&bytes, 0)?;
         file.sync_all()?;
         fs::rename(&temporary, &path)?;
         sync_dir(dir)?;
-        let end = End { bytes: bytes.len() as u64, synced: bytes.len() as u64, reserved: RESERVE_BYTES };
+        let end = End { bytes: bytes.len() as u64, synced: bytes.len() as u64, reserved };
         Ok((Self { number, file, path }, end))
     }
 
@@ -104,16 +118,34 @@ impl Segment {
     pub(super) fn remove(&self) -> io::Result<()> {
         fs::remove_file(&self.path)
     }
+
+    /// Sets the file, which is in `dir`, aside. Nobody may read it any more.
+    pub(super) fn into_spare(self, dir: &Path) -> io::Result<Spare> {
+        let path = self.path.with_extension(SPARE_SUFFIX);
+        fs::rename(&self.path, &path)?;
+        // Or a crash may bring the name back when there is something else in the file.
+        sync_dir(dir)?;
+        let bytes = self.file.metadata()?.len();
+        Ok(Spare { file: self.file, path, bytes })
+    }
 }
 
-/// The numbers of the segments in `dir`, in order. What a crash left of one being made is removed.
+impl Spare {
+    /// A file that was never written.
+    fn new(path: PathBuf) -> io::Result<Self> {
+        let file = File::options().read(true).write(true).create(true).truncate(true).open(&path)?;
+        reserve(&file, 0, RESERVE_BYTES)?;
+        Ok(Self { file, path, bytes: RESERVE_BYTES })
+    }
+}
+
+/// The numbers of the segments in `dir`, in order. What is none, a spare or a crash's rest of one that
+/// was being made, is removed.
 pub(super) fn numbers(dir: &Path) -> io::Result<Vec<u64>> {
     let mut numbers = Vec::new();
     for entry in fs::read_dir(dir)? {
         let entry = entry?;
-        let name = entry.file_name();
-        let name = name.to_string_lossy();
-        if name.ends_with(".tmp") {
+        if entry.path().extension().is_some_and(|extension| extension == "tmp" || extension == SPARE_SUFFIX) {
             fs::remove_file(entry.path())?;
         }
         numbers.extend(number(&entry.file_name()));
