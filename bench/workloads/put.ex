@@ -39,7 +39,7 @@ defmodule Tank.Bench.Workload.Put do
   end
 
   # The disk right before each load: how fast it is may change from one second to the next.
-  defp round(%{store: store} = settings, names) do
+  defp round(settings, names) do
     for load <- @loads, into: %{} do
       disk = Disk.appends(settings.dir, settings.seconds / 3)
       {load, %{disk: disk, puts: puts(settings, names, load)}}
