@@ -31,7 +31,8 @@ defmodule Tank.Store.Options do
     {:log_keep, @count, 10_000, "dropped log entries that are kept for members that lag"},
     {:purge_batch, @count, 5_000, "log entries dropped at a time"},
     {:segment_bytes, @count, 16 * @megabyte,
-     "bytes after which the log goes on in another file; one is removed when all its entries are dropped"}
+     "bytes after which the log goes on in another file; when all entries of one are dropped, it is removed, or written " <>
+       "anew: two at most are kept for that"}
   ]
 
   @names Enum.map(@schema, &elem(&1, 0))

@@ -123,13 +123,20 @@ pub(super) fn put<T: Serialize>(
     Ok(())
 }
 
+/// The most bytes that the body of a batch has: a number's MessagePack.
+const BATCH_BYTES_MAX: usize = 9;
+
 /// Where the record of a batch that says what is `wanted` stands in `bytes`, which stand at `place`.
-/// Looks at every offset: what is before it may be anything.
+/// Looks at every offset: what is before it may be anything, also megabytes that look like the heads of
+/// long records, whose checksums would take hours.
 pub(super) fn find_batch(bytes: &[u8], place: Place, wanted: impl Fn(u64) -> bool) -> Option<Place> {
     (0..bytes.len()).find_map(|at| {
         let rest = bytes.get(at..)?;
         // The checksum only of what may be one.
-        if rest.get(HEAD_BYTES - 1) != Some(&Kind::Batch.code()) {
+        let length = rest.get(4..8).and_then(|bytes| bytes.first_chunk::<4>()).map(|bytes| u32::from_be_bytes(*bytes));
+        let may_be = rest.get(HEAD_BYTES - 1) == Some(&Kind::Batch.code())
+            && length.is_some_and(|length| length as usize <= BATCH_BYTES_MAX);
+        if !may_be {
             return None;
         }
         let place = place.behind(at);
@@ -194,5 +201,14 @@ mod tests {
         let last = bytes.len() - 1;
         bytes[last] ^= 1;
         assert_eq!(find_batch(&bytes, PLACE, |_| true), None);
+    }
+
+    #[test]
+    fn a_batch_is_found_behind_megabytes_that_look_like_long_ones() {
+        // As if each fifth byte began a batch of a megabyte.
+        let mut bytes = [0, 0x10, 0, 0, 2].repeat(1 << 20);
+        let at = bytes.len();
+        put(&mut bytes, PLACE, Kind::Batch, &[], &u64::MAX).unwrap();
+        assert_eq!(find_batch(&bytes, PLACE, |synced| synced == u64::MAX), Some(PLACE.behind(at)));
     }
 }
