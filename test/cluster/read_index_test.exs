@@ -38,6 +38,16 @@ defmodule Tank.Store.Cluster.ReadIndexTest do
     end
   end
 
+  test "a view that does not come to it is an error in time", %{leader: leader, follower: follower} do
+    inbox(follower, :suspend)
+    {:ok, _revision} = put(leader, "k", 2)
+    {microseconds, answer} = :timer.tc(fn -> get(follower, "k", 500) end)
+    assert answer in [{:error, :timeout}, {:error, :no_quorum}]
+    assert microseconds < 2_000_000
+    inbox(follower, :resume)
+    assert get(follower, "k", 20_000) == {:ok, 2}
+  end
+
   test "no answer at once leaves it to the engine, and nothing in the mailbox", %{leader: leader, follower: follower} do
     inbox(leader, :suspend)
     # The leader's inbox answers when nobody waits any more.
