@@ -3,7 +3,7 @@ defmodule Tank.Bench.Store.Tank do
 
   @behaviour Tank.Bench.Store
 
-  alias Tank.Store.{Native, Path, Running}
+  alias Tank.Store.{Call, Native, Path, Running}
 
   {:ok, pods_key} = Path.to_key([:tank, :pods])
   @pods_key pods_key
@@ -57,8 +57,8 @@ defmodule Tank.Bench.Store.Tank do
     revision
   end
 
-  # What a read that may lag behind costs: the library as get_pod calls it, without looking whether it is current.
-  defp local(name), do: Native.get_local(store(), Path.child_key(@pods_key, name))
+  # What a read that may lag behind costs: as get_pod reads, without looking whether this member still leads.
+  defp local(name), do: Call.get_local(:tank, name, &{:ok, Path.child_key(@pods_key, &1)})
 
   defp store do
     {:ok, store} = Running.fetch(:tank)

@@ -115,8 +115,10 @@ defmodule Tank.Store do
   """
   @spec get_pod(String.t()) :: {:ok, pod} | {:error, :not_found}
   def get_pod(name) when is_binary(name) or is_atom(name) do
-    found_or_raise(Call.get(Owner.store_id!(), Path.child_key(@pods_key, name), @timeout))
+    found_or_raise(Call.get(Owner.store_id!(), name, &pod_key/1, @timeout))
   end
+
+  defp pod_key(name), do: {:ok, Path.child_key(@pods_key, name)}
 
   @doc """
   Deletes the pod of a name. One that is missing is fine.
@@ -161,7 +163,8 @@ defmodule Tank.Store do
 
   @doc false
   @spec get_at(Path.t()) :: {:ok, term} | {:error, :not_found}
-  def get_at(path), do: found_or_raise(Call.get(Owner.store_id!(), key!(path), @timeout))
+  def get_at(path) when is_list(path), do: found_or_raise(Call.get(Owner.store_id!(), path, &Path.to_key/1, @timeout))
+  def get_at(path), do: raise(Error, elem(Path.to_key(path), 1))
 
   @doc false
   @spec delete_at(Path.t()) :: :ok | {:error, term}

@@ -123,7 +123,7 @@ defmodule Tank.Store.ClusterCase do
   def local_put(name, value, timeout), do: Call.write(@store, :put, key(name), value, nil, timeout)
 
   @doc false
-  def local_get(name, timeout), do: Call.get(@store, key(name), timeout)
+  def local_get(name, timeout), do: Call.get(@store, key(name), &{:ok, &1}, timeout)
 
   @doc false
   def local_list do

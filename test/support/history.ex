@@ -101,7 +101,7 @@ defmodule Tank.Store.History do
   defp seen(client, _key, _write, _result), do: client
 
   defp perform(store, key, :get) do
-    case Call.get(store, path(key), @timeout) do
+    case Call.get(store, path(key), &{:ok, &1}, @timeout) do
       {:ok, value} -> {:ok, value}
       {:error, :not_found} -> {:ok, nil}
       {:error, _reason} -> :failed

@@ -5,11 +5,12 @@ defmodule Tank.Store.Call do
   # A write is handed over to the engine, which answers with a message `{ref, answer}`. A caller that stops waiting
   # takes the call back, so that no message can come later.
 
-  alias Tank.Store.{Deadline, Error, Native, ReadIndex, Room, Running}
+  alias Tank.Store.{Deadline, Error, Native, ReadCache, ReadIndex, Room, Running}
 
   # Copying this much into the engine takes 50 microseconds; more is left to a dirty scheduler.
   @large_bytes 256 * 1024
 
+  @type to_key :: (ReadCache.id() -> {:ok, binary} | {:error, Error.reason()})
   @type result(value) :: {:ok, value} | {:error, Error.reason()}
 
   @doc "Writes `value`; `condition` is the revision that the entry must have, or nil."
@@ -40,22 +41,22 @@ defmodule Tank.Store.Call do
     with {:ok, store} <- Running.fetch(store_id), do: submit(store, :delete, key, "", condition, timeout)
   end
 
-  @doc "The value at `key`, linearizable."
-  @spec get(atom, binary, timeout) :: result(term)
-  def get(store_id, key, timeout) do
-    with {:ok, store} <- Running.fetch(store_id) do
-      case Native.get(store, key) do
-        {:ok, _value} = found -> found
-        :not_found -> {:error, :not_found}
-        other -> get_slowly(other, store, key, timeout)
-      end
-    end
+  @doc "The value of the entry that the cache knows as `id`, linearizable; `to_key` makes its key."
+  @spec get(atom, ReadCache.id(), to_key, timeout) :: result(term)
+  def get(store_id, id, to_key, timeout) do
+    with {:ok, store, cache} <- Running.fetch_with_cache(store_id),
+         :error <- ReadCache.fetch(cache, store, id),
+         {:ok, key} <- to_key.(id),
+         do: get_with(&Native.get/2, store, cache, id, key, timeout)
   end
 
-  @doc "The value at `key`, as this member knows it."
-  @spec get_local(atom, binary) :: result(term)
-  def get_local(store_id, key) do
-    with {:ok, store} <- Running.fetch(store_id), do: get_now(store, key)
+  @doc "As `get/4`, as this member knows it."
+  @spec get_local(atom, ReadCache.id(), to_key) :: result(term)
+  def get_local(store_id, id, to_key) do
+    with {:ok, store, cache} <- Running.fetch_with_cache(store_id),
+         :error <- ReadCache.fetch_here(cache, store, id),
+         {:ok, key} <- to_key.(id),
+         do: get_here(&Native.get_local/2, store, cache, id, key)
   end
 
   @doc "The values of the direct children of `prefix`, as this member knows them."
@@ -132,36 +133,36 @@ defmodule Tank.Store.Call do
   defp answered({:error, reason}), do: {:error, Error.public(reason)}
   defp answered(answer), do: answer
 
-  defp get_slowly(:dirty, store, key, timeout) do
-    case Native.get_large(store, key) do
-      {:ok, _value} = found -> found
-      :not_found -> {:error, :not_found}
-      other -> get_slowly(other, store, key, timeout)
+  defp get_with(read, store, cache, id, key, timeout) do
+    case read.(store, key) do
+      :wait -> get_after_wait(store, cache, id, key, timeout)
+      :dirty -> get_with(&Native.get_large/2, store, cache, id, key, timeout)
+      answer -> found(answer, cache, id)
     end
   end
 
-  defp get_slowly(:wait, store, key, timeout) do
-    with :ok <- await_readable(store, timeout), do: get_now(store, key)
+  defp get_after_wait(store, cache, id, key, timeout) do
+    with :ok <- await_readable(store, timeout),
+         :error <- ReadCache.fetch_here(cache, store, id),
+         do: get_here(&Native.get_local/2, store, cache, id, key)
   end
 
-  defp get_slowly({:error, reason}, _store, _key, _timeout), do: {:error, Error.public(reason)}
-
-  defp get_now(store, key) do
-    case Native.get_local(store, key) do
-      {:ok, _value} = found -> found
-      :not_found -> {:error, :not_found}
-      :dirty -> get_now_large(store, key)
-      {:error, reason} -> {:error, Error.public(reason)}
+  defp get_here(read, store, cache, id, key) do
+    case read.(store, key) do
+      :dirty -> get_here(&Native.get_local_large/2, store, cache, id, key)
+      answer -> found(answer, cache, id)
     end
   end
 
-  defp get_now_large(store, key) do
-    case Native.get_local_large(store, key) do
-      {:ok, _value} = found -> found
-      :not_found -> {:error, :not_found}
-      {:error, reason} -> {:error, Error.public(reason)}
-    end
+  defp found({:ok, _value} = found, _cache, _id), do: found
+
+  defp found({:keep, value, slot, revision}, cache, id) do
+    :ok = ReadCache.keep(cache, id, value, slot, revision)
+    {:ok, value}
   end
+
+  defp found(:not_found, _cache, _id), do: {:error, :not_found}
+  defp found({:error, reason}, _cache, _id), do: {:error, Error.public(reason)}
 
   defp list(read, read_large, store, prefix, roomy?) do
     case read.(store, prefix, roomy?) do

@@ -55,7 +55,7 @@ defmodule Tank.Store.Cluster do
 
   alias Tank.Store.Cluster.{Arguments, Start}
   alias Tank.Store.{Deadline, Error, Events, Instance, Join, Leave, Membership, Native}
-  alias Tank.Store.{Recovery, Remote, Running, Server}
+  alias Tank.Store.{ReadCache, Recovery, Remote, Running, Server}
 
   @timeout 5_000
 
@@ -178,12 +178,16 @@ defmodule Tank.Store.Cluster do
   """
   @spec status(store_id) :: {:ok, map} | {:error, Error.reason()}
   def status(store_id \\ get_default_store_id()) when is_atom(store_id) do
-    with {:ok, store} <- Running.fetch(store_id),
+    with {:ok, store, cache} <- Running.fetch_with_cache(store_id),
          {:ok, dir} <- Server.data_dir(store_id),
          {:ok, cluster} <- Membership.status(store_id) do
       case Native.status(store) do
-        {:ok, status} -> {:ok, status |> Map.merge(cluster) |> Map.merge(%{store_id: store_id, data_dir: dir})}
-        {:error, reason} -> {:error, Error.public(reason)}
+        {:ok, status} ->
+          status = Map.update!(status, :memory_bytes, &(&1 + ReadCache.bytes(cache)))
+          {:ok, status |> Map.merge(cluster) |> Map.merge(%{store_id: store_id, data_dir: dir})}
+
+        {:error, reason} ->
+          {:error, Error.public(reason)}
       end
     end
   end

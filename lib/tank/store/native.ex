@@ -32,6 +32,9 @@ defmodule Tank.Store.Native do
           | {:compacted, non_neg_integer}
           | {:error, reason}
   @type since :: :unchanged | {:ok, [change], non_neg_integer} | {:error, {:compacted, non_neg_integer} | reason}
+  @typedoc "A value that may be kept, and what `is_current/3` takes."
+  @type to_keep :: {:keep, term, slot, revision :: non_neg_integer}
+  @type slot :: non_neg_integer
   @type room :: {:room, heap_words :: non_neg_integer, binary_words :: non_neg_integer}
 
   @doc false
@@ -137,17 +140,23 @@ defmodule Tank.Store.Native do
   @spec cancel(call) :: boolean
   def cancel(_call), do: nif()
 
-  @spec get(store, binary) :: {:ok, term} | :not_found | :wait | :dirty | {:error, reason}
+  @spec get(store, binary) :: {:ok, term} | to_keep | :not_found | :wait | :dirty | {:error, reason}
   def get(_store, _key), do: nif()
 
   @spec get_large(store, binary) :: {:ok, term} | :not_found | :wait | {:error, reason}
   def get_large(_store, _key), do: nif()
 
-  @spec get_local(store, binary) :: {:ok, term} | :not_found | :dirty | {:error, reason}
+  @spec get_local(store, binary) :: {:ok, term} | to_keep | :not_found | :dirty | {:error, reason}
   def get_local(_store, _key), do: nif()
 
   @spec get_local_large(store, binary) :: {:ok, term} | :not_found | {:error, reason}
   def get_local_large(_store, _key), do: nif()
+
+  @spec is_current(store, slot, non_neg_integer) :: boolean
+  def is_current(_store, _slot, _revision), do: nif()
+
+  @spec is_current_here(store, slot, non_neg_integer) :: boolean
+  def is_current_here(_store, _slot, _revision), do: nif()
 
   @spec await_readable(store, reference, non_neg_integer) :: {:ok, call} | {:error, reason}
   def await_readable(_store, _ref, _timeout_ms), do: nif()

@@ -13,7 +13,22 @@ defmodule Tank.Store.Server do
 
   require Logger
 
-  alias Tank.Store.{Deadline, Error, Inbox, Instance, Join, Members, Names, Native, Options, Peers, Reopening, Running}
+  alias Tank.Store.{
+    Deadline,
+    Error,
+    Inbox,
+    Instance,
+    Join,
+    Members,
+    Names,
+    Native,
+    Options,
+    Peers,
+    ReadCache,
+    Reopening,
+    Running
+  }
+
   alias Tank.Store.Registry.Feed
 
   # How often, and for how long, the cluster that was joined is asked what became of that.
@@ -22,6 +37,9 @@ defmodule Tank.Store.Server do
 
   # Handing leadership over takes milliseconds; a store that stops does not wait long for it.
   @hand_over_timeout 1_000
+
+  # What was cached and is outdated takes up memory for as long. Looking takes a quarter of a second for a million rows.
+  @sweep_every_ms 10_000
 
   @type config :: %{
           required(:store_id) => atom,
@@ -112,8 +130,9 @@ defmodule Tank.Store.Server do
     Process.flag(:trap_exit, true)
 
     if config.owner, do: Process.monitor(config.owner)
+    Process.send_after(self(), :sweep, @sweep_every_ms)
 
-    state = %{config: config, link: Peers.link(config.store_id), store: nil, joining: nil, tries: 0}
+    state = %{config: config, link: Peers.link(config.store_id), store: nil, joining: nil, tries: 0, swept: nil}
 
     case Reopening.pause(config.reopening) do
       0 -> with {:stop, error, _state} <- open(state), do: {:stop, error}
@@ -202,6 +221,20 @@ defmodule Tank.Store.Server do
     {store_id, [instance | _above]} = {state.config.store_id, Process.get(:"$ancestors")}
     spawn(fn -> Instance.stop(store_id, instance) end)
     {:noreply, state}
+  end
+
+  def handle_info(:sweep, %{config: config} = state) do
+    Process.send_after(self(), :sweep, @sweep_every_ms)
+
+    with {:ok, store, cache} <- Running.fetch_with_cache(config.store_id),
+         {:ok, view} <- Native.view(store, false),
+         revision when revision != state.swept <- Native.view_revision(view) do
+      ReadCache.sweep(cache, store)
+      {:noreply, %{state | swept: revision}}
+    else
+      # Nothing has changed, or there is no store just now.
+      _nothing_outdated -> {:noreply, state}
+    end
   end
 
   def handle_info(_other, state), do: {:noreply, state}

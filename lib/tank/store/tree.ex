@@ -90,16 +90,16 @@ defmodule Tank.Store.Tree do
     with {:ok, entry} <- Reads.entry(tx, path, Options.read(opts)), do: {:ok, entry.value}
   end
 
-  def get(store, path, opts) do
+  def get(store, path, opts) when is_list(path) do
     opts = Options.read(opts)
 
-    with {:ok, key} <- Path.to_key(path) do
-      case opts[:favor] do
-        :consistency -> Call.get(store, key, opts[:timeout])
-        :low_latency -> Call.get_local(store, key)
-      end
+    case opts[:favor] do
+      :consistency -> Call.get(store, path, &Path.to_key/1, opts[:timeout])
+      :low_latency -> Call.get_local(store, path, &Path.to_key/1)
     end
   end
+
+  def get(_store, no_path, _opts), do: Path.to_key(no_path)
 
   @doc """
   The entry at a path: its value with its revisions. `{:error, :not_found}` when it has no value.

@@ -36,6 +36,7 @@ use tokio::sync::Semaphore;
 
 use crate::error::EngineError;
 use crate::health::Health;
+use crate::last_changed::LastChanged;
 use crate::log::WriterStats;
 use crate::machine::Replay;
 use crate::options::Options;
@@ -98,6 +99,27 @@ impl Engine {
     pub fn authoritative_view(&self) -> Result<Option<Guard<Arc<View>>>, EngineError> {
         self.check_serves()?;
         Ok(self.0.gate.view(&self.0.published))
+    }
+
+    /// Whether the entries of a slot ([`LastChanged`]) are still what they were in the view of
+    /// `revision`, and [`Engine::authoritative_view`] would give a view just now.
+    pub fn is_current(&self, slot: u32, revision: u64) -> bool {
+        // In this order: what is looked at after the gate is no older than the gate's word.
+        matches!(self.authoritative_view(), Ok(Some(_))) && self.last_changed().is_unchanged(slot, revision)
+    }
+
+    /// As [`Engine::is_current`], for [`Engine::view`].
+    pub fn is_current_here(&self, slot: u32, revision: u64) -> bool {
+        self.check_serves().is_ok() && self.last_changed().is_unchanged(slot, revision)
+    }
+
+    fn last_changed(&self) -> &LastChanged {
+        self.0.published.last_changed()
+    }
+
+    /// Whether values in memory have a bound.
+    pub fn has_bounded_memory(&self) -> bool {
+        self.0.published.memory().is_bounded()
     }
 
     /// This member's id.

@@ -15,6 +15,7 @@ pub mod entries;
 pub mod entry;
 pub mod error;
 pub mod key;
+pub mod last_changed;
 pub mod lease;
 pub mod listing;
 pub mod outcome;

@@ -40,6 +40,11 @@ impl Memory {
         Self { bytes_max: 0, ..Self::unbounded() }
     }
 
+    /// Whether there is a bound.
+    pub fn is_bounded(&self) -> bool {
+        self.bytes_max != u64::MAX
+    }
+
     /// The bytes that are taken up now.
     pub fn bytes(&self) -> u64 {
         self.bytes.load(Ordering::Relaxed)

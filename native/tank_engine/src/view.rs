@@ -10,6 +10,7 @@ use crate::entries::{self, Entries};
 use crate::entry::Entry;
 use crate::error::EngineError;
 use crate::key::Key;
+use crate::last_changed::LastChanged;
 use crate::machine::Versions;
 use crate::payload::Memory;
 use crate::raft::LogId;
@@ -83,6 +84,7 @@ pub struct Published {
     view: ArcSwap<View>,
     memory: Arc<Memory>,
     leases_changed: Notify,
+    last_changed: LastChanged,
     hub: Arc<Hub>,
 }
 
@@ -112,7 +114,12 @@ impl Published {
         &self.hub
     }
 
-    /// Replaces the view. The old one is dropped elsewhere: what only it held may be much, and
+    /// Since when entries are what they are.
+    pub fn last_changed(&self) -> &LastChanged {
+        &self.last_changed
+    }
+
+    /// Replaces the view; what it changes was noted in [`Published::last_changed`]. The old one is dropped elsewhere: what only it held may be much, and
     /// neither a reader nor the applying task should pay for that.
     pub(crate) fn publish(&self, view: View) {
         let view = Arc::new(view);

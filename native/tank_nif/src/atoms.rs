@@ -16,6 +16,7 @@ rustler::atoms! {
     not_found,
     wait,
     dirty,
+    keep,
     room,
     atom,
     string,

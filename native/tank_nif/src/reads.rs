@@ -8,6 +8,7 @@ use tank_engine::engine::Leader;
 use tank_engine::entry::Entry;
 use tank_engine::error::EngineError;
 use tank_engine::key::{Component, Key};
+use tank_engine::last_changed::LastChanged;
 use tank_engine::view::View;
 
 use crate::store::Store;
@@ -35,12 +36,13 @@ enum Limit {
 /// A direct child: the encoding of its name, and its entry.
 type Child<'v> = (&'v [u8], &'v Arc<Entry>);
 
-/// The value at a key, authoritative: `{:ok, value}`, `:not_found`, `:wait` (see `await_readable`),
-/// `:dirty` (call `get_large`), or `{:error, reason}`.
+/// The value at a key, authoritative: `{:ok, value}`, `{:keep, value, slot, revision}` (the same; it is
+/// read again and again, and may be kept: see `is_current`), `:not_found`, `:wait` (see
+/// `await_readable`), `:dirty` (call `get_large`), or `{:error, reason}`.
 #[rustler::nif]
 fn get<'a>(env: Env<'a>, store: &'a Store, key: Binary<'a>) -> Term<'a> {
     match store.engine.authoritative_view() {
-        Ok(Some(view)) => value_at(env, &view, key, true),
+        Ok(Some(view)) => value_at(env, store, &view, key, true),
         Ok(None) => atoms::wait().encode(env),
         Err(error) => errors::error(env, &error),
     }
@@ -50,7 +52,7 @@ fn get<'a>(env: Env<'a>, store: &'a Store, key: Binary<'a>) -> Term<'a> {
 #[rustler::nif]
 fn get_local<'a>(env: Env<'a>, store: &'a Store, key: Binary<'a>) -> Term<'a> {
     match store.engine.view() {
-        Ok(view) => value_at(env, &view, key, true),
+        Ok(view) => value_at(env, store, &view, key, true),
         Err(error) => errors::error(env, &error),
     }
 }
@@ -59,7 +61,7 @@ fn get_local<'a>(env: Env<'a>, store: &'a Store, key: Binary<'a>) -> Term<'a> {
 #[rustler::nif(schedule = "DirtyCpu")]
 fn get_local_large<'a>(env: Env<'a>, store: &'a Store, key: Binary<'a>) -> Term<'a> {
     match store.engine.view() {
-        Ok(view) => value_at(env, &view, key, false),
+        Ok(view) => value_at(env, store, &view, key, false),
         Err(error) => errors::error(env, &error),
     }
 }
@@ -68,10 +70,22 @@ fn get_local_large<'a>(env: Env<'a>, store: &'a Store, key: Binary<'a>) -> Term<
 #[rustler::nif(schedule = "DirtyCpu")]
 fn get_large<'a>(env: Env<'a>, store: &'a Store, key: Binary<'a>) -> Term<'a> {
     match store.engine.authoritative_view() {
-        Ok(Some(view)) => value_at(env, &view, key, false),
+        Ok(Some(view)) => value_at(env, store, &view, key, false),
         Ok(None) => atoms::wait().encode(env),
         Err(error) => errors::error(env, &error),
     }
+}
+
+/// Whether what `get` gave with this slot and revision is what it would give now.
+#[rustler::nif]
+fn is_current(store: &Store, slot: u32, revision: u64) -> bool {
+    store.engine.is_current(slot, revision)
+}
+
+/// As `is_current`, for `get_local`.
+#[rustler::nif]
+fn is_current_here(store: &Store, slot: u32, revision: u64) -> bool {
+    store.engine.is_current_here(slot, revision)
 }
 
 /// The values of the direct children of a path, in the order of their names: a list, `:dirty`
@@ -172,12 +186,17 @@ fn await_quorum<'a>(env: Env<'a>, store: &'a Store, reference: Term<'a>, timeout
     Ok((atoms::ok(), call).encode(env))
 }
 
-fn value_at<'a>(env: Env<'a>, view: &View, key: Binary<'_>, small_only: bool) -> Term<'a> {
+fn value_at<'a>(env: Env<'a>, store: &Store, view: &View, key: Binary<'_>, small_only: bool) -> Term<'a> {
     let Some(entry) = view.get_bytes(&key) else { return atoms::not_found().encode(env) };
     if small_only && term_cache::is_large(entry.payload.len()) {
         return atoms::dirty().encode(env);
     }
-    match term_cache::term(env, entry, Keep::IfReadBefore) {
+    // Where memory has a bound, what is kept has to count in it.
+    let callers_keep = small_only && !store.engine.has_bounded_memory();
+    match term_cache::term(env, entry, if callers_keep { Keep::Never } else { Keep::IfReadBefore }) {
+        Ok(value) if callers_keep && entry.read_before() => {
+            (atoms::keep(), value, LastChanged::slot(&key), view.revision).encode(env)
+        }
         Ok(value) => (atoms::ok(), value).encode(env),
         Err(NoTerm::Undecodable) => undecodable(env),
         Err(NoTerm::OnDisk) if small_only => atoms::dirty().encode(env),

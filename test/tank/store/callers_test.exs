@@ -157,7 +157,7 @@ defmodule Tank.Store.CallersTest do
   end
 
   defp put(id, name, value, timeout \\ 10_000), do: Call.write(id, :put, key(name), value, nil, timeout)
-  defp get(id, name), do: Call.get(id, key(name), 5_000)
+  defp get(id, name), do: Call.get(id, key(name), &{:ok, &1}, 5_000)
   defp key(name), do: Tank.Store.Path.child_key("", name)
 
   defp in_flight(id) do

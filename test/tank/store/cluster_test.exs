@@ -300,7 +300,7 @@ defmodule Tank.Store.ClusterTest do
   end
 
   defp put(id, value), do: Call.write(id, :put, key(), value, nil, 5_000)
-  defp get(id), do: Call.get(id, key(), 5_000)
+  defp get(id), do: Call.get(id, key(), &{:ok, &1}, 5_000)
 
   defp key do
     {:ok, key} = Path.to_key([:k])

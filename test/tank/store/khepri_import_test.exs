@@ -43,7 +43,7 @@ defmodule Tank.Store.KhepriImportTest do
       for n <- 1..@count do
         {:ok, key} = Tank.Store.Path.to_key([:pods, "group-#{rem(n, 100)}", "pod-#{n}"])
         value = %{name: "pod-#{n}", number: n, tags: [:a, {n, "ü"}], spec: String.duplicate("x", rem(n, 300))}
-        assert Call.get(store, key, 5_000) == {:ok, value}
+        assert Call.get(store, key, &{:ok, &1}, 5_000) == {:ok, value}
       end
     end
   end

@@ -137,6 +137,6 @@ defmodule Tank.Store.PanicsTest do
   end
 
   defp put(id, name), do: Call.write(id, :put, key(name), name, nil, 5_000)
-  defp get(id, name), do: Call.get(id, key(name), 5_000)
+  defp get(id, name), do: Call.get(id, key(name), &{:ok, &1}, 5_000)
   defp key(name), do: Tank.Store.Path.child_key("", name)
 end

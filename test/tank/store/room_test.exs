@@ -73,7 +73,7 @@ defmodule Tank.Store.RoomTest do
 
       for _pass <- 1..3 do
         assert Call.values(store_id, parent) == {:ok, List.duplicate(value, @copies)}
-        assert Call.get(store_id, Path.child_key(parent, "1"), 5_000) == {:ok, value}
+        assert Call.get(store_id, Path.child_key(parent, "1"), &{:ok, &1}, 5_000) == {:ok, value}
         Process.sleep(20)
       end
     end

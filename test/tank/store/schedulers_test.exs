@@ -73,7 +73,7 @@ defmodule Tank.Store.SchedulersTest do
       :ok = Tank.Store.put_at([:large], large)
       {:ok, _} = Tank.Store.get_at([:large])
       {:ok, []} = Tank.Store.children_at([:nothing])
-      {:error, :not_found} = Call.get(:tank, "\x02nothing\0", 1_000)
+      {:error, :not_found} = Call.get(:tank, "\x02nothing\0", &{:ok, &1}, 1_000)
     end)
   end
 

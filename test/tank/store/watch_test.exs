@@ -494,7 +494,9 @@ defmodule Tank.Store.WatchTest do
   end
 
   defp over?(store, upto),
-    do: Call.get(store, key([:end]), 5_000) == {:ok, :end} and Tank.Store.Since.list(store, [], upto) == :unchanged
+    do:
+      Call.get(store, key([:end]), &{:ok, &1}, 5_000) == {:ok, :end} and
+        Tank.Store.Since.list(store, [], upto) == :unchanged
 
   defp filtered(log, prefix, first, upto) do
     for {revision, changes} <- log,

@@ -104,6 +104,7 @@ impl Machine {
         self.applied = header.applied;
         self.membership = header.membership;
         self.trimmed = Trimmed::to(header.trimmed);
+        self.published.last_changed().reset(self.state.revision);
         self.publish();
         self.published.hub().reset(self.state.revision);
     }
@@ -144,6 +145,7 @@ impl Machine {
         write.put_header(&self.header())?;
         store.write(write)?;
         self.drop_payloads_of(&revised);
+        self.note_changes(&revised);
         self.publish();
         for (responder, outcome) in answers {
             responder.send(outcome);
@@ -158,6 +160,14 @@ impl Machine {
         if self.published.memory().is_scarce() {
             let changes = revised.iter().flat_map(|revised| &revised.changes);
             changes.flat_map(|change| &change.entry).for_each(|entry| entry.evict());
+        }
+    }
+
+    /// Before the view is published: whoever sees it must not take for current what was there before.
+    fn note_changes(&self, revised: &[Arc<Revised>]) {
+        for revised in revised {
+            let keys = revised.changes.iter().map(|change| &change.key);
+            keys.for_each(|key| self.published.last_changed().note(key, revised.revision));
         }
     }
 
