@@ -1,5 +1,5 @@
 defmodule Tank.Store.Cluster.ReadIndexTest do
-  # A follower's reader asks the leader itself. Reads while leaders are killed and cut off are in linearizable_test.exs.
+  # A follower's readers have the leader asked, past the engine. Reads while leaders are killed and cut off are in linearizable_test.exs.
   use Tank.Store.ClusterCase, async: false
 
   alias Tank.Store.ReadIndexProbe
@@ -59,12 +59,46 @@ defmodule Tank.Store.Cluster.ReadIndexTest do
     assert Task.await(reading, 30_000) == {:ok, 1}
   end
 
-  test "readers that are killed while they ask leave their places to others", %{leader: leader, follower: follower} do
+  test "readers share questions", %{leader: leader, follower: follower} do
     inbox(leader, :suspend)
-    # Far more than there are places.
+    {answers, questions} = call(follower, ReadIndexProbe, :ask_together, [100, leader.node])
+    # Those that were not answered in time are asked by the engine.
+    assert questions <= 3
+    assert Enum.all?(answers, &(match?({:ok, _index}, &1) or &1 == :unknown))
+    inbox(leader, :resume)
+    assert eventually("an answer", fn -> with {:unknown, []} <- ask(follower), do: {:not_yet, :unknown} end)
+    {answers, _questions} = call(follower, ReadIndexProbe, :ask_together, [100, leader.node])
+    assert [{:ok, _index}] = Enum.uniq(answers)
+  end
+
+  test "readers that are killed while they ask leave nothing behind", %{leader: leader, follower: follower} do
+    inbox(leader, :suspend)
     assert call(follower, ReadIndexProbe, :kill_askers, [50]) > 20
     inbox(leader, :resume)
     assert eventually("an answer", fn -> with {:unknown, []} <- ask(follower), do: {:not_yet, :unknown} end)
+
+    eventually("no question to be left", fn ->
+      state = call(follower, ReadIndexProbe, :state, [])
+      (state.waiting == [] and state.asked == %{}) or {:not_yet, state}
+    end)
+  end
+
+  test "one whose process is gone is answered all the same", %{follower: follower} do
+    pid = call(follower, :erlang, :whereis, [:tank_store_read_index_cluster_test])
+    reading = Task.async(fn -> for _read <- 1..200, do: get(follower, "k", 20_000) end)
+    call(follower, Process, :exit, [pid, :kill])
+    assert Enum.uniq(Task.await(reading, 60_000)) == [{:ok, 1}]
+    again = call(follower, :erlang, :whereis, [:tank_store_read_index_cluster_test])
+    assert again not in [pid, :undefined]
+    assert elem(cluster(follower, :status, [store()]), 0) == :ok
+  end
+
+  test "messages that are none of its own do not disturb it", %{follower: follower} do
+    name = :tank_store_read_index_cluster_test
+    pid = call(follower, :erlang, :whereis, [name])
+    for message <- [:any, {make_ref(), 7}, {:late, make_ref()}], do: call(follower, Kernel, :send, [name, message])
+    assert eventually("an answer", fn -> with {:unknown, []} <- ask(follower), do: {:not_yet, :unknown} end)
+    assert call(follower, :erlang, :whereis, [name]) == pid
   end
 
   test "questions for others are answered with nil, and what is none not at all", %{leader: leader, follower: follower} do

@@ -13,6 +13,19 @@ defmodule Tank.Store.ReadIndexProbe do
     {answer, messages}
   end
 
+  @doc "Asks by so many processes at once; gives their answers, and how many questions `leader` had not taken by then."
+  def ask_together(count, leader) do
+    {:ok, native} = Running.fetch(ClusterCase.store())
+    readers = for _reader <- 1..count, do: Task.async(fn -> ReadIndex.ask(native, 5_000) end)
+    answers = Task.await_many(readers)
+    inbox = :erpc.call(leader, Process, :whereis, [Inbox.name(ClusterCase.store())])
+    {:messages, messages} = :erpc.call(leader, Process, :info, [inbox, :messages])
+    {answers, Enum.count(messages, &match?({:tank_read_index, _, _, _, _}, &1))}
+  end
+
+  @doc "What the process knows that asks the leader."
+  def state, do: :sys.get_state(:"tank_store_read_index_#{ClusterCase.store()}")
+
   @doc "Kills processes while they wait for an answer; gives how many were killed so."
   def kill_askers(count) do
     {:ok, native} = Running.fetch(ClusterCase.store())

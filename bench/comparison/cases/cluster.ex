@@ -13,7 +13,7 @@ defmodule Tank.Bench.Comparison.Cases.Cluster do
 
   @impl true
   def stages(settings) do
-    {pods, puts, gets} = if settings.quick?, do: {100, [2], [1]}, else: {10_000, [1, 64, 256], [1, 4]}
+    {pods, puts, gets} = if settings.quick?, do: {100, [2], [1]}, else: {10_000, [1, 64, 256], [1, 4, 64]}
 
     points =
       for {what, numbers} <- [{"put", puts}, {"authoritative get", gets}],

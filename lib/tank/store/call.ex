@@ -44,10 +44,13 @@ defmodule Tank.Store.Call do
   @doc "The value of the entry that the cache knows as `id`, linearizable; `to_key` makes its key."
   @spec get(atom, ReadCache.id(), to_key, timeout) :: result(term)
   def get(store_id, id, to_key, timeout) do
-    with {:ok, store, cache} <- Running.fetch_with_cache(store_id),
-         :error <- ReadCache.fetch(cache, store, id),
-         {:ok, key} <- to_key.(id),
-         do: get_with(&Native.get/2, store, cache, id, key, timeout)
+    with {:ok, store, cache} <- Running.fetch_with_cache(store_id) do
+      case ReadCache.fetch(cache, store, id) do
+        {:ok, _value} = found -> found
+        {:wait, kept} -> get_after_wait(store, cache, id, kept, to_key, timeout)
+        :error -> with {:ok, key} <- to_key.(id), do: get_with(&Native.get/2, store, cache, id, key, timeout)
+      end
+    end
   end
 
   @doc "As `get/4`, as this member knows it."
@@ -135,16 +138,20 @@ defmodule Tank.Store.Call do
 
   defp get_with(read, store, cache, id, key, timeout) do
     case read.(store, key) do
-      :wait -> get_after_wait(store, cache, id, key, timeout)
+      :wait -> get_after_wait(store, cache, id, nil, fn _id -> {:ok, key} end, timeout)
       :dirty -> get_with(&Native.get_large/2, store, cache, id, key, timeout)
       answer -> found(answer, cache, id)
     end
   end
 
-  defp get_after_wait(store, cache, id, key, timeout) do
-    with :ok <- await_readable(store, timeout),
-         :error <- ReadCache.fetch_here(cache, store, id),
-         do: get_here(&Native.get_local/2, store, cache, id, key)
+  defp get_after_wait(store, cache, id, kept, to_key, timeout) do
+    with :ok <- await_readable(store, timeout) do
+      if kept != nil and ReadCache.still?(store, kept) do
+        {:ok, elem(kept, 0)}
+      else
+        with {:ok, key} <- to_key.(id), do: get_here(&Native.get_local/2, store, cache, id, key)
+      end
+    end
   end
 
   defp get_here(read, store, cache, id, key) do

@@ -17,12 +17,16 @@ defmodule Tank.Store.Inbox do
 
   @doc "The name under which other nodes reach the inbox of a store."
   @spec name(atom | String.t()) :: atom
-  def name(store_id) when is_atom(store_id), do: name(Atom.to_string(store_id))
+  def name(store_id), do: name(store_id, "tank_store_inbox_")
 
-  def name(id) do
+  @doc "The name of a process of a store that is sent to many times a second."
+  @spec name(atom | String.t(), prefix :: String.t()) :: atom
+  def name(store_id, prefix) when is_atom(store_id), do: name(Atom.to_string(store_id), prefix)
+
+  def name(id, prefix) do
     # One atom for each store of this VM. A store id may be as long as an atom can be.
     suffix = if byte_size(id) <= 200, do: id, else: Integer.to_string(:erlang.phash2(id, 4_294_967_296))
-    :"tank_store_inbox_#{suffix}"
+    String.to_atom(prefix <> suffix)
   end
 
   @doc "Gives frames to `store` from now on; to nobody, for nil. When this returns, no frame is on its way to another."

@@ -9,11 +9,12 @@ defmodule Tank.Store.Instance do
   #             ├── Tank.Store.Events   (tells subscribers about the cluster)
   #             ├── Tank.Store.Peers    (the way to other nodes: relays)
   #             ├── Tank.Store.Inbox    (the way from other nodes)
-  #             └── Tank.Store.Server   (owns the open directory)
+  #             ├── Tank.Store.Server   (owns the open directory)
+  #             └── Tank.Store.ReadIndex   (asks the leader, for readers)
 
   use Supervisor, restart: :temporary
 
-  alias Tank.Store.{Events, Inbox, Names, Peers, Reopening, Server}
+  alias Tank.Store.{Events, Inbox, Names, Peers, ReadIndex, Reopening, Server}
 
   @doc "Starts a store and waits until it answers. `owner` is the process whose end closes it, or nil."
   @spec start(Server.config()) :: {:ok, pid} | {:error, term}
@@ -64,7 +65,7 @@ defmodule Tank.Store.Instance do
   @impl true
   def init(config) do
     # In this order: an engine sends over the link that it was opened with, and an inbox forgets where to deliver.
-    children = [{Events, config}, {Peers, config}, {Inbox, config}, {Server, config}]
+    children = [{Events, config}, {Peers, config}, {Inbox, config}, {Server, config}, {ReadIndex, config}]
     Supervisor.init(children, strategy: :rest_for_one, max_restarts: 3, max_seconds: 10)
   end
 

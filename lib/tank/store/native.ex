@@ -10,7 +10,7 @@ defmodule Tank.Store.Native do
 
   @type store :: reference
   @type call :: reference
-  @type asking :: reference
+  @type leader :: {node, store_id :: String.t(), cluster_id :: non_neg_integer, member_id :: non_neg_integer}
   @type link :: reference
   @type work :: reference
   @type pinned :: reference
@@ -152,7 +152,7 @@ defmodule Tank.Store.Native do
   @spec get_local_large(store, binary) :: {:ok, term} | :not_found | {:error, reason}
   def get_local_large(_store, _key), do: nif()
 
-  @spec is_current(store, slot, non_neg_integer) :: boolean
+  @spec is_current(store, slot, non_neg_integer) :: boolean | :wait
   def is_current(_store, _slot, _revision), do: nif()
 
   @spec is_current_here(store, slot, non_neg_integer) :: boolean
@@ -161,11 +161,8 @@ defmodule Tank.Store.Native do
   @spec await_readable(store, reference, non_neg_integer) :: {:ok, call} | {:error, reason}
   def await_readable(_store, _ref, _timeout_ms), do: nif()
 
-  @spec leader_elsewhere(store) :: {asking, node, String.t(), non_neg_integer, non_neg_integer} | nil
+  @spec leader_elsewhere(store) :: leader | nil
   def leader_elsewhere(_store), do: nif()
-
-  @spec asked(asking) :: :ok
-  def asked(_asking), do: nif()
 
   @spec read_index(store, non_neg_integer, non_neg_integer) :: non_neg_integer | nil
   def read_index(_store, _cluster_id, _member_id), do: nif()

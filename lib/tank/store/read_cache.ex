@@ -31,17 +31,31 @@ defmodule Tank.Store.ReadCache do
     ArgumentError -> :ok
   end
 
-  @doc "The value of a row, if a linearizable read would find it now."
-  @spec fetch(table, Native.store(), id) :: {:ok, term} | :error
+  @typedoc "A row's value, and since when it is what the store holds."
+  @type kept :: {value :: term, Native.slot(), revision :: non_neg_integer}
+
+  @doc """
+  The value of a row, if a linearizable read would find it now. `{:wait, kept}` when it would find it, or nothing else,
+  once this member has asked: see `still?/2`.
+  """
+  @spec fetch(table, Native.store(), id) :: {:ok, term} | {:wait, kept} | :error
   def fetch(table, store, id) do
     case :ets.lookup(table, id) do
-      [{_id, value, slot, revision}] -> if Native.is_current(store, slot, revision), do: {:ok, value}, else: :error
+      [{_id, value, slot, revision}] -> judged(Native.is_current(store, slot, revision), value, slot, revision)
       [] -> :error
     end
   rescue
     # The store was closed a moment ago.
     ArgumentError -> :error
   end
+
+  defp judged(true, value, _slot, _revision), do: {:ok, value}
+  defp judged(false, _value, _slot, _revision), do: :error
+  defp judged(:wait, value, slot, revision), do: {:wait, {value, slot, revision}}
+
+  @doc "Whether what was kept is what this member holds."
+  @spec still?(Native.store(), kept) :: boolean
+  def still?(store, {_value, slot, revision}), do: Native.is_current_here(store, slot, revision)
 
   @doc "The value of a row, if it is what this member holds."
   @spec fetch_here(table, Native.store(), id) :: {:ok, term} | :error

@@ -32,7 +32,6 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 
 use arc_swap::Guard;
-use tokio::sync::Semaphore;
 
 use crate::error::EngineError;
 use crate::health::Health;
@@ -71,7 +70,6 @@ struct Inner {
     log_stats: Arc<WriterStats>,
     ingress: Ingress,
     readers: Readers,
-    askers: Arc<Semaphore>,
     leader: LeaderClient,
     peers: Arc<Server>,
     witness: Arc<Witness>,
@@ -102,10 +100,12 @@ impl Engine {
     }
 
     /// Whether the entries of a slot ([`LastChanged`]) are still what they were in the view of
-    /// `revision`, and [`Engine::authoritative_view`] would give a view just now.
-    pub fn is_current(&self, slot: u32, revision: u64) -> bool {
+    /// `revision`. `None` when they are for this member, but whether they are for all takes asking.
+    pub fn is_current(&self, slot: u32, revision: u64) -> Option<bool> {
         // In this order: what is looked at after the gate is no older than the gate's word.
-        matches!(self.authoritative_view(), Ok(Some(_))) && self.last_changed().is_unchanged(slot, revision)
+        let Ok(view) = self.authoritative_view() else { return Some(false) };
+        let unchanged = self.last_changed().is_unchanged(slot, revision);
+        if unchanged && view.is_none() { None } else { Some(unchanged) }
     }
 
     /// As [`Engine::is_current`], for [`Engine::view`].

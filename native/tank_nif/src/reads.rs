@@ -1,10 +1,9 @@
 //! Reads: answered from the current view at once, without a message.
 
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 
-use rustler::{Atom, Binary, Encoder, Env, NifResult, Resource, ResourceArc, Term, types};
-use tank_engine::engine::Leader;
+use rustler::{Atom, Binary, Encoder, Env, NifResult, Term, types};
 use tank_engine::entry::Entry;
 use tank_engine::error::EngineError;
 use tank_engine::key::{Component, Key};
@@ -76,10 +75,14 @@ fn get_large<'a>(env: Env<'a>, store: &'a Store, key: Binary<'a>) -> Term<'a> {
     }
 }
 
-/// Whether what `get` gave with this slot and revision is what it would give now.
+/// Whether what `get` gave with this slot and revision is what it would give now. `:wait` when it is what
+/// `get_local` would give, but `get` would say the same.
 #[rustler::nif]
-fn is_current(store: &Store, slot: u32, revision: u64) -> bool {
-    store.engine.is_current(slot, revision)
+fn is_current<'a>(env: Env<'a>, store: &Store, slot: u32, revision: u64) -> Term<'a> {
+    match store.engine.is_current(slot, revision) {
+        Some(current) => current.encode(env),
+        None => atoms::wait().encode(env),
+    }
 }
 
 /// As `is_current`, for `get_local`.
@@ -123,31 +126,15 @@ fn await_readable<'a>(env: Env<'a>, store: &'a Store, reference: Term<'a>, timeo
     Ok((atoms::ok(), call).encode(env))
 }
 
-/// The resource that stands for a question to the leader: the reader has a place for it until it says
-/// so, or is gone.
-struct Asking(Mutex<Option<Leader>>);
-
-#[rustler::resource_impl]
-impl Resource for Asking {}
-
-/// Who can be asked for a read index now: `{asking, node, store_id, cluster_id, member_id}`; nil when
-/// this member leads, knows no leader, or has too many readers who ask.
+/// Who can be asked for a read index now: `{node, store_id, cluster_id, member_id}`; nil when this
+/// member leads, or knows no leader.
 #[rustler::nif]
 fn leader_elsewhere<'a>(env: Env<'a>, store: &'a Store) -> Term<'a> {
     let nil = types::atom::nil().encode(env);
     let Some(leader) = store.engine.leader_elsewhere() else { return nil };
     // The name of a node that was connected once is an atom.
     let Ok(node) = Atom::existing_from_utf8_bytes(env, leader.node.as_bytes()) else { return nil };
-    let (cluster_id, member_id) = (leader.cluster_id, leader.member_id);
-    let asking = ResourceArc::new(Asking(Mutex::new(Some(leader))));
-    (asking, node, store.engine.identity().store_id.as_str(), cluster_id, member_id).encode(env)
-}
-
-/// The question has been answered, or is not waited for.
-#[rustler::nif]
-fn asked(asking: ResourceArc<Asking>) -> Atom {
-    drop(asking.0.lock().unwrap_or_else(PoisonError::into_inner).take());
-    atoms::ok()
+    (node, store.engine.identity().store_id.as_str(), leader.cluster_id, leader.member_id).encode(env)
 }
 
 /// The log index from which on a view is current for who asked just now; nil when this is not the

@@ -37,7 +37,7 @@ use super::leader::LeaderClient;
 use super::leases::Keeper;
 use super::readers::Readers;
 use super::witness::Witness;
-use super::{Engine, Inner, alone, read_index, watch, witness};
+use super::{Engine, Inner, alone, watch, witness};
 
 /// How long the only member may take to elect itself and to replay its log.
 const READY_TIMEOUT: Duration = Duration::from_secs(120);
@@ -166,7 +166,6 @@ impl Engine {
             replay: Replay::new(&parts.directory.db),
             ingress: Ingress::start(&runtime, leader.clone(), client, &options, &health),
             readers: Readers::start(&runtime, leader.clone(), options.timing.in_touch_within(), &health),
-            askers: read_index::places(),
             peers,
             witness,
             runtime,

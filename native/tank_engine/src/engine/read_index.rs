@@ -1,33 +1,19 @@
-//! The read index for readers that bring their question to the leader themselves.
+//! The read index for readers that bring their question to the leader without the engine.
 //!
-//! [`Engine::await_readable`] does all of it, and lets readers share a question, but each passes through
-//! the tasks of both members. A process of the BEAM can ask quicker, since other nodes reach it
-//! directly. A few do at a time: each question of its own costs both members more than a shared one,
-//! and may not fill the way that heartbeats take. What the ways promise is the same.
+//! [`Engine::await_readable`] does all of it, but each question passes through the tasks of both
+//! members. A process of the BEAM can ask quicker, since other nodes reach it directly. What the two
+//! ways promise is the same.
 
-use std::sync::Arc;
 use std::time::Duration;
-
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use crate::raft::MemberId;
 
 use super::Engine;
 use super::calls::Reply;
 
-/// How many readers at a time ask themselves. Alone, one does so in half of the time; by 64 of them,
-/// sharing is quicker.
-const ASKERS_MAX: usize = 8;
-
-/// The places for readers who ask themselves.
-pub(super) fn places() -> Arc<Semaphore> {
-    Arc::new(Semaphore::new(ASKERS_MAX))
-}
-
-/// A member that leads, and a place for who asks it, until this is dropped.
+/// A member that leads.
 #[derive(Debug)]
 pub struct Leader {
-    _place: OwnedSemaphorePermit,
     /// The node that it runs on.
     pub node: String,
     /// The cluster it leads.
@@ -37,13 +23,11 @@ pub struct Leader {
 }
 
 impl Engine {
-    /// The leader, if that is another member, this one knows it, and there is a place for one more who
-    /// asks it.
+    /// The leader, if that is another member, and this one knows it.
     pub fn leader_elsewhere(&self) -> Option<Leader> {
         self.check_serves().ok()?;
-        let place = Arc::clone(&self.0.askers).try_acquire_owned().ok()?;
         let (member_id, member) = self.0.leader.elsewhere()?;
-        Some(Leader { _place: place, node: member.node, cluster_id: self.0.identity.cluster_id, member_id })
+        Some(Leader { node: member.node, cluster_id: self.0.identity.cluster_id, member_id })
     }
 
     /// The log index from which on a member's view holds every write that was acknowledged before this
