@@ -21,7 +21,10 @@ defmodule Tank.Bench.Comparison do
     select: Cases.Select,
     watch: Cases.Watch,
     cluster: Cases.Cluster,
-    failover: Cases.Failover
+    failover: Cases.Failover,
+    catch_up: Cases.CatchUp,
+    import: Cases.Import,
+    growth: Cases.Growth
   ]
 
   @type settings :: %{

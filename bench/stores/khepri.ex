@@ -66,6 +66,15 @@ defmodule Tank.Bench.Store.Khepri do
     with {@store, node} <- :ra_leaderboard.lookup_leader(@store), do: node, else: (:undefined -> nil)
   end
 
+  @impl true
+  def leave, do: :khepri_cluster.reset(@store)
+
+  @impl true
+  def holds?(name), do: :khepri.exists(@store, [:tank, :pods, name], %{favor: :low_latency}) == true
+
+  @impl true
+  def import(path), do: :khepri.import(@store, :khepri_export_erlang, String.to_charlist(path))
+
   @doc "Writes any value under any path of atoms and strings."
   @spec put_at([atom | String.t()], term) :: :ok
   def put_at(path, value), do: :khepri.put(@store, path, value)

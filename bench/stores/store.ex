@@ -34,7 +34,16 @@ defmodule Tank.Bench.Store do
   @doc "The node of the leader, as this member knows it."
   @callback leader :: node | nil
 
-  @optional_callbacks join: 1, leader: 0
+  @doc "Makes this member, which is one of several, one that is alone and empty."
+  @callback leave :: :ok
+
+  @doc "Whether this member holds the pod of a name: it asks nobody."
+  @callback holds?(name :: String.t()) :: boolean
+
+  @doc "Takes over what a file of `khepri:export/3` holds."
+  @callback import(Path.t()) :: :ok
+
+  @optional_callbacks join: 1, leader: 0, leave: 0, holds?: 1, import: 1
 
   # Enough to keep every store's batches full.
   @fillers 256

@@ -46,6 +46,22 @@ defmodule Tank.Bench.Store.Tank do
     leader
   end
 
+  @impl true
+  def leave do
+    # `Tank.Store` ends with the store that it started, which Erlang reports as an error.
+    :logger.set_primary_config(:level, :critical)
+    Tank.Store.Cluster.reset(:tank)
+  end
+
+  @impl true
+  def holds?(name), do: match?({:ok, _pod}, local(name))
+
+  @impl true
+  def import(path) do
+    {:ok, _counts} = Tank.Store.Backup.import_khepri(:tank, path)
+    :ok
+  end
+
   @doc "What a reconciler asks in vain most of the time: what has changed since it last looked. Takes that revision."
   @spec changed(non_neg_integer) :: :unchanged | {:ok, [Tank.Store.Change.t()], non_neg_integer}
   def changed(revision), do: Tank.Store.Tree.list_since(:tank, [:tank, :pods], revision)

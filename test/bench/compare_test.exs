@@ -13,7 +13,7 @@ defmodule Tank.Bench.CompareTest do
   @moduletag timeout: 600_000
 
   @root Path.join(:filename.basedir(:user_cache, "tank_store"), "peers/sid/opt/khepri.ready")
-  @cases ~w(put get list mixed start cluster failover)
+  @cases ~w(put get list mixed start cluster failover catch_up import growth)
   @scripts ~w(bench/compare bench/peers/setup bench/peers/run)
 
   defmodule Rates do

@@ -3,7 +3,7 @@ defmodule Tank.Bench.Comparison.Cases.Cluster do
 
   @behaviour Tank.Bench.Comparison.Case
 
-  alias Tank.Bench.{Load, Pods, Store, Trio, Workload}
+  alias Tank.Bench.{Load, Members, Pods, Store, Workload}
 
   @impl true
   def title, do: "Three members"
@@ -26,16 +26,16 @@ defmodule Tank.Bench.Comparison.Cases.Cluster do
 
   @impl true
   def prepare(store, dir, %{pods: pods}) do
-    :ok = Trio.start(store, dir)
-    [leader | _followers] = Trio.members()
-    :ok = Trio.call(leader, Store, :fill, [store, pods])
+    :ok = Members.start(store, dir)
+    [leader | _followers] = Members.members()
+    :ok = Members.call(leader, Store, :fill, [store, pods])
   end
 
   @impl true
   def measure(store, _dir, params, seconds) do
-    [leader, follower | _other] = Trio.members()
+    [leader, follower | _other] = Members.members()
     member = if params.at == "leader", do: leader, else: follower
-    Trio.call(member, __MODULE__, :load, [store, params, seconds])
+    Members.call(member, __MODULE__, :load, [store, params, seconds])
   end
 
   @doc "Runs on a member."

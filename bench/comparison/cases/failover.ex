@@ -8,7 +8,7 @@ defmodule Tank.Bench.Comparison.Cases.Failover do
 
   @behaviour Tank.Bench.Comparison.Case
 
-  alias Tank.Bench.{Pods, Store, Trio}
+  alias Tank.Bench.{Members, Pods, Store}
 
   @writers 4
   @before_ms 1_000
@@ -27,21 +27,21 @@ defmodule Tank.Bench.Comparison.Cases.Failover do
 
   @impl true
   def prepare(store, dir, %{pods: pods}) do
-    :ok = Trio.start(store, dir)
-    [leader | _followers] = Trio.members()
-    :ok = Trio.call(leader, Store, :fill, [store, pods])
+    :ok = Members.start(store, dir)
+    [leader | _followers] = Members.members()
+    :ok = Members.call(leader, Store, :fill, [store, pods])
   end
 
   @impl true
   def measure(store, _dir, %{pods: pods}, _seconds) do
-    [leader | survivors] = Trio.members()
+    [leader | survivors] = Members.members()
     arguments = [store, pods, @before_ms + @after_ms]
-    writing = for member <- survivors, do: Task.async(fn -> Trio.call(member, __MODULE__, :write, arguments) end)
+    writing = for member <- survivors, do: Task.async(fn -> Members.call(member, __MODULE__, :write, arguments) end)
     Process.sleep(@before_ms)
     killed = System.os_time(:microsecond)
-    :ok = Trio.kill(leader)
+    :ok = Members.kill(leader)
     writers = writing |> Task.await_many(:infinity) |> Enum.concat()
-    :ok = Trio.revive(leader)
+    :ok = Members.revive(leader)
     %{outage: longest([Enum.concat(writers)], killed), longest: longest(writers, killed)}
   end
 

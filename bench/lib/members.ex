@@ -1,27 +1,38 @@
-defmodule Tank.Bench.Trio do
+defmodule Tank.Bench.Members do
   @moduledoc """
-  A store with three members, each in a VM of its own. The VM that started them controls them through their standard
-  input and is none of their nodes; it keeps one trio at a time.
+  A store with some members, each in a VM of its own. The VM that started them controls them through their standard
+  input and is none of their nodes; it keeps the members of one store at a time.
 
   A store that can be one has the callbacks `join` and `leader` of `Tank.Bench.Store`.
   """
 
   @type member :: %{peer: pid, node: node, dir: Path.t(), os_pid: String.t()}
 
-  @members 3
   # Election and joining are quick; a busy machine is not.
   @patience_ms 60_000
 
-  @doc "Starts the three, in directories below `dir`."
-  @spec start(module, Path.t()) :: :ok
-  def start(store, dir) do
-    members = for i <- 1..@members, do: boot(store, Path.join(dir, "member-#{i}"), "#{short(store)}-#{i}")
+  @doc "Starts so many, in directories below `dir`."
+  @spec start(module, Path.t(), pos_integer) :: :ok
+  def start(store, dir, count \\ 3) do
+    members = for i <- 1..count, do: boot(store, dir, i)
     [first | others] = members
     for member <- others, do: :ok = call(member, store, :join, [first.node])
     :persistent_term.put(__MODULE__, {store, members})
   end
 
-  @doc "The members, the leader first."
+  @doc "Starts one more, with an empty store that is no member of theirs yet; the number tells it from others."
+  @spec spare(module, Path.t(), pos_integer) :: member
+  def spare(store, dir, number), do: boot(store, dir, number)
+
+  @doc "Ends a spare one."
+  @spec discard(member) :: :ok
+  def discard(member) do
+    :ok = :peer.stop(member.peer)
+    File.rm_rf!(member.dir)
+    :ok
+  end
+
+  @doc "All that were started together, the leader first."
   @spec members :: [member, ...]
   def members do
     {store, members} = :persistent_term.get(__MODULE__)
@@ -45,14 +56,17 @@ defmodule Tank.Bench.Trio do
   def revive(killed) do
     {store, members} = :persistent_term.get(__MODULE__)
     name = killed.node |> Atom.to_string() |> String.split("@") |> hd()
-    revived = boot(store, killed.dir, name)
+    revived = boot_in(store, killed.dir, name)
     members = Enum.map(members, &if(&1.node == killed.node, do: revived, else: &1))
     :persistent_term.put(__MODULE__, {store, members})
     members()
     :ok
   end
 
-  defp boot(store, dir, name) do
+  defp boot(store, dir, number),
+    do: boot_in(store, Path.join(dir, "member-#{number}"), "#{short(store)}-#{number}")
+
+  defp boot_in(store, dir, name) do
     paths = Enum.flat_map(:code.get_path(), &[~c"-pa", &1])
     # A node that cannot see one of two others stays connected to the second.
     kernel = [~c"-kernel", ~c"prevent_overlapping_partitions", ~c"false", ~c"-setcookie", ~c"bench"]
