@@ -3,12 +3,12 @@ defmodule Tank.Bench.Comparison.Table do
 
   alias Tank.Bench.{Report, Stats}
 
-  @names %{tank: "Tank.Store", khepri: "Khepri", ets: "ETS", disk: "disk"}
+  @names %{tank: "Tank.Store", khepri: "Khepri", ets: "ETS", disk: "disk", etcd: "etcd"}
 
   @doc "The table of all rows of a case."
   @spec build(module, [Tank.Bench.Comparison.row()]) :: Report.table()
   def build(module, rows) do
-    sides = for side <- [:tank, :khepri, :ets, :disk], Enum.any?(rows, &(&1.side == side)), do: side
+    sides = for side <- [:tank, :khepri, :ets, :disk, :etcd], Enum.any?(rows, &(&1.side == side)), do: side
     head = [module.title(), ""] ++ Enum.map(sides, &@names[&1]) ++ ["better than Khepri by"]
     by_key = Map.new(rows, &{{&1.side, &1.params, &1.metric}, &1.values})
 

@@ -2,15 +2,15 @@ defmodule Tank.Bench.Comparison.Cases.Put do
   @moduledoc """
   Durable puts that overwrite pods in no order, by 1 to 256 processes at once, of three sizes.
 
-  The disk beside them appends as many bytes as that number of pods has and syncs once, in a loop: what one thread
-  could reach that writes nothing else and waits for nobody.
+  For context, the disk beside them appends as many bytes as that number of pods has and syncs once, in a loop: what one
+  thread could reach that writes nothing else and waits for nobody. And etcd, with values of as many bytes.
   """
 
   @behaviour Tank.Bench.Comparison.Case
 
-  alias Tank.Bench.{Disk, Load, Machine, Pods, Store, Workload}
+  alias Tank.Bench.{Disk, Etcd, Load, Machine, Pods, Store, Workload}
 
-  @sides [tank: Store.Tank, khepri: Store.Khepri, disk: Disk]
+  @sides [tank: Store.Tank, khepri: Store.Khepri, disk: Disk, etcd: Etcd]
 
   @impl true
   def title, do: "Durable puts"
@@ -42,6 +42,10 @@ defmodule Tank.Bench.Comparison.Cases.Put do
   @impl true
   def prepare(Disk, _dir, _params), do: :ok
 
+  def prepare(Etcd, dir, %{size: size, pods: pods}) do
+    with :ok <- Etcd.start(Path.join(dir, "etcd")), do: Etcd.fill(pods, bytes(size))
+  end
+
   def prepare(store, dir, %{size: size, pods: pods}) do
     :ok = store.start(dir)
     Store.fill(store, pods, &Pods.sized(size, &1))
@@ -49,10 +53,12 @@ defmodule Tank.Bench.Comparison.Cases.Put do
 
   @impl true
   def measure(Disk, dir, %{size: size, writers: writers}, seconds) do
-    bytes = writers * :erlang.external_size(Pods.sized(size, Pods.name(1)))
-    %{rate: rate, p50: p50, p99: p99} = Disk.appends(dir, seconds / 3, bytes)
+    %{rate: rate, p50: p50, p99: p99} = Disk.appends(dir, seconds / 3, writers * bytes(size))
     %{rate: rate * writers, p50: p50, p99: p99}
   end
+
+  def measure(Etcd, _dir, %{size: size, pods: pods, writers: writers}, seconds),
+    do: Etcd.puts(writers, pods, seconds, bytes(size))
 
   def measure(store, dir, %{size: size, pods: pods, writers: writers}, seconds) do
     {syncs, written, cpu} = {store.syncs(), Machine.written(dir), Machine.cpu_seconds()}
@@ -67,6 +73,8 @@ defmodule Tank.Bench.Comparison.Cases.Put do
       syncs: a_put.(store.syncs() - syncs)
     })
   end
+
+  defp bytes(size), do: :erlang.external_size(Pods.sized(size, Pods.name(1)))
 
   defp writer(store, names, pod) do
     fn client ->
