@@ -11,7 +11,14 @@ defmodule Tank.Bench.Pods do
 
   @doc "The names of pods 1 to `n`."
   @spec names(pos_integer) :: tuple
-  def names(n), do: List.to_tuple(for i <- 1..n, do: name(i))
+  def names(n) do
+    # Where processes share it: a copy for each of a hundred clients, and its collection, would be measured too.
+    with nil <- :persistent_term.get({__MODULE__, n}, nil) do
+      names = List.to_tuple(for i <- 1..n, do: name(i))
+      :persistent_term.put({__MODULE__, n}, names)
+      names
+    end
+  end
 
   @doc "A pod with strings of its own, as a caller has that built or received it."
   @spec pod(String.t()) :: map

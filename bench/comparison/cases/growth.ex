@@ -7,7 +7,7 @@ defmodule Tank.Bench.Comparison.Cases.Growth do
 
   @behaviour Tank.Bench.Comparison.Case
 
-  alias Tank.Bench.{Members, Store}
+  alias Tank.Bench.{Members, Pods, Store, Workload}
   alias Tank.Bench.Comparison.Cases.Cluster
 
   @sides [tank: Store.Tank, khepri: Store.Khepri]
@@ -40,6 +40,7 @@ defmodule Tank.Bench.Comparison.Cases.Growth do
   def prepare(store, dir, %{pods: pods, members: members}) do
     :ok = Members.start(store, dir, members)
     :ok = Members.call(leader(), Store, :fill, [store, pods])
+    :ok = Members.call(leader(), Workload.Get, :warm, [store, Pods.names(pods)])
   end
 
   @impl true

@@ -187,7 +187,7 @@ defmodule Tank.Store.ReadCacheTest do
     :ok = Cluster.stop(store)
     Enum.each(readers, &send(&1.pid, :stop))
     for seen <- Task.await_many(readers), do: assert(seen -- [{:ok, 1}, {:error, :noproc}, {:error, :closed}] == [])
-    assert :ets.info(cache) == :undefined
+    eventually("the table to go", fn -> :ets.info(cache) == :undefined end)
   end
 
   defp read_on(store, keys, options, acknowledged, seen, count) do

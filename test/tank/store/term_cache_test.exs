@@ -1,5 +1,6 @@
 defmodule Tank.Store.TermCacheTest do
-  # Which values are kept decoded; that they are the same as before is seen everywhere.
+  # Which values the library keeps decoded; that they are the same as before is seen everywhere. Where memory has no
+  # bound, what is read alone is kept elsewhere: read_cache_test.exs.
   use Tank.Store.TankCase, async: false
 
   alias Tank.Store.{Cluster, Tree}
@@ -9,7 +10,7 @@ defmodule Tank.Store.TermCacheTest do
   @value Enum.to_list(1..1_000)
 
   setup %{tmp_dir: dir} do
-    store = start_store(dir)
+    store = start_store(dir, memory_bytes_max: 100_000_000)
     for name <- ["once", "again", "listed"], do: {:ok, _revision} = Tree.put(store, [name, "value"], @value)
     {:ok, store: store, before: memory(store)}
   end
