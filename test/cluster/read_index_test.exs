@@ -62,8 +62,8 @@ defmodule Tank.Store.Cluster.ReadIndexTest do
   test "readers share questions", %{leader: leader, follower: follower} do
     inbox(leader, :suspend)
     {answers, questions} = call(follower, ReadIndexProbe, :ask_together, [100, leader.node])
-    # Those that were not answered in time are asked by the engine.
-    assert questions <= 3
+    # Three at a time, and others when those were waited for in vain. By then, the readers asked the engine.
+    assert questions in 1..20
     assert Enum.all?(answers, &(match?({:ok, _index}, &1) or &1 == :unknown))
     inbox(leader, :resume)
     assert eventually("an answer", fn -> with {:unknown, []} <- ask(follower), do: {:not_yet, :unknown} end)
