@@ -105,7 +105,7 @@ defmodule Tank.Bench.Comparison do
       if ready == [], do: [], else: rounds(module, stage, ready, settings)
     after
       Enum.each(sides, &Side.stop/1)
-      File.rm_rf!(dir)
+      Machine.remove!(dir)
     end
   end
 

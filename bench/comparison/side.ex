@@ -5,10 +5,9 @@ defmodule Tank.Bench.Comparison.Side do
   The VMs talk over standard input and output; they are no Erlang nodes.
   """
 
-  @type t :: %{name: atom, store: module, dir: Path.t(), peer: pid, os_pid: String.t()}
+  alias Tank.Bench.Machine
 
-  # A VM that is told to end may have a lot to write.
-  @end_ms 60_000
+  @type t :: %{name: atom, store: module, dir: Path.t(), peer: pid}
 
   @doc "Starts the VM; its stores will be in `dir`."
   @spec start({atom, module}, Path.t()) :: t
@@ -17,7 +16,7 @@ defmodule Tank.Bench.Comparison.Side do
     paths = Enum.flat_map(:code.get_path(), &[~c"-pa", &1])
     {:ok, peer, _node} = :peer.start_link(%{connection: :standard_io, args: paths, wait_boot: 60_000})
     {:ok, _started} = :peer.call(peer, :application, :ensure_all_started, [:elixir], :infinity)
-    %{name: name, store: store, dir: dir, peer: peer, os_pid: :peer.call(peer, System, :pid, [])}
+    %{name: name, store: store, dir: dir, peer: peer}
   end
 
   @doc "Calls a function there, and waits for as long as it takes."
@@ -28,16 +27,6 @@ defmodule Tank.Bench.Comparison.Side do
   @spec stop(t) :: :ok
   def stop(side) do
     :ok = :peer.stop(side.peer)
-    await_end(side.os_pid, System.monotonic_time(:millisecond) + @end_ms)
-    File.rm_rf!(side.dir)
-    :ok
-  end
-
-  defp await_end(os_pid, deadline) do
-    if File.exists?("/proc/#{os_pid}") do
-      if System.monotonic_time(:millisecond) > deadline, do: raise("the VM with the pid #{os_pid} does not end")
-      Process.sleep(20)
-      await_end(os_pid, deadline)
-    end
+    Machine.remove!(side.dir)
   end
 end

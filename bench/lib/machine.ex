@@ -1,6 +1,22 @@
 defmodule Tank.Bench.Machine do
   @moduledoc "What a figure depends on: the machine, the disk, the versions, and what else was running."
 
+  @doc "Removes a directory, in which VMs that were told to end may write for a while yet."
+  @spec remove!(Path.t(), non_neg_integer) :: :ok
+  def remove!(dir, tries \\ 600) do
+    case File.rm_rf(dir) do
+      {:ok, _files} ->
+        :ok
+
+      {:error, reason, file} when tries == 0 ->
+        raise File.Error, reason: reason, action: "remove files and directories recursively from", path: file
+
+      {:error, _reason, _file} ->
+        Process.sleep(100)
+        remove!(dir, tries - 1)
+    end
+  end
+
   @doc "All of it, as a map."
   @spec describe(Tank.Bench.settings()) :: map
   def describe(settings) do

@@ -6,6 +6,8 @@ defmodule Tank.Bench.Members do
   A store that can be one has the callbacks `join` and `leader` of `Tank.Bench.Store`.
   """
 
+  alias Tank.Bench.Machine
+
   @type member :: %{peer: pid, node: node, dir: Path.t(), os_pid: String.t()}
 
   # Election and joining are quick; a busy machine is not.
@@ -28,8 +30,7 @@ defmodule Tank.Bench.Members do
   @spec discard(member) :: :ok
   def discard(member) do
     :ok = :peer.stop(member.peer)
-    File.rm_rf!(member.dir)
-    :ok
+    Machine.remove!(member.dir)
   end
 
   @doc "All that were started together, the leader first."

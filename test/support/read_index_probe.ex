@@ -13,14 +13,16 @@ defmodule Tank.Store.ReadIndexProbe do
     {answer, messages}
   end
 
-  @doc "Asks by so many processes at once; gives their answers, and how many questions `leader` had not taken by then."
+  @doc "Asks by so many processes at once: their answers, the questions that `leader` had not taken then, and the time."
   def ask_together(count, leader) do
     {:ok, native} = Running.fetch(ClusterCase.store())
+    begin = System.monotonic_time(:millisecond)
     readers = for _reader <- 1..count, do: Task.async(fn -> ReadIndex.ask(native, 5_000) end)
     answers = Task.await_many(readers)
     inbox = :erpc.call(leader, Process, :whereis, [Inbox.name(ClusterCase.store())])
     {:messages, messages} = :erpc.call(leader, Process, :info, [inbox, :messages])
-    {answers, Enum.count(messages, &match?({:tank_read_index, _, _, _, _}, &1))}
+    questions = Enum.count(messages, &match?({:tank_read_index, _, _, _, _}, &1))
+    {answers, questions, System.monotonic_time(:millisecond) - begin}
   end
 
   @doc "What the process knows that asks the leader."

@@ -47,7 +47,7 @@ defmodule Tank.Store.Call do
     with {:ok, store, cache} <- Running.fetch_with_cache(store_id) do
       case ReadCache.fetch(cache, store, id) do
         {:ok, _value} = found -> found
-        {:wait, kept} -> get_after_wait(store, cache, id, kept, to_key, timeout)
+        {:wait, kept} -> get_kept(store, cache, id, kept, to_key, timeout)
         :error -> with {:ok, key} <- to_key.(id), do: get_with(&Native.get/2, store, cache, id, key, timeout)
       end
     end
@@ -138,19 +138,18 @@ defmodule Tank.Store.Call do
 
   defp get_with(read, store, cache, id, key, timeout) do
     case read.(store, key) do
-      :wait -> get_after_wait(store, cache, id, nil, fn _id -> {:ok, key} end, timeout)
+      :wait -> with :ok <- await_readable(store, timeout), do: get_here(&Native.get_local/2, store, cache, id, key)
       :dirty -> get_with(&Native.get_large/2, store, cache, id, key, timeout)
       answer -> found(answer, cache, id)
     end
   end
 
-  defp get_after_wait(store, cache, id, kept, to_key, timeout) do
+  # What is at hand already, unless it is another value after the wait.
+  defp get_kept(store, cache, id, {value, _slot, _revision} = kept, to_key, timeout) do
     with :ok <- await_readable(store, timeout) do
-      if kept != nil and ReadCache.still?(store, kept) do
-        {:ok, elem(kept, 0)}
-      else
-        with {:ok, key} <- to_key.(id), do: get_here(&Native.get_local/2, store, cache, id, key)
-      end
+      if ReadCache.still?(store, kept),
+        do: {:ok, value},
+        else: with({:ok, key} <- to_key.(id), do: get_here(&Native.get_local/2, store, cache, id, key))
     end
   end
 

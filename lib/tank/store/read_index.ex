@@ -29,16 +29,22 @@ defmodule Tank.Store.ReadIndex do
   @spec ask(Native.store(), timeout) :: {:ok, non_neg_integer} | :unknown
   def ask(store, timeout) do
     case Native.leader_elsewhere(store) do
-      nil -> :unknown
-      {_node, store_id, _cluster_id, _member_id} -> ask_process(name(store_id), min(timeout, @patience_ms))
+      nil ->
+        :unknown
+
+      {_node, store_id, _cluster_id, _member_id} ->
+        ask_process(Process.whereis(name(store_id)), min(timeout, @patience_ms))
     end
   end
 
-  defp ask_process(name, patience_ms) do
+  # It is started anew, or the store is being closed.
+  defp ask_process(nil, _patience_ms), do: :unknown
+
+  defp ask_process(pid, patience_ms) do
     ref = make_ref()
     # An answer that comes too late finds no alias, and nobody's mailbox.
     reader = :erlang.alias([:reply])
-    send(name, {:ask, reader, ref})
+    send(pid, {:ask, reader, ref})
 
     receive do
       {^ref, nil} -> :unknown
@@ -48,9 +54,6 @@ defmodule Tank.Store.ReadIndex do
         :erlang.unalias(reader)
         receive do: ({^ref, _late} -> :unknown), after: (0 -> :unknown)
     end
-  rescue
-    # It is started anew, or the store is being closed.
-    ArgumentError -> :unknown
   end
 
   defp name(store_id), do: Inbox.name(store_id, "tank_store_read_index_")

@@ -119,8 +119,9 @@ impl Published {
         &self.last_changed
     }
 
-    /// Replaces the view; what it changes was noted in [`Published::last_changed`]. The old one is dropped elsewhere: what only it held may be much, and
-    /// neither a reader nor the applying task should pay for that.
+    /// Replaces the view; what it changes was noted in [`Published::last_changed`]. The old one is
+    /// dropped elsewhere: what only it held may be much, and neither a reader nor the applying task
+    /// should pay for that.
     pub(crate) fn publish(&self, view: View) {
         let view = Arc::new(view);
         let old = self.view.swap(Arc::clone(&view));
