@@ -80,10 +80,11 @@ defmodule Tank.Store.Cluster.LaggingWatchTest do
 
   # Stops a member while `write` goes on. Afterwards it has the state of entries that never came into its log: by a
   # snapshot.
-  defp held_up(%{lagging: lagging, peers: peers}, write) do
+  defp held_up(%{leader: leader, lagging: lagging, peers: peers}, write) do
     before = status(lagging)
     signal(lagging, "STOP")
     write.()
+    await_purge(leader, before.last_log_index)
     signal(lagging, "CONT")
     await_agreement(peers)
     later = status(lagging)

@@ -25,6 +25,7 @@ defmodule Tank.Store.Cluster.ReadCacheTest do
     write(leader, 1..20, :newer)
     :ok = call(leader, ClusterCase, :local_fill, ["fill", 2_000, 10])
     {:ok, _revision} = call(leader, Tree, :delete, [store(), ["k", "1"]])
+    await_purge(leader, before.last_log_index)
     signal(lagging, "CONT")
     assert read(lagging, 1, 30_000) == {:error, :not_found}
     for n <- 2..20, do: assert(read(lagging, n) == {:ok, :newer})

@@ -117,6 +117,18 @@ defmodule Tank.Store.ClusterCase do
     )
   end
 
+  @doc "Waits until the member's log does not begin with `index`, or before it, any more."
+  def await_purge(peer, index) do
+    Tank.Store.TankCase.eventually(
+      "the log to be purged beyond #{index}",
+      fn ->
+        {:ok, %{purged_index: purged}} = cluster(peer, :status, [@store])
+        if is_integer(purged) and purged > index, do: true, else: {:not_yet, purged}
+      end,
+      30_000
+    )
+  end
+
   # -- On the nodes
 
   @doc false

@@ -169,6 +169,7 @@ defmodule Tank.Store.Cluster do
   | `role` | `:leader`, `:follower`, `:candidate` or `:learner` |
   | `term`, `leader` | the raft term, and the node of the leader that this member follows, or nil |
   | `last_log_index` | index of the last log entry here |
+  | `purged_index` | index of the last log entry that is not kept any more, or nil: a member that lacks it is sent a snapshot |
   | `quorum` | whether this member was in touch with a majority a moment ago |
   | `members` | a map for each: `node`, `role` (`:leader`, `:voter`, `:learner`, `:witness`), `member_id`, and, as only a leader knows, `lag`: log entries that it does not have yet, and `in_touch`: whether it answered a moment ago; nil elsewhere |
   | `malformed_frames`, `foreign_frames` | messages of other nodes that were dropped: not decodable, or not for this member |

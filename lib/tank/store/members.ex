@@ -19,6 +19,7 @@ defmodule Tank.Store.Members do
           leader: non_neg_integer | nil,
           term: non_neg_integer,
           last_log_index: non_neg_integer | nil,
+          purged_index: non_neg_integer | nil,
           role: :leader | :follower | :candidate | :learner | :shutdown,
           quorum: boolean,
           malformed_frames: non_neg_integer,

@@ -195,6 +195,7 @@ rustler::atoms! {
     shutdown,
     quorum,
     last_log_index,
+    purged_index,
     malformed_frames,
     foreign_frames,
 }

@@ -80,13 +80,14 @@ fn change(term: Term<'_>) -> NifResult<Change> {
 fn cluster_map<'a>(env: Env<'a>, store: &Store, cluster: &ClusterStatus) -> NifResult<Term<'a>> {
     let identity = store.engine.identity();
     let members = cluster.members.iter().map(|member| member_map(env, member)).collect::<NifResult<Vec<_>>>()?;
-    let pairs: [(Atom, Term<'a>); 10] = [
+    let pairs: [(Atom, Term<'a>); 11] = [
         (atoms::member_id(), identity.member_id.encode(env)),
         (atoms::cluster_id(), identity.cluster_id.encode(env)),
         (atoms::members(), members.encode(env)),
         (atoms::leader(), cluster.leader.encode(env)),
         (atoms::term(), cluster.term.encode(env)),
         (atoms::last_log_index(), cluster.last_log_index.encode(env)),
+        (atoms::purged_index(), cluster.purged_index.encode(env)),
         (atoms::role(), role(cluster.role).encode(env)),
         (atoms::quorum(), cluster.quorum.encode(env)),
         (atoms::malformed_frames(), cluster.malformed_frames.encode(env)),

@@ -58,6 +58,8 @@ pub struct ClusterStatus {
     pub term: u64,
     /// Index of the last log entry here.
     pub last_log_index: Option<u64>,
+    /// Index of the last log entry that was purged: a member that lacks it is sent a snapshot.
+    pub purged_index: Option<u64>,
     /// `leader`, `follower`, `candidate`, `learner`.
     pub role: &'static str,
     /// Whether this member was in touch with a majority, by itself or by its leader, a moment ago.
@@ -96,6 +98,7 @@ impl Engine {
             leader: metrics.current_leader,
             term: metrics.current_term,
             last_log_index: metrics.last_log_index,
+            purged_index: metrics.purged.map(|log_id| log_id.index()),
             role: role(metrics.state),
             quorum: self.in_touch(&metrics),
             malformed_frames: stats.malformed.load(Ordering::Relaxed),
