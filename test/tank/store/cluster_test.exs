@@ -209,7 +209,7 @@ defmodule Tank.Store.ClusterTest do
   test "status has its figures, and they move", %{id: id, dir: dir} do
     {:ok, ^id} = Cluster.start(dir, id)
     {:ok, before} = Cluster.status(id)
-    # The log reserves its space on the disk a megabyte at a time.
+    # The log takes its space on the disk up to a megabyte ahead.
     {:ok, revision} = put(id, String.duplicate("x", 2_000_000))
     {:ok, status} = Cluster.status(id)
     assert %{store_id: ^id, data_dir: ^dir, role: :leader, quorum: true, revision: ^revision, entries: 1} = status

@@ -16,6 +16,15 @@ use super::record::{self, Kind, Place};
 /// length durable too, and a full disk is noticed before anything is written.
 const RESERVE_BYTES: u64 = 1 << 20;
 
+/// Before a batch of up to so many bytes, zeros are written ahead of it instead. Where space is only
+/// reserved, a sync has to make durable, with a second wait for the disk, that there is something in it
+/// now: with one to sixteen writers that is a third of its time. A large batch has to wait for its
+/// own bytes anyway, and would have them written twice.
+const SMALL_BATCH_BYTES: usize = 16 << 10;
+
+/// How far ahead: the sync that has the zeros to write as well takes twice as long.
+const ZEROS_BYTES: u64 = 64 << 10;
+
 const SUFFIX: &str = ".segment";
 const SPARE_SUFFIX: &str = "spare";
 
@@ -99,9 +108,11 @@ impl Segment {
     pub(super) fn append(&self, end: &mut End, bytes: &[u8]) -> io::Result<()> {
         let behind = end.bytes + bytes.len() as u64;
         if behind > end.reserved {
-            let reserved = behind.next_multiple_of(RESERVE_BYTES);
-            reserve(&self.file, end.reserved, reserved)?;
-            end.reserved = reserved;
+            end.reserved = if bytes.len() <= SMALL_BATCH_BYTES {
+                write_zeros(&self.file, end.reserved, behind.next_multiple_of(ZEROS_BYTES))?
+            } else {
+                reserve(&self.file, end.reserved, behind.next_multiple_of(RESERVE_BYTES))?
+            };
         }
         self.file.write_all_at(bytes, end.bytes)?;
         end.bytes = behind;
@@ -134,8 +145,8 @@ impl Spare {
     /// A file that was never written.
     fn new(path: PathBuf) -> io::Result<Self> {
         let file = File::options().read(true).write(true).create(true).truncate(true).open(&path)?;
-        reserve(&file, 0, RESERVE_BYTES)?;
-        Ok(Self { file, path, bytes: RESERVE_BYTES })
+        let bytes = write_zeros(&file, 0, ZEROS_BYTES)?;
+        Ok(Self { file, path, bytes })
     }
 }
 
@@ -164,14 +175,21 @@ pub(super) fn name(number: u64) -> String {
     format!("{number:08}{SUFFIX}")
 }
 
-/// Reserves the space from `from` to `to`. Where the system cannot, the file grows as it is written.
-fn reserve(file: &File, from: u64, to: u64) -> io::Result<()> {
+/// Writes zeros from `from` to `to`, which it returns.
+fn write_zeros(file: &File, from: u64, to: u64) -> io::Result<u64> {
+    let bytes = usize::try_from(to.saturating_sub(from)).map_err(io::Error::other)?;
+    file.write_all_at(&vec![0; bytes], from)?;
+    Ok(to)
+}
+
+/// Reserves the space from `from` to `to`, which it returns. Where the system cannot, the file grows as it is written.
+fn reserve(file: &File, from: u64, to: u64) -> io::Result<u64> {
     #[cfg(target_os = "linux")]
     match rustix::fs::fallocate(file, rustix::fs::FallocateFlags::empty(), from, to - from) {
         Err(rustix::io::Errno::OPNOTSUPP | rustix::io::Errno::NOSYS) => {}
         reserved => reserved?,
     }
     #[cfg(not(target_os = "linux"))]
-    let _ = (file, from, to);
-    Ok(())
+    let _ = (file, from);
+    Ok(to)
 }
