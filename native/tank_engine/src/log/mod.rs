@@ -19,9 +19,9 @@ use std::ops::{Bound, RangeBounds};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
 
-use crossbeam_channel::Sender;
 use openraft::storage::{IOFlushed, RaftLogReader, RaftLogStorage};
 use openraft::{LogState, OptionalSend};
+use tokio::sync::mpsc::UnboundedSender;
 use tokio::sync::oneshot;
 
 use crate::error::EngineError;
@@ -50,7 +50,7 @@ struct Shared<D> {
 /// The log, as openraft uses it. Clones are handles on the same log.
 pub struct LogStore<D> {
     shared: Arc<Shared<D>>,
-    queue: Sender<Job>,
+    queue: UnboundedSender<Job>,
 }
 
 /// Reads the log. It does not keep the log open.
