@@ -1,11 +1,14 @@
 //! Regular expressions for names.
 
-use std::sync::{Arc, OnceLock};
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, OnceLock};
 
+use once_cell::sync::Lazy;
 use regex::bytes::{Regex, RegexBuilder};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 use crate::error::EngineError;
+use crate::sync::lock;
 
 use super::within;
 
@@ -15,6 +18,12 @@ const SOURCE_BYTES_MAX: usize = 1_024;
 const COMPILED_BYTES_MAX: usize = 256 << 10;
 /// What searching with it may take.
 const DFA_BYTES_MAX: usize = 256 << 10;
+
+/// How many are kept, compiled: callers ask with the same few again and again, and compiling one takes as
+/// long as matching hundreds of names.
+const KEPT_MAX: usize = 16;
+
+static KEPT: Lazy<Mutex<HashMap<String, Regex>>> = Lazy::new(Mutex::default);
 
 /// A regular expression over the bytes of a name.
 ///
@@ -64,8 +73,17 @@ impl NameRegex {
 }
 
 fn compile(source: &str) -> Result<Regex, regex::Error> {
+    if let Some(kept) = lock(&KEPT).get(source) {
+        return Ok(kept.clone());
+    }
     let mut builder = RegexBuilder::new(source);
-    builder.unicode(false).size_limit(COMPILED_BYTES_MAX).dfa_size_limit(DFA_BYTES_MAX).build()
+    let regex = builder.unicode(false).size_limit(COMPILED_BYTES_MAX).dfa_size_limit(DFA_BYTES_MAX).build()?;
+    let mut kept = lock(&KEPT);
+    if kept.len() >= KEPT_MAX {
+        kept.clear();
+    }
+    kept.insert(source.to_owned(), regex.clone());
+    Ok(regex)
 }
 
 impl PartialEq for NameRegex {

@@ -143,7 +143,7 @@ impl<'e, 'p> Walk<'e, 'p> {
     fn descend(&mut self, key: &'e Key, entry: &'e Arc<Entry>, level: (usize, States)) -> Option<Node<'e>> {
         let (length, states) = level;
         let Some(name) = key.as_bytes().get(length..).and_then(first_component) else {
-            // The current entry itself was looked at.
+            // It is the root itself.
             self.current = None;
             return None;
         };
@@ -163,9 +163,14 @@ impl<'e, 'p> Walk<'e, 'p> {
             }
         }
         self.path.extend_from_slice(name);
-        let node = Key::from_bytes(&self.path);
-        let entry = if node == *key { Some(entry) } else { self.entries.get(&node) };
-        let node = Node { key: node, entry };
+        let node = if self.path.len() == key.as_bytes().len() {
+            // With it, the current entry is looked at.
+            self.current = None;
+            Node { key: key.clone(), entry: Some(entry) }
+        } else {
+            let key = Key::from_bytes(&self.path);
+            Node { entry: self.entries.get(&key), key }
+        };
         let states = self.pattern.step(states, self.entries, &node);
         self.in_vain = 0;
         self.levels.push(Level { length: self.path.len(), states: self.pattern.beyond(states) });
