@@ -6,6 +6,9 @@ defmodule Tank.Bench.Etcd do
 
   @port 23_790
 
+  # It keeps every version, and takes no more once it has 2 GB: long runs with large values come to more.
+  @quota_bytes 16_000_000_000
+
   @doc "Starts etcd in `dir`; it ends with this VM. A reason when it is not there."
   @spec start(Path.t()) :: :ok | {:skip, String.t()}
   def start(dir) do
@@ -21,6 +24,7 @@ defmodule Tank.Bench.Etcd do
       "--listen-client-urls=http://127.0.0.1:#{@port}",
       "--advertise-client-urls=http://127.0.0.1:#{@port}",
       "--listen-peer-urls=http://127.0.0.1:#{@port + 1}",
+      "--quota-backend-bytes=#{@quota_bytes}",
       "--log-level=error"
     ]
 

@@ -100,14 +100,15 @@ impl Client {
         let mut ready = self.send.clone().ready().await?;
         let (response, mut stream) = ready.send_request(request.body(())?, false)?;
         stream.send_data(message(&format!("/tank/pods/pod-{pod:07}"), &self.value), true)?;
-        let mut body = response.await?.into_body();
+        // A refusal has no body: its status is in the head.
+        let (head, mut body) = response.await?.into_parts();
         while let Some(chunk) = body.data().await {
             body.flow_control().release_capacity(chunk?.len())?;
         }
         let trailers = body.trailers().await?.unwrap_or_default();
         match trailers.get("grpc-status").map(http::HeaderValue::as_bytes) {
             Some(b"0") => Ok(()),
-            _ => Err(format!("etcd answered {trailers:?}").into()),
+            _ => Err(format!("etcd answered {:?} {trailers:?}", head.headers).into()),
         }
     }
 }
