@@ -20,7 +20,7 @@ const COMPILED_BYTES_MAX: usize = 256 << 10;
 const DFA_BYTES_MAX: usize = 256 << 10;
 
 /// How many are kept, compiled: callers ask with the same few again and again, and compiling one takes as
-/// long as matching hundreds of names.
+/// long as matching hundreds of names. A clone shares what is compiled, not the memory that searching takes.
 const KEPT_MAX: usize = 16;
 
 static KEPT: Lazy<Mutex<HashMap<String, Regex>>> = Lazy::new(Mutex::default);

@@ -198,6 +198,18 @@ fn names_are_matched_as_bytes() {
 }
 
 #[test]
+fn expressions_are_told_apart_however_many_there_are() {
+    for turn in 0..2 {
+        for n in 10..60 {
+            let regex = NameRegex::new(format!("^{n}$"));
+            regex.check().unwrap();
+            let matching: Vec<u32> = (10..60).filter(|name| regex.is_match(name.to_string().as_bytes())).collect();
+            assert_eq!(matching, [n], "turn {turn}");
+        }
+    }
+}
+
+#[test]
 fn what_other_entries_decide_is_not_local() {
     let of = |above: Condition, last: Condition| Pattern { parts: vec![Part::one(above), Part::one(last)] };
     let not = |condition| Condition::Not(Box::new(condition));

@@ -316,3 +316,32 @@ fn a_missing_segment_is_noticed_whichever_it_is() {
     }
     assert_eq!(bed.open().unwrap().1.last, Some(id(49)));
 }
+
+#[test]
+fn small_batches_find_space_that_was_written_before_and_follow_on_large_ones() {
+    let bed = Bed::new();
+    let marker = MarkerFile::open(bed.0.path(), MEMBER).unwrap();
+    let log = SegmentLog::new(bed.0.path(), MEMBER, Arc::new(marker));
+    log.recover().unwrap();
+    let (small, large) = ("s".repeat(10_000), "l".repeat(100_000));
+    let sizes = [&large, &small, &large, &large, &small, &small];
+    let mut written = Vec::new();
+    for turn in 0..30 {
+        let value = if turn < 10 { &small } else { sizes[turn % sizes.len()] };
+        log.write(&[append(turn as u64..turn as u64 + 1, value)]).unwrap();
+        written.push(value.clone());
+        let file = fs::File::open(&bed.segments()[0]).unwrap();
+        let bytes = file.metadata().unwrap().len();
+        #[cfg(target_os = "linux")]
+        if turn < 10 {
+            // What is only reserved is a hole.
+            assert_eq!(rustix::fs::seek(&file, rustix::fs::SeekFrom::Hole(0)).unwrap(), bytes, "batch {turn}");
+            assert_eq!(bytes % (64 << 10), 0, "batch {turn}");
+        }
+        assert!(bytes >= end(&log) as u64);
+    }
+    drop(log);
+    let (log, recovered) = bed.open().unwrap();
+    assert_eq!(recovered.last, Some(id(29)));
+    assert_eq!(values(&log, 0..30), written);
+}
