@@ -58,7 +58,7 @@ pub(super) struct End {
     pub(super) bytes: u64,
     /// Up to here it is durable.
     pub(super) synced: u64,
-    /// Up to here there is space for it.
+    /// Up to here there is space for it; no less than `bytes`.
     reserved: u64,
 }
 
@@ -88,7 +88,9 @@ impl Segment {
         file.sync_all()?;
         fs::rename(&temporary, &path)?;
         sync_dir(dir)?;
-        let end = End { bytes: bytes.len() as u64, synced: bytes.len() as u64, reserved };
+        let bytes = bytes.len() as u64;
+        // A spare one may have been shorter.
+        let end = End { bytes, synced: bytes, reserved: reserved.max(bytes) };
         Ok((Self { number, file, path }, end))
     }
 

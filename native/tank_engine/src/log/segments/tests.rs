@@ -24,8 +24,12 @@ impl Bed {
     }
 
     fn open(&self) -> Result<(SegmentLog, Recovered), EngineError> {
+        self.open_with(2_000)
+    }
+
+    fn open_with(&self, segment_bytes: u64) -> Result<(SegmentLog, Recovered), EngineError> {
         let marker = MarkerFile::open(self.0.path(), MEMBER)?;
-        let log = SegmentLog::new(self.0.path(), MEMBER, Arc::new(marker)).with_segment_bytes(2_000);
+        let log = SegmentLog::new(self.0.path(), MEMBER, Arc::new(marker)).with_segment_bytes(segment_bytes);
         let recovered = log.recover()?;
         Ok((log, recovered))
     }
@@ -187,6 +191,25 @@ fn a_file_that_somebody_reads_is_not_written_anew() {
 }
 
 #[test]
+fn a_spare_file_may_be_shorter_than_the_head_that_it_gets() {
+    let bed = Bed::new();
+    // A segment for each batch: the first one has nothing but its head, which is shorter than one with a purge.
+    let (log, _) = bed.open_with(1).unwrap();
+    log.write(&[append(0..10, "a")]).unwrap();
+    log.write(&[LogWrite::Purge(id(3))]).unwrap();
+    let spare = bed.segments().remove(0);
+    assert_eq!(spare.extension().unwrap(), "spare");
+    let spare_bytes = fs::metadata(&spare).unwrap().len() as usize;
+    log.write(&[append(10..11, "b")]).unwrap();
+    let bytes = fs::read(bed.segments().pop().unwrap()).unwrap();
+    assert!(Record::first(&bytes, Place { segment: 4, offset: 0 }).unwrap().bytes() > spare_bytes);
+    drop(log);
+    let (log, recovered) = bed.open_with(1).unwrap();
+    assert_eq!((recovered.purged, recovered.last), (Some(id(3)), Some(id(10))));
+    assert_eq!(values(&log, 10..11), ["b"]);
+}
+
+#[test]
 fn spare_files_are_few_and_go_when_the_log_is_opened() {
     let bed = Bed::new();
     let (log, _) = bed.open().unwrap();
@@ -320,9 +343,7 @@ fn a_missing_segment_is_noticed_whichever_it_is() {
 #[test]
 fn small_batches_find_space_that_was_written_before_and_follow_on_large_ones() {
     let bed = Bed::new();
-    let marker = MarkerFile::open(bed.0.path(), MEMBER).unwrap();
-    let log = SegmentLog::new(bed.0.path(), MEMBER, Arc::new(marker));
-    log.recover().unwrap();
+    let (log, _) = bed.open_with(SEGMENT_BYTES).unwrap();
     let (small, large) = ("s".repeat(10_000), "l".repeat(100_000));
     let sizes = [&large, &small, &large, &large, &small, &small];
     let mut written = Vec::new();
