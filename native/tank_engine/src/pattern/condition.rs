@@ -39,7 +39,7 @@ impl Condition {
     pub(crate) fn holds(&self, entries: &Entries, node: &Node<'_>) -> bool {
         match self {
             Self::Any => true,
-            Self::Is(name) => node.name() == name,
+            Self::Is(name) => node.name == name,
             Self::Name(regex) => regex.is_match(&node.text()),
             Self::Payload(payload) => node.entry.is_some_and(|entry| entry.has_payload(&node.key, payload)),
             Self::HasData => node.entry.is_some(),

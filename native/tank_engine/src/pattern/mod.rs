@@ -17,6 +17,7 @@ pub use condition::Condition;
 pub use name::NameRegex;
 pub use walk::{Node, Walk};
 
+use std::borrow::Cow;
 use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
@@ -127,7 +128,7 @@ impl Pattern {
         while let Some(name) = key.as_bytes().get(length..).and_then(first_component) {
             length += name.len();
             let node = Key::from_bytes(key.as_bytes().get(..length).unwrap_or_default());
-            states = self.step(states, entries, &Node { entry: entry(&node), key: node });
+            states = self.step(states, entries, &Node { entry: entry(&node), key: Cow::Owned(node), name });
             if states.is_empty() {
                 return false;
             }

@@ -125,7 +125,7 @@ proptest! {
         let behind: Vec<Place> = wanted.iter().filter(|place| **place > after).cloned().collect();
         prop_assert_eq!(walk(Some(Key::of(&after))), behind, "behind {:?}", after);
         for node in pattern.walk(&entries, None) {
-            prop_assert_eq!(node.entry, entries.get(&node.key));
+            prop_assert_eq!(node.entry, entries.get(&*node.key));
             prop_assert!(node.key.is_within(&pattern.prefix().0));
         }
         for place in nodes(&entries) {

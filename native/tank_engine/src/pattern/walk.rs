@@ -18,7 +18,9 @@ const STEPS_MAX: usize = 8;
 #[derive(Clone, Debug)]
 pub struct Node<'e> {
     /// The path.
-    pub key: Key,
+    pub key: Cow<'e, Key>,
+    /// The encoding of its last component; empty for the root.
+    pub(super) name: &'e [u8],
     /// Its entry, if it has a value.
     pub entry: Option<&'e Arc<Entry>>,
 }
@@ -50,19 +52,10 @@ struct Level {
     states: States,
 }
 
-impl Node<'_> {
-    /// The encoding of its last component; empty for the root.
-    pub(crate) fn name(&self) -> &[u8] {
-        let bytes = self.key.as_bytes();
-        let Some((_end, before)) = bytes.split_last() else { return bytes };
-        // A zero ends a component, and stands nowhere in one.
-        let start = before.iter().rposition(|&byte| byte == 0).map_or(0, |zero| zero + 1);
-        bytes.get(start..).unwrap_or_default()
-    }
-
+impl<'e> Node<'e> {
     /// The text of its last component.
-    pub(crate) fn text(&self) -> Cow<'_, [u8]> {
-        match self.name() {
+    pub(super) fn text(&self) -> Cow<'e, [u8]> {
+        match self.name {
             [_tag, plain @ .., 0] if !plain.contains(&1) => Cow::Borrowed(plain),
             escaped => match Key::from_bytes(escaped).components().unwrap_or_default().pop() {
                 Some(Component::Atom(text) | Component::String(text)) => Cow::Owned(text),
@@ -102,7 +95,8 @@ impl<'e, 'p> Walk<'e, 'p> {
 
     fn root(&self) -> Option<Node<'e>> {
         let matches = self.pattern.is_whole(States::START) && !self.entries.is_empty();
-        matches.then(|| Node { key: Key::default(), entry: self.entries.get(&Key::default()) })
+        let root = Key::default();
+        matches.then(|| Node { entry: self.entries.get(&root), key: Cow::Owned(root), name: &[] })
     }
 
     /// Takes the next entry, and goes up to the node that it is below.
@@ -166,15 +160,15 @@ impl<'e, 'p> Walk<'e, 'p> {
         let node = if self.path.len() == key.as_bytes().len() {
             // With it, the current entry is looked at.
             self.current = None;
-            Node { key: key.clone(), entry: Some(entry) }
+            Node { key: Cow::Borrowed(key), name, entry: Some(entry) }
         } else {
             let key = Key::from_bytes(&self.path);
-            Node { entry: self.entries.get(&key), key }
+            Node { entry: self.entries.get(&key), key: Cow::Owned(key), name }
         };
         let states = self.pattern.step(states, self.entries, &node);
         self.in_vain = 0;
         self.levels.push(Level { length: self.path.len(), states: self.pattern.beyond(states) });
-        let behind = self.after.as_ref().is_none_or(|after| node.key > *after);
+        let behind = self.after.as_ref().is_none_or(|after| *node.key > *after);
         (behind && self.pattern.is_whole(states)).then_some(node)
     }
 }

@@ -19,7 +19,7 @@ impl State {
             if bytes > PUT_MANY_BYTES_MAX {
                 return Outcome::Refused(Refusal::TooMuch(PUT_MANY_BYTES_MAX as u64));
             }
-            keys.push(node.key);
+            keys.push(node.key.into_owned());
         }
         for key in keys {
             self.put(&Write::new(key, put.payload.clone()), work);
@@ -47,7 +47,7 @@ impl State {
     }
 
     fn matches(&self, pattern: &Pattern) -> Vec<Key> {
-        pattern.walk(&self.entries, None).map(|node| node.key).collect()
+        pattern.walk(&self.entries, None).map(|node| node.key.into_owned()).collect()
     }
 
     fn done(&self, work: &mut Work) -> Outcome {
