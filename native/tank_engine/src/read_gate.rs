@@ -81,6 +81,11 @@ impl ReadGate {
         self.until.store(FOR_GOOD, Ordering::Release);
     }
 
+    /// Whether this is the only voter.
+    pub(crate) fn is_open_for_good(&self) -> bool {
+        self.until.load(Ordering::Acquire) == FOR_GOOD
+    }
+
     pub(crate) fn open_until(&self, until: Instant) {
         self.until.store(nanos(until), Ordering::Release);
     }

@@ -60,6 +60,27 @@ fn writes_are_there_after_a_restart() {
 }
 
 #[test]
+fn what_a_single_writer_writes_is_synced_at_once_and_is_there_after_a_restart() {
+    let dir = tempfile::tempdir().unwrap();
+    let engine = open(dir.path());
+    for i in 0..100u32 {
+        assert_eq!(write(&engine, put("a", &i.to_be_bytes())), Ok(Outcome::Done { revision: u64::from(i) + 1 }));
+    }
+    let status = engine.status().unwrap();
+    // Not before it is known to be a single one, nor while the log's thread has something else to do.
+    assert!((50..=84).contains(&status.fsyncs_at_once), "{status:?}");
+    let large = vec![7; 100_000];
+    assert_eq!(write(&engine, put("large", &large)), Ok(Outcome::Done { revision: 101 }));
+    assert_eq!(engine.status().unwrap().fsyncs_at_once, status.fsyncs_at_once, "a large one takes too long");
+    let before = engine.status().unwrap();
+    engine.close().unwrap();
+    let engine = open(dir.path());
+    let after = engine.status().unwrap();
+    assert_eq!((after.revision, after.entries, after.digest), (101, 2, before.digest));
+    engine.close().unwrap();
+}
+
+#[test]
 fn many_writes_share_a_sync_and_a_purged_log_opens_again() {
     let dir = tempfile::tempdir().unwrap();
     let mut options = Options::new(dir.path(), "tank");

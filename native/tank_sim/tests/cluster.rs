@@ -43,6 +43,19 @@ fn every_member_writes_and_reads_what_was_written_anywhere() {
 }
 
 #[test]
+fn a_leader_with_others_waits_for_no_disk_while_they_could_be_told() {
+    let cluster = Cluster::of(3);
+    let at_once = |engine: &tank_engine::engine::Engine| engine.status().unwrap().fsyncs_at_once;
+    let leader = cluster.engine(cluster.leader());
+    let before = at_once(leader);
+    for i in 0..50u32 {
+        put(leader, "a", &i.to_be_bytes()).unwrap();
+    }
+    assert_eq!(at_once(leader), before);
+    cluster.agree();
+}
+
+#[test]
 fn a_leader_that_is_cut_off_neither_writes_nor_answers_stale() {
     let cluster = Cluster::of(3);
     put(cluster.engine(0), "a", b"old").unwrap();

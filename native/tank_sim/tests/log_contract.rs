@@ -51,6 +51,9 @@ contracts! {
     a_vote_is_saved_when_it_is_durable,
     many_appends_share_a_sync,
     after_a_failed_sync_nothing_is_acknowledged,
+    what_is_asked_at_once_is_durable_when_append_returns,
+    what_is_asked_at_once_comes_after_what_waits,
+    after_a_failed_sync_at_once_nothing_is_acknowledged,
 }
 
 async fn ids(log: &mut impl RaftLogReader<tank_engine::raft::Types>) -> Vec<LogId> {
@@ -286,6 +289,57 @@ async fn many_appends_share_a_sync<B: Bed>(mut bed: B) {
     // One for what was there when the writer looked, one for what came while it waited.
     assert!((1..=2).contains(&syncs), "{syncs} syncs for {APPENDS} appends");
     assert_eq!(log.log.stats().entries.load(Ordering::Relaxed), APPENDS);
+    log.close();
+}
+
+async fn what_is_asked_at_once_is_durable_when_append_returns<B: Bed>(mut bed: B) {
+    let mut log = OpenLog::open(&mut bed);
+    for index in 0..5 {
+        log.log.at_once().ask();
+        let mut acknowledged = log.append(entries(1, index..index + 1)).await;
+        assert!(matches!(acknowledged.try_recv(), Ok(Ok(()))), "it was waited for");
+        log.log.save_committed(Some(log_id(1, index))).await.unwrap();
+    }
+    assert_eq!(log.log.stats().syncs_at_once.load(Ordering::Relaxed), 5);
+    // It holds for one append only.
+    let held = log.control.hold();
+    let waiting = log.append(entries(1, 5..6)).await;
+    held.wait_for_sync(LIMIT).unwrap();
+    drop(held);
+    acknowledged(waiting).await.unwrap();
+    let mut log = restart(&mut bed, log);
+    assert_eq!(ids(&mut log.log).await, ids_of(&entries(1, 0..6)));
+    log.close();
+}
+
+async fn what_is_asked_at_once_comes_after_what_waits<B: Bed>(mut bed: B) {
+    let mut log = OpenLog::open(&mut bed);
+    let held = log.control.hold();
+    let first = log.append(entries(1, 0..3)).await;
+    held.wait_for_sync(LIMIT).unwrap();
+    log.log.at_once().ask();
+    let mut second = log.append(entries(1, 3..4)).await;
+    assert!(second.try_recv().is_err(), "acknowledged before what stands before it");
+    drop(held);
+    acknowledged(first).await.unwrap();
+    acknowledged(second).await.unwrap();
+    assert_eq!(log.log.stats().syncs_at_once.load(Ordering::Relaxed), 0);
+    let mut log = restart(&mut bed, log);
+    assert_eq!(ids(&mut log.log).await, ids_of(&entries(1, 0..4)));
+    log.close();
+}
+
+async fn after_a_failed_sync_at_once_nothing_is_acknowledged<B: Bed>(mut bed: B) {
+    let mut log = OpenLog::open(&mut bed);
+    log.control.fail_from(0);
+    log.log.at_once().ask();
+    assert!(acknowledged(log.append(entries(1, 0..1)).await).await.is_err(), "the failed sync is reported");
+    log.control.heal();
+    log.log.at_once().ask();
+    assert!(acknowledged(log.append(entries(1, 1..2)).await).await.is_err(), "acknowledged at once after it");
+    assert!(acknowledged(log.append(entries(1, 2..3)).await).await.is_err(), "acknowledged by the thread after it");
+    assert!(matches!(log.failures.lock().unwrap().as_slice(), [EngineError::Storage(_)]), "reported once");
+    let log = restart(&mut bed, log);
     log.close();
 }
 

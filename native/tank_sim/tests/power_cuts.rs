@@ -101,6 +101,10 @@ async fn step(log: &mut LogStore<SimDisk>, model: &mut Model, rng: &mut Rng, ter
             let start = last.map_or(0, |index| index + 1);
             let new = entries(term, start..start + 1 + rng.below(5) as u64);
             let (sender, receiver) = Types::oneshot();
+            // It would wait as well.
+            if !held && rng.below(2) == 0 {
+                log.at_once().ask();
+            }
             log.append(new.clone(), IOFlushed::signal(sender)).await.unwrap();
             for entry in new {
                 model.wrote(&LogWrite::Append(vec![entry]));

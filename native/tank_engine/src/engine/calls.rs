@@ -67,6 +67,8 @@ pub struct Status {
     pub in_flight: u64,
     /// Syncs of the log since the store was opened.
     pub fsyncs: u64,
+    /// Of these, those that the raft core waited for itself, for a single writer.
+    pub fsyncs_at_once: u64,
     /// Log entries written since then.
     pub log_entries: u64,
     /// Bytes of those.
@@ -145,6 +147,7 @@ impl Engine {
             disk_bytes: Directory::disk_bytes(&inner.dir),
             in_flight: inner.ingress.in_flight(),
             fsyncs: load(&inner.log_stats.syncs),
+            fsyncs_at_once: load(&inner.log_stats.syncs_at_once),
             log_entries: load(&inner.log_stats.entries),
             log_bytes: load(&inner.log_stats.bytes),
             applied_index: view.applied_index(),

@@ -12,6 +12,7 @@ use crate::command::{Command, Request, RequestId};
 use crate::error::EngineError;
 use crate::faults;
 use crate::health::Health;
+use crate::log::AtOnce;
 use crate::options::Options;
 use crate::outcome::Outcome;
 use crate::raft::{Responder, WriteResult};
@@ -23,6 +24,13 @@ use super::leader::LeaderClient;
 
 /// How many writes the ingress task takes at a time.
 const TAKE_MAX: usize = 256;
+
+/// The largest write that the raft core's task may wait for itself: more takes longer than a sync.
+const AT_ONCE_BYTES_MAX: usize = 64 << 10;
+
+/// So many writes one after the other are taken for those of a single writer. Of two writers, the one
+/// that comes second would wait until the first has its answer, though only the disk is busy.
+const SINGLE_WRITER_AFTER: u32 = 16;
 
 /// The way in for writes.
 pub(super) struct Ingress {
@@ -56,6 +64,8 @@ struct Pending {
     id: RequestId,
     reply: Option<Reply<Outcome>>,
     bytes: usize,
+    /// Nothing else was on its way when it came.
+    alone: bool,
     /// Until then the leader is asked.
     deadline: Instant,
     bounds: Arc<Bounds>,
@@ -65,6 +75,7 @@ impl Ingress {
     pub(super) fn start(
         runtime: &Runtime,
         leader: LeaderClient,
+        at_once: AtOnce,
         client: u64,
         options: &Options,
         health: &Arc<Health>,
@@ -78,7 +89,7 @@ impl Ingress {
             sequences: Mutex::default(),
             health: Arc::clone(health),
         });
-        runtime.spawn("ingress", health, feed(pending, leader));
+        runtime.spawn("ingress", health, feed(pending, leader, at_once));
         Self { queue, bounds, client }
     }
 
@@ -93,13 +104,14 @@ impl Ingress {
         reply: Reply<Outcome>,
     ) -> Result<(), (EngineError, Reply<Outcome>)> {
         let bytes = command.size();
-        if let Err(error) = self.bounds.take(bytes) {
-            return Err((error, reply));
-        }
+        let alone = match self.bounds.take(bytes) {
+            Ok(others) => others == 0,
+            Err(error) => return Err((error, reply)),
+        };
         let id = self.bounds.number(self.client);
         let bounds = Arc::clone(&self.bounds);
         let deadline = Instant::now() + timeout;
-        let pending = Pending { command: Some(command), id, reply: Some(reply), bytes, deadline, bounds };
+        let pending = Pending { command: Some(command), id, reply: Some(reply), bytes, alone, deadline, bounds };
         let Err(unsent) = self.queue.send(pending) else { return Ok(()) };
         // Nobody listens any more. The caller is told by what is returned: a reply must not be
         // sent from within the call.
@@ -110,12 +122,16 @@ impl Ingress {
 }
 
 /// Feeds the raft core. Ends when the store is closed or the core is gone.
-async fn feed(mut queue: mpsc::UnboundedReceiver<Pending>, leader: LeaderClient) {
+async fn feed(mut queue: mpsc::UnboundedReceiver<Pending>, leader: LeaderClient, at_once: AtOnce) {
     let leader = Arc::new(leader);
     let mut taken = Vec::with_capacity(TAKE_MAX);
+    let mut single_writer = SingleWriter::default();
     while queue.recv_many(&mut taken, TAKE_MAX).await > 0 {
         faults::point("ingress");
         let time_ms = now_ms();
+        if single_writer.seen(is_alone(&taken)) && leader.authority.gate.is_open_for_good() {
+            at_once.ask();
+        }
         for mut pending in taken.drain(..) {
             let Some(command) = pending.command.take() else { continue };
             let request = Request { id: pending.id, time_ms, command };
@@ -128,13 +144,32 @@ async fn feed(mut queue: mpsc::UnboundedReceiver<Pending>, leader: LeaderClient)
     }
 }
 
+fn is_alone(taken: &[Pending]) -> bool {
+    matches!(taken, [one] if one.alone && one.bytes <= AT_ONCE_BYTES_MAX)
+}
+
+/// Notices that one writer writes, one thing after the other.
+#[derive(Default)]
+struct SingleWriter {
+    in_a_row: u32,
+}
+
+impl SingleWriter {
+    /// Whether it does, after what was taken last, which was `alone` or not.
+    fn seen(&mut self, alone: bool) -> bool {
+        self.in_a_row = if alone { self.in_a_row.saturating_add(1) } else { 0 };
+        self.in_a_row > SINGLE_WRITER_AFTER
+    }
+}
+
 impl Bounds {
-    fn take(&self, bytes: usize) -> Result<(), EngineError> {
+    /// Takes a place; how many are taken by others.
+    fn take(&self, bytes: usize) -> Result<usize, EngineError> {
         let writes = self.writes.fetch_add(1, Ordering::Relaxed);
         let held = self.bytes.fetch_add(bytes, Ordering::Relaxed);
         // A single write may always go, however large: its size has a limit of its own.
         if writes < self.writes_max && (held == 0 || held.saturating_add(bytes) <= self.bytes_max) {
-            return Ok(());
+            return Ok(writes);
         }
         self.give_back(bytes);
         Err(EngineError::Overloaded { limit: self.writes_max })
@@ -231,6 +266,26 @@ mod tests {
         bounds.give_back(500);
         assert!(bounds.take(50).is_ok() && bounds.take(50).is_ok());
         assert_eq!(bounds.take(0), Err(EngineError::Overloaded { limit: 2 }));
+    }
+
+    #[test]
+    fn a_single_writer_is_noticed_and_a_second_one_at_once() {
+        let mut single_writer = SingleWriter::default();
+        let mut seen = |alone| single_writer.seen(alone);
+        for _ in 0..2 {
+            assert!((0..SINGLE_WRITER_AFTER).all(|_| !seen(true)));
+            assert!(seen(true) && seen(true));
+            assert!(!seen(false));
+        }
+    }
+
+    #[test]
+    fn a_place_tells_how_many_others_are_taken() {
+        let bounds = bounds(10, 100);
+        assert_eq!((bounds.take(1), bounds.take(1)), (Ok(0), Ok(1)));
+        bounds.give_back(1);
+        bounds.give_back(1);
+        assert_eq!(bounds.take(1), Ok(0));
     }
 
     #[test]

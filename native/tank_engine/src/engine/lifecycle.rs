@@ -18,7 +18,7 @@ use openraft::raft::ReadPolicy;
 use crate::error::EngineError;
 use crate::evict;
 use crate::health::{Health, OnFailure};
-use crate::log::{LogCloser, LogStore};
+use crate::log::{AtOnce, LogCloser, LogStore, WriterStats};
 use crate::machine::{Machine, Replay, StateStore};
 use crate::options::{Formation, Options};
 use crate::payload::Memory;
@@ -94,7 +94,7 @@ impl Engine {
             alone::end_log(&disk, directory.identity.member_id, &options.node)?;
         }
         let (log, closer) = LogStore::open(disk, &directory.path, &health)?;
-        let (log_stats, purged) = (log.stats(), log.purged());
+        let (log_stats, at_once, purged) = (log.stats(), log.at_once(), log.purged());
         let rpc = Arc::new(Rpc::new(directory.identity.clone(), transport));
         let (published, gate) = (publishing(&options, &health)?, Arc::new(ReadGate::default()));
         published.hub().set_bytes_max(options.recent_bytes_max);
@@ -129,7 +129,7 @@ impl Engine {
         let me = parts.directory.identity.member_id;
         let authority = Authority { raft: raft.clone(), gate, published };
         let leader = LeaderClient { raft, authority, rpc, me, in_touch_within: options.timing.in_touch_within() };
-        Ok(Self::assemble(options, parts, leader, health, log_stats, ready))
+        Ok(Self::assemble(options, parts, leader, health, (log_stats, at_once), ready))
     }
 
     fn assemble(
@@ -137,7 +137,7 @@ impl Engine {
         parts: Parts,
         leader: LeaderClient,
         health: Arc<Health>,
-        log_stats: Arc<crate::log::WriterStats>,
+        (log_stats, at_once): (Arc<WriterStats>, AtOnce),
         ready: Ready,
     ) -> Self {
         let Ready { runtime, vote, client, keeper } = ready;
@@ -164,7 +164,7 @@ impl Engine {
         runtime.spawn("watch-hub", &health, Arc::clone(published.hub()).run());
         let engine = Self(Arc::new(Inner {
             replay: Replay::new(&parts.directory.db),
-            ingress: Ingress::start(&runtime, leader.clone(), client, &options, &health),
+            ingress: Ingress::start(&runtime, leader.clone(), at_once, client, &options, &health),
             readers: Readers::start(&runtime, leader.clone(), options.timing.in_touch_within(), &health),
             peers,
             witness,

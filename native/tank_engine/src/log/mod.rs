@@ -17,11 +17,11 @@ pub use writer::WriterStats;
 use std::io;
 use std::ops::{Bound, RangeBounds};
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 
 use openraft::storage::{IOFlushed, RaftLogReader, RaftLogStorage};
 use openraft::{LogState, OptionalSend};
-use tokio::sync::mpsc::UnboundedSender;
 use tokio::sync::oneshot;
 
 use crate::error::EngineError;
@@ -31,7 +31,7 @@ use crate::sync::lock;
 
 use disk::{LogDisk, LogWrite, Recovered};
 use tail::Tail;
-use writer::{Done, Job, Writer};
+use writer::{Done, Job, Queue, Writer};
 
 /// The bytes of entries that one read for replication gives, about.
 const READ_BYTES_MAX: usize = 2 << 20;
@@ -43,14 +43,35 @@ struct Shared<D> {
     tail: Mutex<Tail>,
     vote: Mutex<Option<Vote>>,
     committed: Mutex<Option<LogId>>,
+    /// The first error of the disk.
+    failure: Mutex<Option<io::Error>>,
+    at_once: AtOnce,
     stats: Arc<WriterStats>,
     health: Arc<Health>,
 }
 
-/// The log, as openraft uses it. Clones are handles on the same log.
+/// Asks the log to write the next entries in the raft core's own task, which waits for the disk then.
+/// That is quicker when nothing else is on its way, and nobody else has to hear of the entries.
+#[derive(Clone, Debug, Default)]
+pub struct AtOnce(Arc<AtomicBool>);
+
+impl AtOnce {
+    /// Asks for it. It is done only if nothing waits to be written.
+    pub fn ask(&self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
+
+    fn take(&self) -> bool {
+        self.0.swap(false, Ordering::Relaxed)
+    }
+}
+
+/// The log, as openraft uses it.
 pub struct LogStore<D> {
     shared: Arc<Shared<D>>,
-    queue: UnboundedSender<Job>,
+    queue: Queue,
+    /// Whether the last entries were to be written at once; then so is that they are committed.
+    at_once: bool,
 }
 
 /// Reads the log. It does not keep the log open.
@@ -72,11 +93,13 @@ impl<D: LogDisk> LogStore<D> {
             tail: Mutex::new(Tail::recovered(purged, last)),
             vote: Mutex::new(vote),
             committed: Mutex::new(committed),
+            failure: Mutex::default(),
+            at_once: AtOnce::default(),
             stats: Arc::default(),
             health: Arc::clone(health),
         });
         let writer = Writer::start(Arc::clone(&shared), Arc::clone(health))?;
-        Ok((Self { shared, queue: writer.queue() }, LogCloser(writer)))
+        Ok((Self { shared, queue: writer.queue(), at_once: false }, LogCloser(writer)))
     }
 
     /// Counters of the writer.
@@ -89,9 +112,26 @@ impl<D: LogDisk> LogStore<D> {
         lock(&self.shared.tail).purged()
     }
 
+    /// How entries are asked to be written at once.
+    pub fn at_once(&self) -> AtOnce {
+        self.shared.at_once.clone()
+    }
+
     fn hand_over(&self, write: LogWrite, done: Done) -> io::Result<()> {
-        let gone = |_| io::Error::other("the log's writer has ended");
-        self.queue.send(Job { write, done }).map_err(gone)
+        self.queue.push(Job { write, done })
+    }
+
+    /// As `hand_over`, of what may be written at once.
+    fn write(&self, write: LogWrite, done: Done) -> io::Result<()> {
+        // Only the raft core pushes, and it is here: nothing can come before this.
+        if !self.at_once || !self.queue.is_idle() {
+            return self.hand_over(write, done);
+        }
+        if write.must_be_durable() {
+            self.shared.stats.syncs_at_once.fetch_add(1, Ordering::Relaxed);
+        }
+        writer::serve(&self.shared, &[write], vec![done]);
+        Ok(())
     }
 }
 
@@ -194,7 +234,7 @@ impl<D: LogDisk> RaftLogStorage<Types> for LogStore<D> {
 
     async fn save_committed(&mut self, committed: Option<LogId>) -> io::Result<()> {
         *lock(&self.shared.committed) = committed;
-        self.hand_over(LogWrite::Committed(committed), Done::Nobody)
+        self.write(LogWrite::Committed(committed), Done::Nobody)
     }
 
     async fn read_committed(&mut self) -> io::Result<Option<LogId>> {
@@ -213,7 +253,8 @@ impl<D: LogDisk> RaftLogStorage<Types> for LogStore<D> {
                 tail.append(entry.clone());
             }
         }
-        self.hand_over(LogWrite::Append(entries), Done::Raft(callback))
+        self.at_once = self.shared.at_once.take();
+        self.write(LogWrite::Append(entries), Done::Raft(callback))
     }
 
     async fn truncate_after(&mut self, last: Option<LogId>) -> io::Result<()> {
