@@ -1,6 +1,6 @@
 defmodule Tank.Store.Faults.PowerCutTest do
   # Power cuts: the file system that holds the store stops at once, without flushing anything, in the middle of 16
-  # writers. What is there after mounting it again is what had really reached the disk.
+  # writers, or of a single one. What is there after mounting it again is what had really reached the disk.
   #
   # Acknowledgements count if they were seen before the cut. Runs whose log is not synced show that a cut does lose what
   # was not: without a loss there, the result of the others would mean nothing.

@@ -10,7 +10,7 @@ defmodule Tank.Store.Faults.Child do
 
   import Bitwise, only: [<<<: 2]
 
-  alias Tank.Store.Faults.{Command, Ledger, Subject}
+  alias Tank.Store.Faults.{Command, Ledger, Subject, Workload}
 
   @timeout 60_000
 
@@ -73,8 +73,7 @@ defmodule Tank.Store.Faults.Child do
   @doc "Starts the writers of `run`, and waits until they had `count` answers."
   @spec write_until(pid, pos_integer, pos_integer) :: :ok
   def write_until(child, run, count) do
-    # Now and then with so much to write that the database changes its files all the time.
-    if rem(run, 4) == 0, do: :ok = call(child, Subject, :start_filler, [1 <<< 18])
+    if Workload.filled?(run), do: :ok = call(child, Subject, :start_filler, [1 <<< 18])
     :ok = call(child, Subject, :start_writers, [run])
     await(child, count)
   end

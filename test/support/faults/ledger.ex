@@ -35,7 +35,7 @@ defmodule Tank.Store.Faults.Ledger do
   @doc "Notes that the writers of a run were stopped by a fault: each may have had one more operation under way."
   @spec note_crash(t, pos_integer) :: t
   def note_crash(ledger, run) do
-    Enum.reduce(1..Workload.writers(), ledger, fn writer, ledger ->
+    Enum.reduce(1..Workload.writers(run), ledger, fn writer, ledger ->
       note(ledger, {run, writer, Map.get(ledger.answered, {run, writer}, -1) + 1}, :unknown)
     end)
   end

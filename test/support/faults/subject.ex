@@ -74,7 +74,7 @@ defmodule Tank.Store.Faults.Subject do
         Process.register(self(), @writers)
 
         writers =
-          for writer <- 1..Workload.writers(), do: spawn_monitor(fn -> write_on(open_output(), {run, writer, 0}) end)
+          for writer <- 1..Workload.writers(run), do: spawn_monitor(fn -> write_on(open_output(), {run, writer, 0}) end)
 
         send(caller, {:writing, self()})
         await_stop(Map.new(writers, fn {pid, ref} -> {ref, pid} end))

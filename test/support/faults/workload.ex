@@ -15,9 +15,13 @@ defmodule Tank.Store.Faults.Workload do
   @writers 16
   @shared 6
 
-  @doc "How many writers there are."
-  @spec writers :: pos_integer
-  def writers, do: @writers
+  @doc "Whether a run writes so much beside its writers that the database changes its files all the time."
+  @spec filled?(run :: pos_integer) :: boolean
+  def filled?(run), do: rem(run, 4) == 0
+
+  @doc "How many writers there are in a run. What a single one writes takes another way to the disk."
+  @spec writers(run :: pos_integer) :: pos_integer
+  def writers(run), do: if(rem(run, 3) == 0 and not filled?(run), do: 1, else: @writers)
 
   @doc "What an operation does, and to the pod of which name."
   @spec op(id) :: {kind, String.t()}
