@@ -3,12 +3,21 @@ defmodule Tank.Bench.Comparison.Table do
 
   alias Tank.Bench.{Report, Stats}
 
-  @names %{tank: "Tank.Store", khepri: "Khepri", ets: "ETS", disk: "disk", etcd: "etcd"}
+  # In the order of the columns.
+  @names [
+    tank: "Tank.Store",
+    khepri: "Khepri",
+    ets: "ETS",
+    disk: "disk",
+    file: "file",
+    message: "message",
+    etcd: "etcd"
+  ]
 
   @doc "The table of all rows of a case."
   @spec build(module, [Tank.Bench.Comparison.row()]) :: Report.table()
   def build(module, rows) do
-    sides = for side <- [:tank, :khepri, :ets, :disk, :etcd], Enum.any?(rows, &(&1.side == side)), do: side
+    sides = for {side, _name} <- @names, Enum.any?(rows, &(&1.side == side)), do: side
     head = [module.title(), ""] ++ Enum.map(sides, &@names[&1]) ++ ["better than Khepri by"]
     by_key = Map.new(rows, &{{&1.side, &1.params, &1.metric}, &1.values})
 

@@ -1,9 +1,15 @@
 defmodule Tank.Bench.Comparison.Cases.Cluster do
-  @moduledoc "Three members on one machine: puts and reads that cannot be stale, at the leader and at a follower."
+  @moduledoc """
+  Three members on one machine: puts and reads that cannot be stale, at the leader and at a follower.
+
+  For context, beside the reads, what a message to the leader's node and back takes, which does nothing else.
+  """
 
   @behaviour Tank.Bench.Comparison.Case
 
   alias Tank.Bench.{Load, Members, Pods, Store, Workload}
+
+  @sides [tank: Store.Tank, khepri: Store.Khepri, message: Store.Message]
 
   @impl true
   def title, do: "Three members"
@@ -21,7 +27,7 @@ defmodule Tank.Bench.Comparison.Cases.Cluster do
           clients <- numbers,
           do: %{way: what, at: where, clients: clients}
 
-    [%{sides: [tank: Store.Tank, khepri: Store.Khepri], setup: %{pods: pods}, points: points, warm_up: true}]
+    [%{sides: @sides, setup: %{pods: pods}, points: points, warm_up: true}]
   end
 
   @impl true
@@ -32,6 +38,8 @@ defmodule Tank.Bench.Comparison.Cases.Cluster do
   end
 
   @impl true
+  def measure(Store.Message, _dir, %{way: "put"}, _seconds), do: %{}
+
   def measure(store, _dir, params, seconds) do
     [leader, follower | _other] = Members.members()
     member = if params.at == "leader", do: leader, else: follower

@@ -3,14 +3,15 @@ defmodule Tank.Bench.Comparison.Cases.Put do
   Durable puts that overwrite pods in no order, by 1 to 256 processes at once, of three sizes.
 
   For context, the disk beside them appends as many bytes as that number of pods has and syncs once, in a loop: what one
-  thread could reach that writes nothing else and waits for nobody. And etcd, with values of as many bytes.
+  thread could reach that writes nothing else and waits for nobody. A process with a file does so for callers who encode
+  pods and wait. And etcd, with values of as many bytes.
   """
 
   @behaviour Tank.Bench.Comparison.Case
 
   alias Tank.Bench.{Disk, Etcd, Load, Machine, Pods, Store, Workload}
 
-  @sides [tank: Store.Tank, khepri: Store.Khepri, disk: Disk, etcd: Etcd]
+  @sides [tank: Store.Tank, khepri: Store.Khepri, disk: Disk, file: Store.File, etcd: Etcd]
 
   @impl true
   def title, do: "Durable puts"
