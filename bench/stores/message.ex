@@ -17,11 +17,7 @@ defmodule Tank.Bench.Store.Message do
   end
 
   @impl true
-  def stop do
-    monitor = Process.monitor(__MODULE__)
-    send(__MODULE__, :stop)
-    receive do: ({:DOWN, ^monitor, _, _, _} -> :ok)
-  end
+  def stop, do: Tank.Bench.Store.stop_process(__MODULE__)
 
   @impl true
   def put(_pod), do: :ok

@@ -45,6 +45,14 @@ defmodule Tank.Bench.Store do
 
   @optional_callbacks join: 1, leader: 0, leave: 0, holds?: 1, import: 1
 
+  @doc "Ends a process of this name that ends when it is sent `:stop`; returns when it is gone."
+  @spec stop_process(atom) :: :ok
+  def stop_process(name) do
+    monitor = Process.monitor(name)
+    send(name, :stop)
+    receive do: ({:DOWN, ^monitor, _, _, _} -> :ok)
+  end
+
   # Enough to keep every store's batches full.
   @fillers 256
 

@@ -1,6 +1,7 @@
 defmodule Tank.Store.Faults.KillTest do
   # `kill -9` of the VM in the middle of 16 writers, or of a single one, over and over on one directory. This shows that
-  # the store recovers, and in order; not that it syncs, since the operating system keeps what was written (see power_cut_test.exs).
+  # the store recovers, and in order; not that it syncs, since the operating system keeps what was written (see
+  # power_cut_test.exs).
   use ExUnit.Case, async: false
 
   alias Tank.Store.Faults.{Child, Ledger}

@@ -17,6 +17,8 @@ use crate::health::Health;
 /// threads each step wakes another one. That took a quarter of a write's processor time. Whatever
 /// takes long must let the others have another thread meanwhile (`blocking`): they have heartbeats
 /// to send.
+/// Only the log may wait for the disk here, when there is nobody to send them to, and nothing else to
+/// write ([`crate::log::AtOnce`]).
 pub struct Runtime {
     handle: Handle,
     /// Gone only while this is dropped.
