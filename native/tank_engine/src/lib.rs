@@ -29,10 +29,12 @@ pub mod log;
 pub mod machine;
 pub mod peers;
 pub mod raft;
+pub mod raft_runtime;
 pub mod snapshot;
 pub mod state;
 pub mod storage;
 
+pub mod environment;
 mod evict;
 pub mod faults;
 pub mod health;

@@ -48,7 +48,7 @@ impl RaftTypeConfig for Types {
         = openraft::impls::InlineBatch<T>
     where
         T: OptionalSend + 'static;
-    type AsyncRuntime = openraft::impls::TokioRuntime;
+    type AsyncRuntime = crate::raft_runtime::RaftRuntime;
     type ErrorSource = openraft::impls::BoxedErrorSource;
 }
 

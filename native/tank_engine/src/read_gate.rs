@@ -20,10 +20,11 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use arc_swap::Guard;
 use once_cell::sync::Lazy;
+use tokio::time::Instant;
 
 use crate::view::{Published, View};
 

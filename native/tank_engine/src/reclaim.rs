@@ -2,7 +2,7 @@
 //!
 //! Dropping the last handle on a large view or on a set of decoded terms frees thousands of
 //! objects. Readers run on the BEAM's schedulers and must not pay for that, nor must the task
-//! that applies the log.
+//! that applies the log. A simulated member has no other thread, and drops them at once.
 
 use std::any::Any;
 use std::sync::Arc;
@@ -11,6 +11,7 @@ use std::time::{Duration, Instant};
 use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, unbounded};
 use once_cell::sync::Lazy;
 
+use crate::environment;
 use crate::faults;
 
 /// How long to wait before looking again at values that a reader still holds.
@@ -37,6 +38,9 @@ impl<T: Send + Sync> Shared for Arc<T> {
 
 /// Drops `value` on the reclaiming thread.
 pub fn now(value: impl Any + Send) {
+    if environment::is_simulated() {
+        return drop(value);
+    }
     // The thread never ends, so the send does not fail; if it did, the value is dropped here.
     let _ = QUEUE.send(Job::Now(Box::new(value)));
 }
@@ -44,6 +48,9 @@ pub fn now(value: impl Any + Send) {
 /// Drops `value` on the reclaiming thread once no one else holds it. While they hold it, no one
 /// else is the last.
 pub fn when_unused<T: Send + Sync + 'static>(value: Arc<T>) {
+    if environment::is_simulated() {
+        return drop(value);
+    }
     let _ = QUEUE.send(Job::WhenUnused(Box::new(value)));
 }
 

@@ -7,6 +7,7 @@ use std::sync::Arc;
 use futures_util::FutureExt;
 use tokio::runtime::{Builder, Handle, RuntimeFlavor};
 
+use crate::environment::{self, Environment};
 use crate::error::EngineError;
 use crate::health::Health;
 
@@ -21,8 +22,9 @@ use crate::health::Health;
 /// write ([`crate::log::AtOnce`]).
 pub struct Runtime {
     handle: Handle,
-    /// Gone only while this is dropped.
+    /// Gone only while this is dropped; none for a simulated member, which runs on its simulator's.
     owned: Option<tokio::runtime::Runtime>,
+    simulated: Option<Environment>,
 }
 
 const WORKERS: usize = 1;
@@ -37,7 +39,16 @@ impl Runtime {
             Builder::new_multi_thread().worker_threads(WORKERS).thread_name("tank-raft").enable_time().build();
         let failed = |error: std::io::Error| EngineError::Storage(format!("no threads: {error}"));
         let runtime = runtime.map_err(failed)?;
-        Ok(Self { handle: runtime.handle().clone(), owned: Some(runtime) })
+        Ok(Self { handle: runtime.handle().clone(), owned: Some(runtime), simulated: None })
+    }
+
+    /// The runtime of a simulated member: that of its simulator's task, which this is.
+    pub(crate) fn simulated(environment: Environment) -> Self {
+        Self { handle: Handle::current(), owned: None, simulated: Some(environment) }
+    }
+
+    pub(crate) fn handle(&self) -> &Handle {
+        &self.handle
     }
 
     /// Waits for `future`, on a thread that may block.
@@ -50,7 +61,11 @@ impl Runtime {
     where
         F: Future<Output = ()> + Send + 'static,
     {
-        self.handle.spawn(guarded(name, Arc::clone(health), task));
+        let task = guarded(name, Arc::clone(health), task);
+        match &self.simulated {
+            None => drop(self.handle.spawn(task)),
+            Some(environment) => environment.enter(|| drop(environment::spawn(&self.handle, task))),
+        }
     }
 }
 
@@ -69,7 +84,7 @@ where
     F: Future<Output = ()> + Send + 'static,
 {
     if let Ok(handle) = Handle::try_current() {
-        handle.spawn(guarded(name, health, task));
+        environment::spawn(&handle, guarded(name, health, task));
     }
 }
 
@@ -85,6 +100,23 @@ pub(crate) fn blocking<T>(step: impl FnOnce() -> T) -> T {
         Ok(RuntimeFlavor::MultiThread) => tokio::task::block_in_place(step),
         _ => step(),
     }
+}
+
+/// Runs `step`, which may block or take long, on a thread that may. A simulated member runs it at once.
+///
+/// # Errors
+/// It panicked.
+pub(crate) async fn offload<T: Send + 'static>(step: impl FnOnce() -> T + Send + 'static) -> Result<T, EngineError> {
+    if environment::is_simulated() {
+        return Ok(step());
+    }
+    let done = tokio::task::spawn_blocking(step).await;
+    done.map_err(|error| EngineError::Failed(error.to_string()))
+}
+
+/// Runs what has a thread of its own elsewhere as a task of a simulated member.
+pub(crate) fn spawn_simulated(body: impl Future<Output = ()> + Send + 'static) -> tokio::task::JoinHandle<()> {
+    environment::spawn(&Handle::current(), body)
 }
 
 /// Runs `body` on a thread of its own. When it panics, the store is marked as failed.

@@ -3,13 +3,13 @@
 use std::path::Path;
 
 use crate::backup::{self, About, Progress};
+use crate::environment::wall_ms;
 use crate::error::EngineError;
 use crate::snapshot::PinnedSnapshot;
 use crate::storage::rocks;
 use crate::sync::lock;
 
 use super::Engine;
-use super::ingress::now_ms;
 
 /// Tries to pin the state while a snapshot takes its place.
 const TRIES: usize = 3;
@@ -30,7 +30,7 @@ impl Engine {
             revision: header.revision,
             entries: header.entries,
             digest: header.digest,
-            time_ms: now_ms(),
+            time_ms: wall_ms(),
         };
         progress.expect(self.view()?.bytes);
         backup::write(path, &about, &pinned, progress, || self.check())?;

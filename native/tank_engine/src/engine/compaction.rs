@@ -8,10 +8,11 @@ use openraft::async_runtime::watch::WatchReceiver;
 use tokio::sync::oneshot;
 
 use crate::command::Command;
+use crate::environment::wall_ms;
 use crate::error::EngineError;
+use crate::runtime;
 
 use super::calls::Reply;
-use super::ingress::now_ms;
 use super::{Engine, Inner};
 
 /// How often to look.
@@ -45,7 +46,7 @@ impl Engine {
             return Ok(Some(by_count.min(compacted + STEP)));
         }
         let Some(age_ms) = options.history_age_ms else { return Ok(None) };
-        let old = self.0.replay.made_before(now_ms().saturating_sub(age_ms), compacted, STEP)?;
+        let old = self.0.replay.made_before(wall_ms().saturating_sub(age_ms), compacted, STEP)?;
         Ok((old > compacted).then_some(old))
     }
 }
@@ -56,7 +57,7 @@ async fn compact(inner: Weak<Inner>) {
         loop {
             // No longer than for one step: a store that nobody refers to closes.
             let Some(engine) = inner.upgrade().map(Engine) else { return };
-            let looked = tokio::task::spawn_blocking({
+            let looked = runtime::offload({
                 let engine = engine.clone();
                 move || engine.next_compaction()
             });

@@ -2,13 +2,14 @@
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::Duration;
 
 use openraft::errors::ClientWriteError;
 use tokio::sync::mpsc;
 use tokio::time::Instant;
 
 use crate::command::{Command, Request, RequestId};
+use crate::environment::wall_ms;
 use crate::error::EngineError;
 use crate::faults;
 use crate::health::Health;
@@ -128,7 +129,7 @@ async fn feed(mut queue: mpsc::UnboundedReceiver<Pending>, leader: LeaderClient,
     let mut single_writer = SingleWriter::default();
     while queue.recv_many(&mut taken, TAKE_MAX).await > 0 {
         faults::point("ingress");
-        let time_ms = now_ms();
+        let time_ms = wall_ms();
         if single_writer.seen(is_alone(&taken)) && leader.authority.gate.is_open_for_good() {
             at_once.ask();
         }
@@ -235,12 +236,6 @@ impl Drop for Pending {
             reply.send(Err(self.bounds.health.check().err().unwrap_or(EngineError::Unknown)));
         }
     }
-}
-
-/// The wall clock, in milliseconds since the epoch.
-pub(super) fn now_ms() -> u64 {
-    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-    u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
 }
 
 #[cfg(test)]

@@ -8,19 +8,22 @@
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use openraft::ChangeMembers;
 use openraft::async_runtime::watch::WatchReceiver;
 use openraft::metrics::RaftMetrics;
 use openraft::raft::ReadPolicy;
+use tokio::time::Instant;
 
+use crate::environment::Environment;
 use crate::error::EngineError;
 use crate::evict;
 use crate::health::{Health, OnFailure};
+use crate::log::disk::LogDisk;
 use crate::log::{AtOnce, LogCloser, LogStore, WriterStats};
 use crate::machine::{Machine, Replay, StateStore};
-use crate::options::{Formation, Options};
+use crate::options::{Formation, Options, Timing};
 use crate::payload::Memory;
 use crate::peers::{Authority, Network, NoPeers, Rpc, Server, Transport};
 use crate::raft::{self, LogId, Member, Raft, Types, Vote};
@@ -84,12 +87,45 @@ impl Engine {
         on_failure: OnFailure,
     ) -> Result<Self, EngineError> {
         let runtime = Runtime::start()?;
-        let config = raft::config(&options.timing)
-            .map_err(|error| EngineError::InvalidOption { option: "timing", why: error.to_string() })?;
-        let health = Arc::new(Health::new(on_failure));
+        let config = checked(&options.timing)?;
         let directory = Directory::open_as(&options.dir, &options.store_id, options.formation)?;
-        let db = Arc::clone(&directory.db);
         let disk = directory.log().with_segment_bytes(options.timing.segment_bytes);
+        let handle = runtime.handle().clone();
+        handle.block_on(Box::pin(Self::start(runtime, directory, disk, options, config, transport, on_failure)))
+    }
+
+    /// Opens a store whose log is on `disk`, in a simulated environment: on the thread of its simulator, in
+    /// a task of which this is called.
+    ///
+    /// # Errors
+    /// As [`Engine::open_with`].
+    pub async fn open_simulated(
+        environment: Environment,
+        disk: impl LogDisk,
+        options: Options,
+        transport: Arc<dyn Transport>,
+        on_failure: OnFailure,
+    ) -> Result<Self, EngineError> {
+        let opening = environment.run(async {
+            let runtime = Runtime::simulated(environment.clone());
+            let config = checked(&options.timing)?;
+            let directory = Directory::open_as(&options.dir, &options.store_id, options.formation)?;
+            Self::start(runtime, directory, disk, options, config, transport, on_failure).await
+        });
+        Box::pin(opening).await
+    }
+
+    async fn start(
+        runtime: Runtime,
+        directory: Directory,
+        disk: impl LogDisk,
+        options: Options,
+        config: Arc<openraft::Config>,
+        transport: Arc<dyn Transport>,
+        on_failure: OnFailure,
+    ) -> Result<Self, EngineError> {
+        let health = Arc::new(Health::new(on_failure));
+        let db = Arc::clone(&directory.db);
         if let Formation::Alone { .. } = options.formation {
             alone::end_log(&disk, directory.identity.member_id, &options.node)?;
         }
@@ -101,32 +137,38 @@ impl Engine {
         let machine = StateStore::open(db, &directory.path)
             .and_then(|store| Machine::open(store, Arc::clone(&published), Arc::clone(&health)))
             .and_then(|machine| check_reach(purged, published.load().applied).map(|()| machine));
-        let started = machine.and_then(|machine| {
-            let member_id = directory.identity.member_id;
-            let network = Network { rpc: Arc::clone(&rpc), gate: Arc::clone(&gate) };
-            let raft = runtime.block_on(Raft::new(member_id, config, network, log, machine));
-            raft.map_err(|fatal| health.check().err().unwrap_or(EngineError::Failed(fatal.to_string())))
-        });
+        let member_id = directory.identity.member_id;
+        let started = match machine {
+            Ok(machine) => {
+                let network = Network { rpc: Arc::clone(&rpc), gate: Arc::clone(&gate) };
+                let raft = Raft::new(member_id, config, network, log, machine).await;
+                raft.map_err(|fatal| health.check().err().unwrap_or(EngineError::Failed(fatal.to_string())))
+            }
+            Err(error) => {
+                drop(log);
+                Err(error)
+            }
+        };
         let parts = Parts { directory, log: closer };
         let raft = match started {
             Ok(raft) => raft,
             Err(error) => {
-                let _ = parts.close();
+                let _ = parts.close().await;
                 return Err(error);
             }
         };
-        let ready = runtime.block_on(get_ready(&raft, parts.directory.identity.member_id, &options, &health));
+        let ready = get_ready(&raft, member_id, &options, &health).await;
         let ready = ready.and_then(|vote| Ok((vote, random_id()?, random_id()?)));
         let ready = match ready {
             Ok((vote, client, keeper)) => Ready { runtime, vote, client, keeper },
             Err(error) => {
-                let _ = runtime.block_on(raft.shutdown());
+                let _ = raft.shutdown().await;
                 drop(raft);
-                let _ = parts.close();
+                let _ = parts.close().await;
                 return Err(error);
             }
         };
-        let me = parts.directory.identity.member_id;
+        let me = member_id;
         let authority = Authority { raft: raft.clone(), gate, published };
         let leader = LeaderClient { raft, authority, rpc, me, in_touch_within: options.timing.in_touch_within() };
         Ok(Self::assemble(options, parts, leader, health, (log_stats, at_once), ready))
@@ -191,12 +233,24 @@ impl Engine {
     /// # Errors
     /// The last sync failed; the store is closed all the same.
     pub fn close(&self) -> Result<(), EngineError> {
+        self.0.runtime.block_on(self.end())
+    }
+
+    /// As [`Engine::close`], of a store in a simulated environment.
+    ///
+    /// # Errors
+    /// As there.
+    pub async fn close_simulated(&self, environment: &Environment) -> Result<(), EngineError> {
+        environment.run(self.end()).await
+    }
+
+    async fn end(&self) -> Result<(), EngineError> {
         self.0.closed.store(true, Ordering::Release);
         let Some(parts) = lock(&self.0.parts).take() else { return Ok(()) };
         self.0.gate.shut();
         self.0.published.hub().close();
-        let _ = self.0.runtime.block_on(self.0.raft.shutdown());
-        parts.close()
+        let _ = self.0.raft.shutdown().await;
+        parts.close().await
     }
 }
 
@@ -209,18 +263,23 @@ impl Parts {
         self.directory.discard_aside()
     }
 
-    fn close(self) -> Result<(), EngineError> {
-        self.log.join();
+    async fn close(self) -> Result<(), EngineError> {
+        self.log.ended().await;
         // Tasks of the raft core let go of their handles a moment after it has ended.
         let deadline = Instant::now() + RELEASE_TIMEOUT;
         while Arc::strong_count(&self.directory.db) > 1 && Instant::now() < deadline {
-            std::thread::sleep(Duration::from_millis(1));
+            tokio::time::sleep(Duration::from_millis(1)).await;
         }
         if Arc::strong_count(&self.directory.db) > 1 {
             tracing::error!("the database is still in use; it is closed when that ends");
         }
         self.directory.close()
     }
+}
+
+fn checked(timing: &Timing) -> Result<Arc<openraft::Config>, EngineError> {
+    let config = raft::config(timing);
+    config.map_err(|error| EngineError::InvalidOption { option: "timing", why: error.to_string() })
 }
 
 /// Where views are published, with a thread that keeps their payloads within the bound, if there

@@ -141,7 +141,7 @@ impl Engine {
         let head_start = HEAD_START * self.place_behind(leader);
         for asked in 1..=ASK_MAX {
             let Some(heard) = peers.heard_from_leader() else { return };
-            tokio::time::sleep_until((heard + promised).into()).await;
+            tokio::time::sleep_until(heard + promised).await;
             if asked == 1 {
                 // Those before this member may lack some of its log, and not be able to win.
                 let _ = tokio::time::timeout(head_start, peers.asked_by_one_behind()).await;

@@ -1,13 +1,14 @@
 //! Follows the raft core: opens and shuts the read gate, and notices its end.
 
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use openraft::ServerState;
 use openraft::alias::InstantOf;
 use openraft::async_runtime::watch::WatchReceiver;
 use openraft::metrics::RaftMetrics;
 use openraft::raft::ReadPolicy;
+use tokio::time::Instant;
 
 use crate::error::EngineError;
 use crate::faults;
@@ -82,13 +83,13 @@ pub(super) async fn follow(
     }
 }
 
-/// How long ago the runtime's instant was.
+/// How long ago openraft's instant was.
 pub(super) fn age(instant: InstantOf<Types>) -> Duration {
     <InstantOf<Types> as openraft::Instant>::now() - instant
 }
 
-/// The runtime's instant as one of the standard library; if anything, earlier.
-fn to_std(instant: InstantOf<Types>) -> Option<Instant> {
+/// openraft's instant as one of tokio's; if anything, earlier.
+fn to_tokio(instant: InstantOf<Types>) -> Option<Instant> {
     let now = Instant::now();
     now.checked_sub(age(instant))
 }
@@ -101,6 +102,6 @@ fn leadership(metrics: &RaftMetrics<Types>, me: MemberId) -> Leadership {
     }
     match (voters.next(), voters.next()) {
         (Some(id), None) if id == me => Leadership::Alone,
-        _ => Leadership::Lease(metrics.last_quorum_acked.as_deref().and_then(|instant| to_std(*instant))),
+        _ => Leadership::Lease(metrics.last_quorum_acked.as_deref().and_then(|instant| to_tokio(*instant))),
     }
 }

@@ -2,6 +2,7 @@
 
 use std::io;
 use std::ops::Range;
+use std::time::Duration;
 
 use crate::error::EngineError;
 use crate::raft::{LogEntry, LogId, Vote};
@@ -56,6 +57,12 @@ pub trait LogDisk: Send + Sync + 'static {
     /// # Errors
     /// The disk's. Then it is not known which of them are durable.
     fn write(&self, writes: &[LogWrite]) -> io::Result<()>;
+
+    /// A write of these begins; it ends with [`LogDisk::write`], after the time that this returns. Asked
+    /// only of a simulated disk: others take their time in the write.
+    fn begin(&self, _writes: &[LogWrite]) -> Duration {
+        Duration::ZERO
+    }
 
     /// The entries of `range` that are on the disk, in order, up to about `bytes_max` bytes, at
     /// least one if there is one.

@@ -141,6 +141,11 @@ impl LogCloser {
     pub fn join(self) {
         self.0.join();
     }
+
+    /// As [`LogCloser::join`], in a task that may block.
+    pub(crate) async fn ended(self) {
+        self.0.ended().await;
+    }
 }
 
 impl<D: LogDisk> LogReader<D> {

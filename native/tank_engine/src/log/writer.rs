@@ -22,6 +22,7 @@ use openraft::storage::IOFlushed;
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 use tokio::sync::oneshot;
 
+use crate::environment;
 use crate::error::EngineError;
 use crate::faults;
 use crate::health::Health;
@@ -65,7 +66,14 @@ pub struct WriterStats {
 /// The handle on the writer.
 pub(super) struct Writer {
     queue: Queue,
-    thread: Option<JoinHandle<()>>,
+    worker: Worker,
+}
+
+/// Who writes.
+enum Worker {
+    Thread(JoinHandle<()>),
+    /// A simulated member's.
+    Task(tokio::task::JoinHandle<()>),
 }
 
 /// What the writer has to do, in order.
@@ -93,9 +101,13 @@ impl Writer {
         let (queue, jobs) = unbounded_channel();
         let queue = Queue { jobs: queue, open: Arc::default() };
         let open = Arc::clone(&queue.open);
-        let thread = runtime::spawn_thread("log-writer", health, move || run(&shared, jobs, &open))
-            .map_err(|error| EngineError::Storage(format!("no thread for the log: {error}")))?;
-        Ok(Self { queue, thread: Some(thread) })
+        let worker = if environment::is_simulated() {
+            Worker::Task(runtime::spawn_simulated(run_simulated(shared, jobs, open)))
+        } else {
+            let thread = runtime::spawn_thread("log-writer", health, move || run(&shared, jobs, &open));
+            Worker::Thread(thread.map_err(|error| EngineError::Storage(format!("no thread for the log: {error}")))?)
+        };
+        Ok(Self { queue, worker })
     }
 
     pub(super) fn queue(&self) -> Queue {
@@ -104,11 +116,20 @@ impl Writer {
 
     /// Waits until all that was handed over is on the disk and the thread is gone. Whoever else
     /// has the queue must have let go of it.
-    pub(super) fn join(mut self) {
+    pub(super) fn join(self) {
         drop(self.queue);
-        if let Some(thread) = self.thread.take() {
+        if let Worker::Thread(thread) = self.worker {
             // A panic of the thread was reported where it happened.
             let _ = thread.join();
+        }
+    }
+
+    /// As [`Writer::join`], in a task that may block.
+    pub(super) async fn ended(self) {
+        drop(self.queue);
+        match self.worker {
+            Worker::Thread(thread) => drop(thread.join()),
+            Worker::Task(task) => drop(task.await),
         }
     }
 }
@@ -118,6 +139,17 @@ fn run<D: LogDisk>(shared: &Shared<D>, mut jobs: UnboundedReceiver<Job>, open: &
         let (writes, waiting) = gather(first, &mut jobs);
         let count = waiting.len();
         serve(shared, &writes, waiting);
+        open.fetch_sub(count, Ordering::Release);
+    }
+}
+
+/// As [`run`], where the disk takes its time by the simulated clock.
+async fn run_simulated<D: LogDisk>(shared: Arc<Shared<D>>, mut jobs: UnboundedReceiver<Job>, open: Arc<AtomicUsize>) {
+    while let Some(first) = jobs.recv().await {
+        let (writes, waiting) = gather(first, &mut jobs);
+        let count = waiting.len();
+        tokio::time::sleep(shared.disk.begin(&writes)).await;
+        serve(&shared, &writes, waiting);
         open.fetch_sub(count, Ordering::Release);
     }
 }

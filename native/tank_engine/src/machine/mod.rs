@@ -303,11 +303,11 @@ impl RaftStateMachine<Types> for Machine {
     async fn install_snapshot(&mut self, meta: &SnapshotMeta, snapshot: SnapshotData) -> io::Result<()> {
         let (store, expected, memory) = (self.store.clone(), meta.last_log_id, Arc::clone(self.published.memory()));
         // Minutes, for a large one: not on a thread that others' heartbeats need.
-        let installing = tokio::task::spawn_blocking(move || {
+        let installing = runtime::offload(move || {
             faults::point("snapshot_install");
             store.install(snapshot, expected, &memory)
         });
-        let installed = installing.await.unwrap_or_else(|error| Err(EngineError::Failed(error.to_string())));
+        let installed = installing.await.and_then(|installed| installed);
         self.guarded(|machine| {
             let (store, state, header) = installed?;
             machine.snapshot = None;
@@ -340,8 +340,7 @@ impl RaftSnapshotBuilder<Types> for Builder {
         let pinned = self.pinned.clone().map_err(io::Error::other)?;
         let store = self.store.clone();
         // A flush of megabytes: not on a thread that others' heartbeats need.
-        let flushed = tokio::task::spawn_blocking(move || store.flush()).await;
-        let flushed = flushed.unwrap_or_else(|error| Err(EngineError::Failed(error.to_string())));
+        let flushed = runtime::offload(move || store.flush()).await.and_then(|flushed| flushed);
         flushed.map_err(|error| {
             self.health.fail(error.clone());
             io::Error::other(error)

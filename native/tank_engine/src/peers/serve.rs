@@ -3,11 +3,12 @@
 use std::cmp::Ordering;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use openraft::errors::ClientWriteError;
 use openraft::raft::{AppendEntriesResponse, ReadPolicy, SnapshotResponse};
 use tokio::sync::{Notify, mpsc};
+use tokio::time::Instant;
 
 use crate::engine::members;
 use crate::error::EngineError;
@@ -155,7 +156,7 @@ impl Server {
             Call::SnapshotFrame { transfer, frame } => return self.take_frame(transfer, &frame).await,
             Call::Write(request) => Answer::Write(write(&self.raft, request).await),
             Call::Change { change, within_ms } => {
-                let deadline = tokio::time::Instant::now() + Duration::from_millis(within_ms).min(CHANGE_TIMEOUT_MAX);
+                let deadline = Instant::now() + Duration::from_millis(within_ms).min(CHANGE_TIMEOUT_MAX);
                 Answer::Change(members::change_by(&self.raft, change, self.in_touch_within, deadline).await)
             }
             Call::ReadIndex(basis) => Answer::ReadIndex(self.authority.read_index(basis).await),

@@ -1,14 +1,17 @@
 //! Sending a snapshot: a few frames on their way at a time, an end when nothing moves.
 
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use futures_util::StreamExt;
 use futures_util::stream::FuturesOrdered;
 use openraft::raft::SnapshotResponse;
 use serde_bytes::ByteBuf;
+use tokio::time::Instant;
 
+use crate::environment;
 use crate::raft::{Member, MemberId, SnapshotMeta, Types, Vote};
+use crate::runtime;
 use crate::snapshot::{Frame, PinnedSnapshot};
 use crate::storage::format::random_id;
 
@@ -92,6 +95,18 @@ async fn ask(
 /// Reads the frames on a thread that may block. It ends when the transfer does.
 fn read_frames(pinned: Arc<PinnedSnapshot>) -> tokio::sync::mpsc::Receiver<Result<Frame, crate::error::EngineError>> {
     let (sender, frames) = tokio::sync::mpsc::channel(WINDOW);
+    if environment::is_simulated() {
+        // There is no other thread: all at once, of a state that is small.
+        runtime::spawn_simulated(async move {
+            let read = pinned.frames().map(Iterator::collect::<Vec<_>>);
+            for frame in read.unwrap_or_else(|error| vec![Err(error)]) {
+                if sender.send(frame).await.is_err() {
+                    return;
+                }
+            }
+        });
+        return frames;
+    }
     tokio::task::spawn_blocking(move || match pinned.frames() {
         Ok(read) => {
             for frame in read {

@@ -9,6 +9,7 @@ use std::path::Path;
 
 use serde::{Deserialize, Serialize};
 
+use crate::environment;
 use crate::error::EngineError;
 use crate::options::Formation;
 
@@ -59,12 +60,12 @@ impl Identity {
     }
 }
 
-/// A random number that is not 0, from the operating system.
+/// A random number that is not 0, from the member's environment.
 ///
 /// # Errors
 /// It gives none.
 pub fn random_id() -> Result<u64, EngineError> {
-    let random = getrandom::u64().map_err(|error| EngineError::Storage(format!("no randomness: {error}")))?;
+    let random = environment::random().map_err(|error| EngineError::Storage(format!("no randomness: {error}")))?;
     Ok(random.max(1))
 }
 

@@ -13,18 +13,19 @@
 mod deadlines;
 
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use imbl::ordmap::DiffItem;
 use openraft::ServerState;
 use openraft::async_runtime::watch::WatchReceiver;
+use tokio::time::Instant;
 
 use crate::command::{Command, LeaseCommand, Request, RequestId};
+use crate::environment::wall_ms;
 use crate::raft::{MemberId, Raft, Vote};
 use crate::state::Leases;
 use crate::view::Published;
 
-use super::ingress::now_ms;
 use super::watch::age;
 
 use deadlines::{Clock, Deadlines, Due, TICK};
@@ -103,7 +104,7 @@ impl Keeper {
     /// there, another leader would have given the leases their whole time again. Returns whether
     /// there still is a core.
     async fn propose(&self, due: Vec<Due>, sequence: &mut u64) -> bool {
-        let time_ms = now_ms();
+        let time_ms = wall_ms();
         for Due { name, epoch, renewals } in due {
             // Never asked again under the same id: the state need not remember them.
             let id = RequestId { client: self.client, sequence: *sequence, resolved_below: *sequence };
