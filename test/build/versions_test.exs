@@ -6,7 +6,7 @@ defmodule Tank.Store.Build.VersionsTest do
     version = Mix.Project.config()[:version]
     assert setting("Cargo.toml", ~r/^\[workspace\.package\]\nversion = "([^"]+)"/m) == version
 
-    for crate <- ["tank_engine", "tank_nif", "tank_sim"] do
+    for crate <- ["tank_engine", "tank_lab", "tank_nif", "tank_sim"] do
       assert setting("Cargo.lock", ~r/^name = "#{crate}"\nversion = "([^"]+)"/m) == version
     end
   end

@@ -12,7 +12,7 @@ defmodule Tank.Store.Network do
     # Other tests of this machine may have a network too.
     network = %__MODULE__{prefix: "tank#{System.pid()}", count: count}
     ExUnit.Callbacks.on_exit(fn -> down(network) end)
-    switch = "#{network.prefix}sw"
+    switch = switch(network)
     ip(~w(netns add #{switch}))
     ip(~w(-n #{switch} link add br0 type bridge))
     ip(~w(-n #{switch} link set br0 up))
@@ -53,39 +53,53 @@ defmodule Tank.Store.Network do
 
   @doc "Mends all links."
   def heal(network) do
-    for number <- 1..network.count, do: run("ip", ~w(netns exec #{namespace(network, number)} iptables -F INPUT))
+    for number <- 1..network.count, do: run_in(network, number, ~w(iptables -F INPUT))
+    :ok
   end
 
   @doc "Lets at most so many bits a second leave a node, as `tc` writes it: `\"40mbit\"`."
   def slow_down(network, number, rate) do
-    run(
-      "ip",
-      ~w(netns exec #{namespace(network, number)} tc qdisc add dev eth0 root tbf rate #{rate} burst 64kb latency 400ms)
-    )
+    run_in(network, number, ~w(tc qdisc add dev eth0 root tbf rate #{rate} burst 64kb latency 400ms))
+    :ok
+  end
+
+  @doc "Runs a command in a node's namespace, and gives what it printed."
+  def run_in(network, number, command), do: ip(~w(netns exec #{namespace(network, number)}) ++ command)
+
+  @doc "Runs `ip` in a node's namespace."
+  def ip_in(network, number, arguments), do: ip(~w(-n #{namespace(network, number)}) ++ arguments)
+
+  @doc "The namespace where all links meet."
+  def switch(network), do: "#{network.prefix}sw"
+
+  @doc "Takes the links' ends off the bridge, for another switch, and gives their names."
+  def leave_bridge(network) do
+    for number <- 1..network.count do
+      ip(~w(-n #{switch(network)} link set p#{number} nomaster))
+      "p#{number}"
+    end
   end
 
   defp rule(network, action, from, to) do
-    run("ip", ~w(netns exec #{namespace(network, to)} iptables #{action} INPUT -s #{address(from)} -j DROP))
+    run_in(network, to, ~w(iptables #{action} INPUT -s #{address(from)} -j DROP))
+    :ok
   end
 
   defp down(network) do
-    for number <- 1..network.count do
-      {pids, _status} = System.cmd("ip", ~w(netns pids #{namespace(network, number)}), stderr_to_stdout: true)
+    for name <- Enum.map(1..network.count, &namespace(network, &1)) ++ [switch(network)] do
+      {pids, _status} = System.cmd("ip", ~w(netns pids #{name}), stderr_to_stdout: true)
       # The epmd that the first VM in there started; and VMs, when a test failed half-way.
       for pid <- String.split(pids), pid =~ ~r/^\d+$/, do: System.cmd("kill", ["-9", pid], stderr_to_stdout: true)
-      System.cmd("ip", ~w(netns del #{namespace(network, number)}), stderr_to_stdout: true)
+      System.cmd("ip", ~w(netns del #{name}), stderr_to_stdout: true)
     end
-
-    System.cmd("ip", ~w(netns del #{network.prefix}sw), stderr_to_stdout: true)
   end
 
   defp namespace(network, number), do: "#{network.prefix}n#{number}"
-  defp ip(arguments), do: run("ip", arguments)
 
-  defp run(command, arguments) do
-    case System.cmd(command, arguments, stderr_to_stdout: true) do
-      {_output, 0} -> :ok
-      {output, status} -> raise "#{command} #{Enum.join(arguments, " ")}: #{output} (#{status})"
+  defp ip(arguments) do
+    case System.cmd("ip", arguments, stderr_to_stdout: true) do
+      {output, 0} -> output
+      {output, status} -> raise "ip #{Enum.join(arguments, " ")}: #{output} (#{status})"
     end
   end
 end
