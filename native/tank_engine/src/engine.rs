@@ -40,6 +40,7 @@ use crate::log::WriterStats;
 use crate::machine::Replay;
 use crate::options::Options;
 use crate::peers::{Lane, Server};
+use crate::probe::Probe;
 use crate::raft::Raft;
 use crate::read_gate::ReadGate;
 use crate::runtime::Runtime;
@@ -141,6 +142,17 @@ impl Engine {
         if self.check().is_ok() {
             self.0.peers.deliver(&self.0.runtime, node, lane, frame);
         }
+    }
+
+    /// Measures from now on how late this store's tasks are woken.
+    ///
+    /// # Errors
+    /// There is no thread.
+    pub fn probe(&self) -> Result<Probe, EngineError> {
+        let probe = Probe::new().map_err(|error| EngineError::Storage(format!("no thread: {error}")));
+        let (probe, measure) = probe?;
+        self.0.runtime.spawn("probe", &self.0.health, measure);
+        Ok(probe)
     }
 
     fn check_serves(&self) -> Result<(), EngineError> {

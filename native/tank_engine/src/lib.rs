@@ -38,6 +38,7 @@ pub mod environment;
 mod evict;
 pub mod faults;
 pub mod health;
+pub mod probe;
 pub mod reclaim;
 pub mod runtime;
 

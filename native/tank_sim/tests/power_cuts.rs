@@ -85,11 +85,12 @@ async fn step(log: &mut LogStore<SimDisk>, model: &mut Model, rng: &mut Rng, ter
             log.save_committed(last.map(|index| log_id(term, index))).await.unwrap();
             model.wrote(&LogWrite::Committed(last.map(|index| log_id(term, index))));
         }
-        2 if !model.now().entries.is_empty() => {
+        2 if !held && !model.now().entries.is_empty() => {
             let at = rng.below(model.now().entries.len());
             let id = model.now().entries.values().nth(at).unwrap().log_id();
             log.truncate_after(Some(id)).await.unwrap();
             model.wrote(&LogWrite::TruncateFrom(id.index() + 1));
+            model.acknowledged = model.states.len() - 1;
         }
         3 if !model.now().entries.is_empty() => {
             let at = rng.below(model.now().entries.len());

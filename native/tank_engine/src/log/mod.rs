@@ -15,11 +15,13 @@ mod writer;
 pub use writer::WriterStats;
 
 use std::io;
-use std::ops::{Bound, RangeBounds};
+use std::ops::{Bound, Range, RangeBounds};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 
+use futures_util::{Stream, TryStreamExt, stream};
+use openraft::entry::RaftEntry;
 use openraft::storage::{IOFlushed, RaftLogReader, RaftLogStorage};
 use openraft::{LogState, OptionalSend};
 use tokio::sync::oneshot;
@@ -27,6 +29,8 @@ use tokio::sync::oneshot;
 use crate::error::EngineError;
 use crate::health::Health;
 use crate::raft::{LogEntry, LogId, Types, Vote};
+use crate::reclaim;
+use crate::runtime;
 use crate::sync::lock;
 
 use disk::{LogDisk, LogWrite, Recovered};
@@ -46,6 +50,8 @@ struct Shared<D> {
     /// The first error of the disk.
     failure: Mutex<Option<io::Error>>,
     at_once: AtOnce,
+    /// Whether the last write took long.
+    is_slow: AtomicBool,
     stats: Arc<WriterStats>,
     health: Arc<Health>,
 }
@@ -95,6 +101,7 @@ impl<D: LogDisk> LogStore<D> {
             committed: Mutex::new(committed),
             failure: Mutex::default(),
             at_once: AtOnce::default(),
+            is_slow: AtomicBool::default(),
             stats: Arc::default(),
             health: Arc::clone(health),
         });
@@ -121,6 +128,13 @@ impl<D: LogDisk> LogStore<D> {
         self.queue.push(Job { write, done })
     }
 
+    /// Hands a write over, and waits until it is durable.
+    async fn make_durable(&self, write: LogWrite) -> io::Result<()> {
+        let (sender, durable) = oneshot::channel();
+        self.hand_over(write, Done::Caller(sender))?;
+        durable.await.map_err(|_| io::Error::other("the log's writer has ended"))?
+    }
+
     /// As `hand_over`, of what may be written at once.
     fn write(&self, write: LogWrite, done: Done) -> io::Result<()> {
         // Only the raft core pushes, and it is here: nothing can come before this.
@@ -130,7 +144,13 @@ impl<D: LogDisk> LogStore<D> {
         if write.must_be_durable() {
             self.shared.stats.syncs_at_once.fetch_add(1, Ordering::Relaxed);
         }
-        writer::serve(&self.shared, &[write], vec![done]);
+        let serve = || writer::serve(&self.shared, &[write], vec![done]);
+        // What letting the other tasks go on meanwhile costs is little beside a slow disk.
+        if self.shared.is_slow.load(Ordering::Relaxed) {
+            runtime::blocking(serve);
+        } else {
+            serve();
+        }
         Ok(())
     }
 }
@@ -148,32 +168,48 @@ impl LogCloser {
     }
 }
 
-impl<D: LogDisk> LogReader<D> {
-    fn entries(&self, range: impl RangeBounds<u64>, bytes_max: usize) -> io::Result<Vec<LogEntry>> {
-        let shared = &self.0;
-        let (range, in_memory, mut tail) = {
-            let tail = lock(&shared.tail);
-            let range = tail.present(bounds(&range));
-            let in_memory = tail.first_index();
-            (range.clone(), in_memory, tail.read(range, bytes_max))
-        };
-        if range.start >= in_memory || range.is_empty() {
-            return Ok(tail);
-        }
-        // What is not in memory is durable, so the disk has it.
-        let on_disk = range.start..range.end.min(in_memory);
-        let mut entries = shared.disk.read(on_disk.clone(), bytes_max)?;
-        if entries.len() as u64 == on_disk.end - on_disk.start {
-            let bytes: usize = entries.iter().map(tail::size).sum();
-            if bytes < bytes_max {
-                entries.append(&mut tail);
-            }
-        }
-        Ok(entries)
+impl<D> Clone for LogReader<D> {
+    fn clone(&self) -> Self {
+        Self(Arc::clone(&self.0))
     }
 }
 
-fn bounds(range: &impl RangeBounds<u64>) -> std::ops::Range<u64> {
+impl<D: LogDisk> LogReader<D> {
+    /// The entries of `range`, as the log is when this returns: the disk is read on another thread, and what is
+    /// truncated or purged meanwhile must not be given.
+    async fn entries(&self, range: Range<u64>, bytes_max: usize) -> io::Result<Vec<LogEntry>> {
+        loop {
+            let (on_disk, mut in_memory, removals) = self.look(range.clone(), bytes_max);
+            if on_disk.is_empty() {
+                return Ok(in_memory);
+            }
+            let (shared, wanted) = (Arc::clone(&self.0), on_disk.clone());
+            let read = runtime::offload(move || shared.disk.read(wanted, bytes_max)).await;
+            if lock(&self.0.tail).removals() != removals {
+                continue;
+            }
+            let mut entries = read.map_err(io::Error::other)??;
+            if entries.len() as u64 == on_disk.end - on_disk.start {
+                let bytes: usize = entries.iter().map(tail::size).sum();
+                if bytes < bytes_max {
+                    entries.append(&mut in_memory);
+                }
+            }
+            return Ok(entries);
+        }
+    }
+
+    /// Which entries of `range` are to be read from the disk, and those that are in memory.
+    fn look(&self, range: Range<u64>, bytes_max: usize) -> (Range<u64>, Vec<LogEntry>, u64) {
+        let tail = lock(&self.0.tail);
+        let range = tail.present(range);
+        // What is not in memory is durable, so the disk has it.
+        let on_disk = range.start..range.end.min(tail.first_index());
+        (on_disk, tail.read(range, bytes_max), tail.removals())
+    }
+}
+
+fn bounds(range: &impl RangeBounds<u64>) -> Range<u64> {
     let start = match range.start_bound() {
         Bound::Included(&index) => index,
         Bound::Excluded(&index) => index.saturating_add(1),
@@ -192,11 +228,31 @@ impl<D: LogDisk> RaftLogReader<Types> for LogReader<D> {
     where
         RB: RangeBounds<u64> + Clone + std::fmt::Debug + OptionalSend,
     {
-        self.entries(range, usize::MAX)
+        self.entries(bounds(&range), usize::MAX).await
     }
 
     async fn limited_get_log_entries(&mut self, start: u64, end: u64) -> io::Result<Vec<LogEntry>> {
-        self.entries(start..end, READ_BYTES_MAX)
+        self.entries(start..end, READ_BYTES_MAX).await
+    }
+
+    /// Reads as the stream goes on: what is to be applied after a start may be the whole log.
+    async fn entries_stream<RB>(&mut self, range: RB) -> impl Stream<Item = io::Result<LogEntry>> + OptionalSend
+    where
+        RB: RangeBounds<u64> + Clone + std::fmt::Debug + OptionalSend,
+    {
+        let (reader, range) = (self.clone(), lock(&self.0.tail).present(bounds(&range)));
+        let parts = stream::try_unfold(range, move |range: Range<u64>| {
+            let reader = reader.clone();
+            async move {
+                if range.is_empty() {
+                    return Ok(None);
+                }
+                let entries = reader.entries(range.clone(), READ_BYTES_MAX).await?;
+                let next = entries.last().map_or(range.end, |last| last.index() + 1);
+                Ok::<_, io::Error>(Some((stream::iter(entries.into_iter().map(Ok)), next..range.end)))
+            }
+        });
+        parts.try_flatten()
     }
 
     async fn read_vote(&mut self) -> io::Result<Option<Vote>> {
@@ -209,7 +265,7 @@ impl<D: LogDisk> RaftLogReader<Types> for LogStore<D> {
     where
         RB: RangeBounds<u64> + Clone + std::fmt::Debug + OptionalSend,
     {
-        LogReader(Arc::clone(&self.shared)).entries(range, usize::MAX)
+        LogReader(Arc::clone(&self.shared)).entries(bounds(&range), usize::MAX).await
     }
 
     async fn read_vote(&mut self) -> io::Result<Option<Vote>> {
@@ -230,9 +286,7 @@ impl<D: LogDisk> RaftLogStorage<Types> for LogStore<D> {
     }
 
     async fn save_vote(&mut self, vote: &Vote) -> io::Result<()> {
-        let (sender, durable) = oneshot::channel();
-        self.hand_over(LogWrite::Vote(*vote), Done::Caller(sender))?;
-        durable.await.map_err(|_| io::Error::other("the log's writer has ended"))??;
+        self.make_durable(LogWrite::Vote(*vote)).await?;
         *lock(&self.shared.vote) = Some(*vote);
         Ok(())
     }
@@ -264,12 +318,16 @@ impl<D: LogDisk> RaftLogStorage<Types> for LogStore<D> {
 
     async fn truncate_after(&mut self, last: Option<LogId>) -> io::Result<()> {
         let from = last.as_ref().map_or(0, |id| id.index() + 1);
-        lock(&self.shared.tail).truncate_from(from, last);
-        self.hand_over(LogWrite::TruncateFrom(from), Done::Nobody)
+        let removed = lock(&self.shared.tail).truncate_from(from, last);
+        reclaim::now(removed);
+        // A snapshot may be installed next, and become durable first: with the entries that it replaces behind it,
+        // the log could not be opened.
+        self.make_durable(LogWrite::TruncateFrom(from)).await
     }
 
     async fn purge(&mut self, upto: LogId) -> io::Result<()> {
-        lock(&self.shared.tail).purge(upto);
+        let removed = lock(&self.shared.tail).purge(upto);
+        reclaim::now(removed);
         self.hand_over(LogWrite::Purge(upto), Done::Nobody)
     }
 }

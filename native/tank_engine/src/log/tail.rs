@@ -23,6 +23,8 @@ pub(super) struct Tail {
     last: Option<LogId>,
     /// Where the log begins when nothing was purged: a log may begin anywhere.
     begin: u64,
+    /// How often entries were removed, from either end.
+    removals: u64,
 }
 
 impl Tail {
@@ -37,6 +39,12 @@ impl Tail {
     /// The last entry's id; the last purged one's when there is no entry.
     pub(super) fn last(&self) -> Option<LogId> {
         self.last
+    }
+
+    /// Tells whether entries were removed between two looks: those that are removed from the end may be
+    /// replaced by others.
+    pub(super) fn removals(&self) -> u64 {
+        self.removals
     }
 
     /// `range` without the indexes that are purged or not there yet.
@@ -80,39 +88,50 @@ impl Tail {
             .collect()
     }
 
-    /// Removes the entries from `index` on. `last` is the id of the one before.
-    pub(super) fn truncate_from(&mut self, index: u64, last: Option<LogId>) {
+    /// Removes the entries from `index` on, and returns those that were in memory. `last` is the id of the one
+    /// before.
+    #[must_use = "dropping many entries takes long: not where others wait"]
+    pub(super) fn truncate_from(&mut self, index: u64, last: Option<LogId>) -> VecDeque<LogEntry> {
         if self.last.as_ref().is_none_or(|last| last.index() < index) {
-            return;
+            return VecDeque::new();
         }
-        while self.entries.back().is_some_and(|entry| entry.index() >= index) {
-            if let Some(entry) = self.entries.pop_back() {
-                self.bytes -= size(&entry);
-            }
-        }
+        self.removals += 1;
+        let kept = self.entries.partition_point(|entry| entry.index() < index);
+        let removed = self.entries.split_off(kept);
+        self.bytes -= removed.iter().map(size).sum::<usize>();
         self.durable = self.durable.filter(|_| index > 0).map(|durable| durable.min(index - 1));
         self.last = last.or(self.purged);
+        removed
     }
 
-    pub(super) fn purge(&mut self, upto: LogId) {
+    /// Removes the entries up to `upto`, and returns those that were in memory.
+    #[must_use = "dropping many entries takes long: not where others wait"]
+    pub(super) fn purge(&mut self, upto: LogId) -> VecDeque<LogEntry> {
+        self.removals += 1;
         self.purged = Some(upto);
         if self.last.as_ref().is_none_or(|last| last.index() < upto.index()) {
             self.last = Some(upto);
         }
-        while self.entries.front().is_some_and(|entry| entry.index() <= upto.index()) {
-            self.drop_front();
-        }
+        let gone = self.entries.partition_point(|entry| entry.index() <= upto.index());
+        self.take_front(gone)
     }
 
-    /// Marks the entries up to `id` as durable, and drops the oldest of them beyond the bound.
+    /// Marks the entries up to `id` as durable, and returns the oldest of them beyond the bound.
     /// If `id` was truncated meanwhile, others stand in its place, and nothing is marked.
-    pub(super) fn durable_upto(&mut self, id: &LogId) {
+    #[must_use = "dropping large entries takes long: not where others wait"]
+    pub(super) fn durable_upto(&mut self, id: &LogId) -> VecDeque<LogEntry> {
         if self.at(id.index()).is_some_and(|entry| entry.log_id() == *id) {
             self.durable = self.durable.max(Some(id.index()));
         }
-        while self.bytes > BYTES_MAX && self.entries.front().is_some_and(|entry| Some(entry.index()) <= self.durable) {
-            self.drop_front();
+        let (mut left, mut gone) = (self.bytes, 0);
+        for entry in self.entries.iter().take_while(|entry| Some(entry.index()) <= self.durable) {
+            if left <= BYTES_MAX {
+                break;
+            }
+            left -= size(entry);
+            gone += 1;
         }
+        self.take_front(gone)
     }
 
     fn at(&self, index: u64) -> Option<&LogEntry> {
@@ -120,10 +139,10 @@ impl Tail {
         self.entries.get(usize::try_from(offset).ok()?)
     }
 
-    fn drop_front(&mut self) {
-        if let Some(entry) = self.entries.pop_front() {
-            self.bytes -= size(&entry);
-        }
+    fn take_front(&mut self, count: usize) -> VecDeque<LogEntry> {
+        let taken: VecDeque<_> = self.entries.drain(..count).collect();
+        self.bytes -= taken.iter().map(size).sum::<usize>();
+        taken
     }
 }
 

@@ -16,11 +16,13 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::thread::JoinHandle;
+use std::time::Duration;
 
 use openraft::entry::RaftEntry;
 use openraft::storage::IOFlushed;
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 use tokio::sync::oneshot;
+use tokio::time::Instant;
 
 use crate::environment;
 use crate::error::EngineError;
@@ -154,13 +156,21 @@ async fn run_simulated<D: LogDisk>(shared: Arc<Shared<D>>, mut jobs: UnboundedRe
     }
 }
 
+/// A write that takes longer is slow: the raft core must not wait for the next one in its own task.
+const SLOW: Duration = Duration::from_millis(2);
+
 /// Makes a batch durable and says so. One thread at a time may.
 pub(super) fn serve<D: LogDisk>(shared: &Shared<D>, writes: &[LogWrite], waiting: Vec<Done>) {
     let mut failure = lock(&shared.failure);
     // After one error it is unknown what the disk holds: nothing is reported durable any more.
     let result = match &*failure {
         Some(error) => Err(again(error)),
-        None => write(shared, writes, &shared.health),
+        None => {
+            let began = Instant::now();
+            let result = write(shared, writes, &shared.health);
+            shared.is_slow.store(began.elapsed() > SLOW, Ordering::Relaxed);
+            result
+        }
     };
     if let (Err(error), None) = (&result, &*failure) {
         *failure = Some(again(error));
@@ -220,7 +230,9 @@ fn written<D: LogDisk>(shared: &Shared<D>, writes: &[LogWrite]) {
         }
     }
     if let Some(id) = last {
-        lock(&shared.tail).durable_upto(&id);
+        let removed = lock(&shared.tail).durable_upto(&id);
+        // Without the lock, which the raft core takes.
+        drop(removed);
     }
 }
 

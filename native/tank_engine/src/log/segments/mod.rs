@@ -17,6 +17,9 @@
 //! When no entry of a segment is needed any more, its file is kept for a later one, or removed.
 //! Everything else that counts (vote, what is committed and what is purged) stands in the head of each
 //! segment.
+//!
+//! Two locks: the writer's is held while the disk writes and syncs, for as long as that takes. Readers
+//! take only the table's, which says where each entry is, and is never held while the disk works.
 
 mod index;
 mod record;
@@ -52,6 +55,12 @@ pub(crate) const DIR: &str = "log";
 /// Files that are kept for later segments. A purge mostly frees one or two.
 const SPARES_MAX: usize = 2;
 
+/// Bytes between two entries that are read along with them: what else a batch says is little.
+const GAP_BYTES_MAX: u64 = 4 << 10;
+
+/// Bytes after which what is read at once ends.
+const RUN_BYTES_MAX: usize = 4 << 20;
+
 /// What the buffer of a batch may keep between two of them.
 const BUFFER_BYTES_KEPT: usize = 4 << 20;
 
@@ -62,14 +71,21 @@ pub struct SegmentLog {
     marker: Arc<MarkerFile>,
     /// A segment that is longer gets no more batches.
     segment_bytes: u64,
-    /// None until it is recovered.
+    /// None until it is recovered. Held while the disk writes and syncs: only the writer may take it.
     open: Mutex<Option<Open>>,
+    /// What readers need. Held for as long as looking takes; taken after `open` where both are.
+    table: Mutex<Table>,
 }
 
-/// The log, once it is known what is there.
-struct Open {
+/// Where each durable entry is.
+#[derive(Debug, Default)]
+struct Table {
     index: Index,
     segments: BTreeMap<u64, Arc<Segment>>,
+}
+
+/// The end of the log, where it is written.
+struct Open {
     /// The last segment, and where it ends.
     last: Arc<Segment>,
     end: End,
@@ -97,7 +113,8 @@ impl SegmentLog {
 
     /// The log in `dir`, the directory of the store of member `member_id`. `marker` notes what is durable of it.
     pub(crate) fn new(dir: &Path, member_id: u64, marker: Arc<MarkerFile>) -> Self {
-        Self { dir: dir.join(DIR), member_id, marker, segment_bytes: SEGMENT_BYTES, open: Mutex::default() }
+        let (open, table) = (Mutex::default(), Mutex::default());
+        Self { dir: dir.join(DIR), member_id, marker, segment_bytes: SEGMENT_BYTES, open, table }
     }
 
     /// As it is, with segments of another size ([`crate::options::Timing::segment_bytes`]).
@@ -138,35 +155,55 @@ impl SegmentLog {
         // What is no entry may not be synced yet. The space reserved behind the end is given back.
         let ended = open.last.end_at(open.end.bytes)?;
         let number = open.last.number + 1;
-        let head = open.index.head(self.member_id, ended.bytes);
+        let head = lock(&self.table).index.head(self.member_id, ended.bytes);
         let (next, end) = Segment::create(&self.dir, number, &head, open.spares.pop())?;
         let next = Arc::new(next);
-        open.segments.insert(number, Arc::clone(&next));
+        lock(&self.table).segments.insert(number, Arc::clone(&next));
         (open.last, open.end) = (next, end);
         self.marker.note(|marker| marker.segment = number)?;
         self.marker.sync()
     }
+
+    /// Parts with the segments before the first one that is needed.
+    fn remove_purged(&self, open: &mut Open) -> io::Result<()> {
+        let unneeded = lock(&self.table).take_unneeded(open.last.number);
+        for segment in unneeded {
+            if open.spares.len() == SPARES_MAX {
+                segment.remove()?;
+                continue;
+            }
+            // Somebody may just be reading it.
+            match Arc::try_unwrap(segment) {
+                Ok(segment) => open.spares.push(segment.into_spare(&self.dir)?),
+                Err(segment) => segment.remove()?,
+            }
+        }
+        Ok(())
+    }
 }
 
 impl Open {
-    fn write(&mut self, writes: &[LogWrite]) -> io::Result<()> {
+    /// Writes a batch, and returns where its entries are.
+    fn write(&mut self, writes: &[LogWrite]) -> io::Result<Vec<Spot>> {
         let mut buffer = std::mem::take(&mut self.buffer);
         let spots = encode(&mut buffer, self.place(), self.end.synced, writes)?;
         self.last.append(&mut self.end, &buffer)?;
         if writes.iter().any(LogWrite::must_be_durable) && !faults::skipped("log_sync") {
             self.last.sync(&mut self.end)?;
         }
-        self.take_over(writes, spots)?;
         buffer.clear();
         buffer.shrink_to(BUFFER_BYTES_KEPT);
         self.buffer = buffer;
-        Ok(())
+        Ok(spots)
     }
 
     fn place(&self) -> Place {
         Place { segment: self.last.number, offset: self.end.bytes }
     }
+}
 
+impl Table {
+    /// Takes over what was written; `spots` are the places of its entries.
     fn take_over(&mut self, writes: &[LogWrite], spots: Vec<Spot>) -> io::Result<()> {
         let mut spots = spots.into_iter();
         for write in writes {
@@ -182,26 +219,15 @@ impl Open {
         Ok(())
     }
 
-    /// Parts with the segments before the first one that is needed.
-    fn remove_purged(&mut self, dir: &Path) -> io::Result<()> {
-        let needed = self.index.first_segment().unwrap_or(self.last.number);
-        while let Some(first) = self.segments.first_entry().filter(|first| *first.key() < needed) {
-            let segment = first.remove();
-            if self.spares.len() == SPARES_MAX {
-                segment.remove()?;
-                continue;
-            }
-            // Somebody may just be reading it.
-            match Arc::try_unwrap(segment) {
-                Ok(segment) => self.spares.push(segment.into_spare(dir)?),
-                Err(segment) => segment.remove()?,
-            }
-        }
-        Ok(())
+    /// Takes out the segments before the first one that is needed; `last` always is.
+    fn take_unneeded(&mut self, last: u64) -> Vec<Arc<Segment>> {
+        let needed = self.index.first_segment().unwrap_or(last);
+        let kept = self.segments.split_off(&needed);
+        std::mem::replace(&mut self.segments, kept).into_values().collect()
     }
 
-    /// The places of the entries of `range`, until they have `bytes_max` bytes; at least one.
-    fn spots(&self, range: &Range<u64>, bytes_max: usize) -> Vec<(Arc<Segment>, Spot)> {
+    /// What has to be read for the entries of `range`, until they have `bytes_max` bytes; at least one.
+    fn runs(&self, range: &Range<u64>, bytes_max: usize) -> Vec<Run> {
         let mut bytes = 0;
         let count =
             usize::try_from(range.end.saturating_sub(range.start.max(self.index.first()))).unwrap_or(usize::MAX);
@@ -210,16 +236,59 @@ impl Open {
             bytes += size;
             fits
         });
-        let open = |spot: &Spot| self.segments.get(&spot.0.segment).map(|segment| (Arc::clone(segment), *spot));
-        spots.filter_map(open).collect()
+        let mut runs: Vec<Run> = Vec::new();
+        for spot in spots {
+            if runs.last_mut().is_some_and(|run| run.extend(*spot)) {
+                continue;
+            }
+            let Some(segment) = self.segments.get(&spot.0.segment) else { break };
+            runs.push(Run { segment: Arc::clone(segment), bytes: spot.1, spots: vec![*spot] });
+        }
+        runs
+    }
+}
+
+/// Entries of a segment that are read at once: nothing, or little, is between them.
+struct Run {
+    segment: Arc<Segment>,
+    /// From the first one's first byte to the last one's last.
+    bytes: usize,
+    spots: Vec<Spot>,
+}
+
+impl Run {
+    /// Adds an entry, if it follows on the last one closely enough.
+    fn extend(&mut self, (place, bytes): Spot) -> bool {
+        let Some((first, _)) = self.spots.first() else { return false };
+        let Some(skipped) = place.offset.checked_sub(first.offset + self.bytes as u64) else { return false };
+        let follows = place.segment == first.segment && skipped <= GAP_BYTES_MAX && self.bytes < RUN_BYTES_MAX;
+        if follows {
+            self.bytes += usize::try_from(skipped).unwrap_or(0) + bytes;
+            self.spots.push((place, bytes));
+        }
+        follows
+    }
+
+    fn read(&self, entries: &mut Vec<LogEntry>) -> io::Result<()> {
+        use std::os::unix::fs::FileExt;
+        let Some((first, _)) = self.spots.first() else { return Ok(()) };
+        let mut records = vec![0; self.bytes];
+        self.segment.file.read_exact_at(&mut records, first.offset)?;
+        for spot in &self.spots {
+            let at = usize::try_from(spot.0.offset - first.offset).unwrap_or(usize::MAX);
+            let record = records.get(at..).and_then(|rest| rest.get(..spot.1)).unwrap_or_default();
+            entries.push(decode_entry(record, *spot)?);
+        }
+        Ok(())
     }
 }
 
 impl LogDisk for SegmentLog {
     fn recover(&self) -> Result<Recovered, EngineError> {
-        let (open, last) = recovery::recover(&self.dir, self.member_id, &self.marker)?;
-        let Index { purged, vote, committed, .. } = open.index;
+        let (open, table, last) = recovery::recover(&self.dir, self.member_id, &self.marker)?;
+        let Index { purged, vote, committed, .. } = table.index;
         *lock(&self.open) = Some(open);
+        *lock(&self.table) = table;
         Ok(Recovered { purged, last, vote, committed })
     }
 
@@ -230,23 +299,21 @@ impl LogDisk for SegmentLog {
         if open.end.bytes > self.segment_bytes {
             self.rotate(open)?;
         }
-        open.write(writes)?;
+        let spots = open.write(writes)?;
+        lock(&self.table).take_over(writes, spots)?;
         if writes.iter().any(LogWrite::must_be_durable) {
             self.raise_note(writes)?;
         }
         if writes.iter().any(|write| matches!(write, LogWrite::Purge(_))) {
-            open.remove_purged(&self.dir)?;
+            self.remove_purged(open)?;
         }
         Ok(())
     }
 
     fn read(&self, range: Range<u64>, bytes_max: usize) -> io::Result<Vec<LogEntry>> {
-        let spots = match lock(&self.open).as_ref() {
-            Some(open) => open.spots(&range, bytes_max),
-            None => return Err(io::Error::other("a log that was not recovered")),
-        };
-        let entries = spots.iter().map(|(segment, spot)| read_entry(segment, *spot));
-        let entries = entries.collect::<io::Result<Vec<_>>>()?;
+        let runs = lock(&self.table).runs(&range, bytes_max);
+        let mut entries = Vec::with_capacity(runs.iter().map(|run| run.spots.len()).sum());
+        runs.iter().try_for_each(|run| run.read(&mut entries))?;
         let found = entries.first().map(RaftEntry::index);
         if found.is_some_and(|found| found != range.start) || (found.is_none() && !range.is_empty()) {
             return Err(io::Error::other(damaged(format!("log entry {} is missing", range.start))));
@@ -276,11 +343,9 @@ fn encode(buffer: &mut Vec<u8>, place: Place, synced: u64, writes: &[LogWrite]) 
     Ok(spots)
 }
 
-fn read_entry(segment: &Segment, (place, bytes): Spot) -> io::Result<LogEntry> {
-    use std::os::unix::fs::FileExt;
-    let mut record = vec![0; bytes];
-    segment.file.read_exact_at(&mut record, place.offset)?;
-    let record = Record::first(&record, place).filter(|record| record.kind == Kind::Entry && record.bytes() == bytes);
+/// The entry of the record `record`, which stands at a spot.
+fn decode_entry(record: &[u8], (place, bytes): Spot) -> io::Result<LogEntry> {
+    let record = Record::first(record, place).filter(|record| record.kind == Kind::Entry && record.bytes() == bytes);
     let body = record.and_then(|record| record.body.get(size_of::<u64>()..));
     let entry = body.map_or_else(|| Err("a record does not match its checksum".to_owned()), record::decode);
     entry.map_err(|why| {

@@ -23,10 +23,15 @@ use crate::storage::marker::{Marker, MarkerFile};
 use super::index::Index;
 use super::record::{self, Kind, Place, Record};
 use super::segment::{self, Head, Segment};
-use super::{Open, damaged, read_entry};
+use super::{Open, Run, Table, damaged};
 
-/// Reads the log in `dir`. Returns also the id of its last entry; of the last purged one when it has none.
-pub(super) fn recover(dir: &Path, member_id: u64, marker: &MarkerFile) -> Result<(Open, Option<LogId>), EngineError> {
+/// Reads the log in `dir`: where it ends, and where its entries are. Returns also the id of its last entry; of the
+/// last purged one when it has none.
+pub(super) fn recover(
+    dir: &Path,
+    member_id: u64,
+    marker: &MarkerFile,
+) -> Result<(Open, Table, Option<LogId>), EngineError> {
     let failed = |error: io::Error| EngineError::from_io(dir, &error);
     let numbers = match segment::numbers(dir) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Err(damaged("it is missing".to_owned())),
@@ -51,7 +56,7 @@ pub(super) fn recover(dir: &Path, member_id: u64, marker: &MarkerFile) -> Result
     // What a crash left behind the end must not look like a part of what is written next. And what
     // is there may not have been synced yet: from now on others count on it.
     let end = last.end_at(end).map_err(failed)?;
-    Ok((Open { index, segments, last, end, spares: Vec::new(), buffer: Vec::new() }, last_id))
+    Ok((Open { last, end, spares: Vec::new(), buffer: Vec::new() }, Table { index, segments }, last_id))
 }
 
 /// The log up to the end of a segment.
@@ -165,8 +170,10 @@ fn check_begin(index: &Index, has_first: bool) -> Result<(), EngineError> {
 fn last_id(index: &Index, segments: &BTreeMap<u64, Arc<Segment>>) -> Result<Option<LogId>, EngineError> {
     let Some(spot) = index.last() else { return Ok(index.purged) };
     let segment = segments.get(&spot.0.segment).ok_or_else(|| damaged("its last entry is nowhere".to_owned()))?;
-    let entry = read_entry(segment, *spot).map_err(|error| damaged(error.to_string()))?;
-    Ok(Some(entry.log_id()))
+    let run = Run { segment: Arc::clone(segment), bytes: spot.1, spots: vec![*spot] };
+    let mut entries = Vec::new();
+    run.read(&mut entries).map_err(|error| damaged(error.to_string()))?;
+    Ok(entries.last().map(RaftEntry::log_id))
 }
 
 /// Compares what is there with what was once durable.

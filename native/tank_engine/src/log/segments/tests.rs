@@ -180,14 +180,14 @@ fn a_file_that_somebody_reads_is_not_written_anew() {
         log.write(&[append(index..index + 1, &format!("old {index:0100}"))]).unwrap();
     }
     // As a read does, between looking up the places and reading them.
-    let reading = lock(&log.open).as_ref().unwrap().spots(&(0..30), usize::MAX);
+    let reading = lock(&log.table).runs(&(0..30), usize::MAX);
     log.write(&[LogWrite::Purge(id(28))]).unwrap();
     for index in 30..90 {
         log.write(&[append(index..index + 1, &format!("new {index:0100}"))]).unwrap();
     }
-    for (number, (segment, spot)) in reading.iter().enumerate() {
-        assert_eq!(read_entry(segment, *spot).unwrap().index(), number as u64);
-    }
+    let mut entries = Vec::new();
+    reading.iter().for_each(|run| run.read(&mut entries).unwrap());
+    assert_eq!(entries.iter().map(RaftEntry::index).collect::<Vec<_>>(), (0..30).collect::<Vec<_>>());
 }
 
 #[test]
@@ -365,4 +365,42 @@ fn small_batches_find_space_that_was_written_before_and_follow_on_large_ones() {
     let (log, recovered) = bed.open().unwrap();
     assert_eq!(recovered.last, Some(id(29)));
     assert_eq!(values(&log, 0..30), written);
+}
+
+#[test]
+fn a_read_does_not_wait_while_the_writer_waits_for_the_disk() {
+    let bed = Bed::new();
+    let (log, _) = bed.open().unwrap();
+    log.write(&[append(0..5, "durable")]).unwrap();
+    // The writer has it while it writes and syncs.
+    let writing = lock(&log.open);
+    let (sender, read) = std::sync::mpsc::channel();
+    std::thread::scope(|scope| {
+        let log = &log;
+        scope.spawn(move || sender.send(values(log, 0..5)).unwrap());
+        let read = read.recv_timeout(std::time::Duration::from_secs(10));
+        drop(writing);
+        assert_eq!(read.expect("entries while the disk is busy"), ["durable"; 5]);
+    });
+}
+
+#[test]
+fn entries_that_follow_on_each_other_are_read_at_once() {
+    let bed = Bed::new();
+    let (log, _) = bed.open_with(SEGMENT_BYTES).unwrap();
+    for index in 0..100 {
+        log.write(&[append(index..index + 1, "value"), LogWrite::Committed(Some(id(index)))]).unwrap();
+    }
+    let runs = |range| lock(&log.table).runs(&range, usize::MAX).len();
+    assert_eq!((runs(0..100), runs(7..93)), (1, 1));
+    // What was truncated is a gap that is not read.
+    let large = "l".repeat(100_000);
+    log.write(&[append(100..101, &large), LogWrite::TruncateFrom(100), append(100..102, "new")]).unwrap();
+    assert_eq!(runs(0..102), 2);
+    assert_eq!(values(&log, 98..102), ["value", "value", "new", "new"]);
+    drop(log);
+    let (log, _) = bed.open_with(1).unwrap();
+    log.write(&[append(102..103, "in another segment")]).unwrap();
+    assert_eq!(lock(&log.table).runs(&(98..103), usize::MAX).len(), 3);
+    assert_eq!(values(&log, 99..103), ["value", "new", "new", "in another segment"]);
 }
