@@ -207,6 +207,7 @@ fn watch(engine: &Engine, truth: &RwLock<Truth>, last: &AtomicU64, seed: u64) ->
             revisions: 1 + rng.below(300) as usize,
             bytes: 1 << rng.below(20),
             look: 1 + rng.below(500) as usize,
+            changes: 1 + rng.below(500) as usize,
             patient: true,
         };
         let from = watching.position;
@@ -383,7 +384,7 @@ fn a_watch_resumes_from_the_disk_after_a_restart() {
     engine.close().unwrap();
     let engine = open(dir.path());
     let mut watching = start(&engine, &truth, About::all(), From::After(0));
-    let impatient = Budget { revisions: 1_000, bytes: 1 << 20, look: 1_000, patient: false };
+    let impatient = Budget { revisions: 1_000, bytes: 1 << 20, look: 1_000, changes: 1_000, patient: false };
     assert!(matches!(watching.cursor.next(impatient), Ok(Next::Large)), "the disk is not read on a scheduler");
     loop {
         let from = watching.position;

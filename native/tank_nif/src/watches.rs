@@ -170,13 +170,21 @@ fn watch_snapshot<'a>(env: Env<'a>, watch: ResourceArc<Watch>, entries: usize, b
 /// there is an entry afterwards that is of what is watched.
 #[rustler::nif]
 fn watch_next<'a>(env: Env<'a>, watch: ResourceArc<Watch>, revisions: usize) -> Term<'a> {
-    next(env, &watch, Budget { revisions, bytes: SMALL_BYTES_MAX, look: SMALL_LOOK_MAX, patient: false })
+    next(
+        env,
+        &watch,
+        Budget { revisions, bytes: SMALL_BYTES_MAX, look: SMALL_LOOK_MAX, changes: SMALL_LOOK_MAX, patient: false },
+    )
 }
 
 /// The same, also from the disk, and whatever its size.
 #[rustler::nif(schedule = "DirtyIo")]
 fn watch_next_large<'a>(env: Env<'a>, watch: ResourceArc<Watch>, revisions: usize) -> Term<'a> {
-    next(env, &watch, Budget { revisions, bytes: LARGE_BYTES_MAX, look: LARGE_LOOK_MAX, patient: true })
+    next(
+        env,
+        &watch,
+        Budget { revisions, bytes: LARGE_BYTES_MAX, look: LARGE_LOOK_MAX, changes: LARGE_LOOK_MAX, patient: true },
+    )
 }
 
 /// Ends a watch.

@@ -203,7 +203,7 @@ impl Engine {
         let witness = Arc::new(Witness::new(&raft, leader.me, options.witness));
         let stand_in = witness::follow(raft.clone(), Arc::clone(&witness), &peers, options.timing.clone());
         runtime.spawn("witness", &health, stand_in);
-        runtime.spawn("watch-hub", &health, Arc::clone(published.hub()).run());
+        published.hub().start(&health);
         let engine = Self(Arc::new(Inner {
             replay: Replay::new(&parts.directory.db),
             ingress: Ingress::start(&runtime, leader.clone(), at_once, client, &options, &health),

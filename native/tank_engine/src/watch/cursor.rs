@@ -33,6 +33,8 @@ pub struct Budget {
     pub bytes: usize,
     /// Revisions to look at.
     pub look: usize,
+    /// Changes of those to look at; somebody patient looks at the first revision whatever it has.
+    pub changes: usize,
     /// Whether the disk may be read, and a revision larger than the budget be given.
     pub patient: bool,
 }
@@ -71,8 +73,7 @@ pub(super) struct Waiting {
 impl Cursor {
     /// A watch of what comes behind the revision `after`.
     pub(crate) fn new(hub: Arc<Hub>, replay: Replay, filter: Filter, after: u64, wake: Wake) -> Self {
-        let next = AtomicU64::new(after.saturating_add(1));
-        let waiting = Arc::new(Waiting { filter, next, armed: AtomicBool::new(false), wake });
+        let waiting = Arc::new(Waiting::new(filter, after.saturating_add(1), wake));
         Self { hub, replay, waiting, turn: Mutex::new(()) }
     }
 
@@ -87,8 +88,8 @@ impl Cursor {
     /// The store is closed, or the history damaged.
     pub fn next(&self, budget: Budget) -> Result<Next, EngineError> {
         let _turn = lock(&self.turn);
-        let mut batch =
-            Batch { budget, revisions: Vec::new(), bytes: 0, looked: 0, next: self.hub.disarm(&self.waiting) };
+        let next = self.hub.disarm(&self.waiting);
+        let mut batch = Batch { budget, revisions: Vec::new(), bytes: 0, looked: 0, changes: 0, next };
         let next = self.fill(&mut batch)?;
         self.waiting.next.store(batch.next, Ordering::Release);
         Ok(next)
@@ -130,6 +131,9 @@ impl Cursor {
                 Recent::Gone => return self.read(batch),
                 Recent::Revisions(revisions) => {
                     for revised in &revisions {
+                        if !batch.may_look_at(revised.changes.len()) {
+                            return Ok(batch.take());
+                        }
                         if batch.offer(self.waiting.filter.of(revised), revised.revision).is_break() {
                             return Ok(batch.take());
                         }
@@ -161,6 +165,10 @@ impl Drop for Cursor {
 }
 
 impl Waiting {
+    pub(super) fn new(filter: Filter, next: u64, wake: Wake) -> Self {
+        Self { filter, next: AtomicU64::new(next), armed: AtomicBool::new(false), wake }
+    }
+
     pub(super) fn arm(&self, next: u64) {
         self.next.store(next, Ordering::Release);
         self.armed.store(true, Ordering::Release);
@@ -197,11 +205,18 @@ struct Batch {
     revisions: Vec<Arc<Revised>>,
     bytes: usize,
     looked: usize,
+    changes: usize,
     /// The first revision that was not looked at.
     next: u64,
 }
 
 impl Batch {
+    /// Whether `changes` more changes of a revision are still within the budget.
+    fn may_look_at(&mut self, changes: usize) -> bool {
+        self.changes += changes;
+        self.changes <= self.budget.changes || (self.looked == 0 && self.budget.patient)
+    }
+
     /// Takes what passed of `revision`, or leaves it for the next time. Breaks when the budget is spent.
     fn offer(&mut self, passed: Option<Arc<Revised>>, revision: u64) -> ControlFlow<()> {
         if let Some(revised) = passed {

@@ -1,5 +1,6 @@
 //! Which changes a watch delivers.
 
+use std::hash::{Hash, Hasher};
 use std::sync::Arc;
 
 use crate::entry::Entry;
@@ -23,6 +24,38 @@ pub struct Filter {
 struct Patterns {
     whole: Pattern,
     names: Pattern,
+    /// Of the whole one.
+    hash: u64,
+}
+
+impl Patterns {
+    fn new(whole: Pattern, names: Pattern) -> Self {
+        let encoded = rmp_serde::to_vec(&whole).unwrap_or_default();
+        Self { whole, names, hash: xxhash_rust::xxh3::xxh3_64(&encoded) }
+    }
+}
+
+impl PartialEq for Filter {
+    fn eq(&self, other: &Self) -> bool {
+        let same = |one: &Arc<Patterns>, other: &Arc<Patterns>| {
+            Arc::ptr_eq(one, other) || (one.hash == other.hash && one.whole == other.whole)
+        };
+        self.prefix == other.prefix
+            && match (&self.pattern, &other.pattern) {
+                (None, None) => true,
+                (Some(one), Some(other)) => same(one, other),
+                _ => false,
+            }
+    }
+}
+
+impl Eq for Filter {}
+
+impl Hash for Filter {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        self.prefix.hash(state);
+        self.pattern.as_ref().map(|pattern| pattern.hash).hash(state);
+    }
 }
 
 impl Filter {
@@ -41,7 +74,7 @@ impl Filter {
         whole.check_local()?;
         let (prefix, _is_whole) = whole.prefix();
         let names = whole.names();
-        Ok(Self { prefix, pattern: Some(Arc::new(Patterns { whole, names })) })
+        Ok(Self { prefix, pattern: Some(Arc::new(Patterns::new(whole, names))) })
     }
 
     /// The path that all it passes is at or below.
@@ -54,7 +87,7 @@ impl Filter {
     pub fn by_key(&self) -> Self {
         let patterns = |patterns: &Arc<Patterns>| {
             let names = &patterns.names;
-            Arc::new(Patterns { whole: names.clone(), names: names.clone() })
+            Arc::new(Patterns::new(names.clone(), names.clone()))
         };
         Self { prefix: self.prefix.clone(), pattern: self.pattern.as_ref().map(patterns) }
     }

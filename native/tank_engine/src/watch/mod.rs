@@ -15,6 +15,7 @@ mod cursor;
 mod filter;
 mod hub;
 mod ring;
+mod worker;
 
 pub use cursor::{Budget, Cursor, Next, Wake};
 pub use filter::Filter;

@@ -41,7 +41,8 @@ impl Revised {
 /// Consecutive revisions up to the newest.
 #[derive(Debug)]
 pub(super) struct Ring {
-    revisions: VecDeque<Arc<Revised>>,
+    /// Each with its bytes: counting them takes longer than the ring's lock may be held.
+    revisions: VecDeque<(usize, Arc<Revised>)>,
     bytes: usize,
     bytes_max: usize,
     last: u64,
@@ -70,23 +71,23 @@ impl Ring {
     }
 
     /// Forgets all: the state was replaced, and is of that revision now.
-    pub(super) fn reset(&mut self, last: u64) -> VecDeque<Arc<Revised>> {
+    pub(super) fn reset(&mut self, last: u64) -> VecDeque<(usize, Arc<Revised>)> {
         self.bytes = 0;
         self.last = last;
         std::mem::take(&mut self.revisions)
     }
 
-    /// Adds the next revisions. Returns those that there is no room for any more.
-    pub(super) fn push(&mut self, revised: Vec<Arc<Revised>>) -> Vec<Arc<Revised>> {
-        for one in revised {
+    /// Adds the next revisions, each with its bytes. Returns those that there is no room for any more.
+    pub(super) fn push(&mut self, revised: Vec<(usize, Arc<Revised>)>) -> Vec<Arc<Revised>> {
+        for (bytes, one) in revised {
             self.last = one.revision;
-            self.bytes += one.bytes();
-            self.revisions.push_back(one);
+            self.bytes += bytes;
+            self.revisions.push_back((bytes, one));
         }
         let mut out = Vec::new();
         while self.revisions.len() > REVISIONS_MAX || self.bytes > self.bytes_max {
-            let Some(oldest) = self.revisions.pop_front() else { break };
-            self.bytes -= oldest.bytes();
+            let Some((bytes, oldest)) = self.revisions.pop_front() else { break };
+            self.bytes -= bytes;
             out.push(oldest);
         }
         out
@@ -95,7 +96,7 @@ impl Ring {
     /// The revisions from `revision` on, of `count` at the most, if that one is kept.
     pub(super) fn from(&self, revision: u64, count: usize) -> Option<Vec<Arc<Revised>>> {
         let at = usize::try_from(revision.checked_sub(self.first())?).ok()?;
-        Some(self.revisions.iter().skip(at).take(count).cloned().collect())
+        Some(self.revisions.iter().skip(at).take(count).map(|(_, one)| Arc::clone(one)).collect())
     }
 }
 
@@ -113,6 +114,10 @@ mod tests {
         Arc::new(Revised { revision, changes: vec![Change { key, previous: None, entry, cause: Cause::Command }] })
     }
 
+    fn push(ring: &mut Ring, revised: impl IntoIterator<Item = Arc<Revised>>) -> Vec<Arc<Revised>> {
+        ring.push(revised.into_iter().map(|one| (one.bytes(), one)).collect())
+    }
+
     fn numbers(revisions: Option<Vec<Arc<Revised>>>) -> Option<Vec<u64>> {
         revisions.map(|all| all.iter().map(|one| one.revision).collect())
     }
@@ -122,7 +127,7 @@ mod tests {
         let mut ring = Ring::default();
         ring.reset(7);
         assert_eq!((ring.first(), ring.last()), (8, 7));
-        ring.push((8..=20).map(|n| revised(n, 1)).collect());
+        push(&mut ring, (8..=20).map(|n| revised(n, 1)));
         assert_eq!(numbers(ring.from(8, 3)), Some(vec![8, 9, 10]));
         assert_eq!(numbers(ring.from(20, 3)), Some(vec![20]));
         assert_eq!(numbers(ring.from(21, 3)), Some(vec![]));
@@ -132,16 +137,16 @@ mod tests {
     #[test]
     fn is_bounded_by_count_and_by_bytes() {
         let mut ring = Ring::default();
-        let out = ring.push((1..=REVISIONS_MAX as u64 + 5).map(|n| revised(n, 1)).collect());
+        let out = push(&mut ring, (1..=REVISIONS_MAX as u64 + 5).map(|n| revised(n, 1)));
         assert_eq!(out.iter().map(|one| one.revision).collect::<Vec<_>>(), [1, 2, 3, 4, 5]);
         let last = ring.last();
         for n in 1..=100 {
-            ring.push(vec![revised(last + n, 1 << 20)]);
+            push(&mut ring, [revised(last + n, 1 << 20)]);
             assert!(ring.bytes <= ring.bytes_max);
         }
         let kept = ring.revisions.len();
         assert!((28..=32).contains(&kept), "{kept} revisions of 1 MiB");
-        assert_eq!(ring.bytes, ring.revisions.iter().map(|one| one.bytes()).sum::<usize>());
-        assert_eq!(ring.first(), ring.revisions.front().unwrap().revision);
+        assert_eq!(ring.bytes, ring.revisions.iter().map(|(_, one)| one.bytes()).sum::<usize>());
+        assert_eq!(ring.first(), ring.revisions.front().unwrap().1.revision);
     }
 }
