@@ -31,11 +31,13 @@ use openraft::entry::RaftEntry;
 use openraft::storage::{EntryResponder, RaftSnapshotBuilder, RaftStateMachine};
 use openraft::{EntryPayload, OptionalSend};
 
+use crate::command::Command;
 use crate::error::EngineError;
 use crate::faults;
 use crate::health::{Health, panic_text};
 use crate::outcome::Outcome;
 use crate::raft::{LogEntry, LogId, SnapshotMeta, StoredMembership, Types};
+use crate::reclaim;
 use crate::runtime;
 use crate::snapshot::{PinnedSnapshot, SnapshotData};
 use crate::state::{Remembered, State};
@@ -171,10 +173,11 @@ impl Machine {
         }
     }
 
-    /// Whether applying `batch` surely takes no more than a few milliseconds.
+    /// Whether applying `batch` surely takes no more than a few milliseconds, and does not read the disk.
     fn is_quick(&self, batch: &[EntryResponder<Types>]) -> bool {
         let mut left = QUICK_ENTRIES;
         batch_bytes(batch) <= QUICK_BYTES
+            && !self.trims(batch)
             && batch.iter().all(|(entry, _)| {
                 let weight = match &entry.payload {
                     EntryPayload::Normal(request) => self.state.weight(request, left),
@@ -182,6 +185,12 @@ impl Machine {
                 };
                 left.checked_sub(weight).map(|rest| left = rest).is_some()
             })
+    }
+
+    /// Whether applying `batch` removes compacted revisions, and reads what they were from the disk.
+    fn trims(&self, batch: &[EntryResponder<Types>]) -> bool {
+        let compacts = |entry: &LogEntry| matches!(&entry.payload, EntryPayload::Normal(request) if matches!(request.command, Command::Compact { .. }));
+        self.trimmed.is_behind(self.state.compacted) || batch.iter().any(|(entry, _)| compacts(entry))
     }
 
     fn apply_entry(
@@ -217,6 +226,12 @@ impl Machine {
         if now_ms > self.expired_ms.saturating_add(EXPIRE_EVERY_MS) {
             self.state.sessions.expire(now_ms);
             self.expired_ms = now_ms;
+        }
+    }
+
+    fn keep_snapshot(&mut self, pinned: Arc<PinnedSnapshot>) {
+        if let Some(before) = self.snapshot.replace(pinned) {
+            reclaim::now(before);
         }
     }
 
@@ -288,10 +303,11 @@ impl RaftStateMachine<Types> for Machine {
     }
 
     async fn get_snapshot_builder(&mut self) -> Builder {
-        // Pinned here, between two batches: the builder stands for exactly this state.
-        let pinned = self.guarded(|machine| machine.store.pin()).map(Arc::new);
+        // Pinned here, between two batches: the builder stands for exactly this state. It reads the header, and takes
+        // RocksDB's lock, as letting go of the one before does.
+        let pinned = self.guarded(|machine| runtime::blocking(|| machine.store.pin())).map(Arc::new);
         if let Ok(pinned) = &pinned {
-            self.snapshot = Some(Arc::clone(pinned));
+            self.keep_snapshot(Arc::clone(pinned));
         }
         Builder {
             pinned: pinned.map_err(|error| error.to_string()),
@@ -303,19 +319,21 @@ impl RaftStateMachine<Types> for Machine {
     async fn install_snapshot(&mut self, meta: &SnapshotMeta, snapshot: SnapshotData) -> io::Result<()> {
         let (store, expected, memory) = (self.store.clone(), meta.last_log_id, Arc::clone(self.published.memory()));
         // Minutes, for a large one: not on a thread that others' heartbeats need.
-        let installing = runtime::offload(move || {
+        let installed = runtime::offload(move || {
             faults::point("snapshot_install");
-            store.install(snapshot, expected, &memory)
+            let (store, state, header) = store.install(snapshot, expected, &memory)?;
+            let pinned = Arc::new(store.pin()?);
+            Ok((store, state, header, pinned))
         });
-        let installed = installing.await.and_then(|installed| installed);
+        let installed = installed.await.and_then(|installed| installed);
         self.guarded(|machine| {
-            let (store, state, header) = installed?;
-            machine.snapshot = None;
+            let (store, state, header, pinned) = installed?;
             machine.versions = store.versions();
             machine.store = store;
-            machine.state = state;
+            // As large as all requests that are remembered.
+            reclaim::now(std::mem::replace(&mut machine.state, state));
             machine.take_over(header);
-            machine.snapshot = Some(Arc::new(machine.store.pin()?));
+            machine.keep_snapshot(pinned);
             Ok(())
         })
     }

@@ -21,6 +21,11 @@ impl Trimmed {
         Self { revision, kept_by: 0 }
     }
 
+    /// Whether something is to be removed, when `compacted` is the oldest revision that can be read.
+    pub(super) fn is_behind(self, compacted: u64) -> bool {
+        compacted > self.revision && compacted >= self.kept_by
+    }
+
     /// The revision up to which they are gone.
     pub fn revision(self) -> u64 {
         self.revision
@@ -34,7 +39,7 @@ impl StateBatch<'_> {
     /// # Errors
     /// The history is damaged.
     pub fn put_trim(&mut self, trimmed: Trimmed, compacted: u64, revisions_max: u64) -> Result<Trimmed, EngineError> {
-        if compacted <= trimmed.revision || compacted < trimmed.kept_by {
+        if !trimmed.is_behind(compacted) {
             return Ok(trimmed);
         }
         let mut iterator = self.db.raw_iterator_cf(&self.family);

@@ -152,7 +152,7 @@ impl Server {
             Call::TransferLeader(request) => {
                 or_failed(self.raft.handle_transfer_leader(request).await, Answer::TransferLeader)
             }
-            Call::SnapshotBegin { transfer, vote, meta } => self.begin_snapshot(transfer, vote, meta),
+            Call::SnapshotBegin { transfer, vote, meta } => self.begin_snapshot(transfer, vote, meta).await,
             Call::SnapshotFrame { transfer, frame } => return self.take_frame(transfer, &frame).await,
             Call::Write(request) => Answer::Write(write(&self.raft, request).await),
             Call::Change { change, within_ms } => {
@@ -163,17 +163,24 @@ impl Server {
         })
     }
 
-    fn begin_snapshot(&self, transfer: u64, vote: Vote, meta: SnapshotMeta) -> Answer {
-        let mut receiving = lock(&self.receiving);
-        if receiving.as_ref().is_some_and(|current| current.transfer == transfer) {
-            // Sent again: the answer was lost, or late.
-            return Answer::SnapshotTaken;
-        }
-        // The files of the one before are removed by the next receiver.
-        *receiving = None;
-        match SnapshotReceiver::new(&self.dir) {
+    async fn begin_snapshot(&self, transfer: u64, vote: Vote, meta: SnapshotMeta) -> Answer {
+        let before = {
+            let mut receiving = lock(&self.receiving);
+            if receiving.as_ref().is_some_and(|current| current.transfer == transfer) {
+                // Sent again: the answer was lost, or late.
+                return Answer::SnapshotTaken;
+            }
+            receiving.take()
+        };
+        let dir = self.dir.clone();
+        // The new receiver removes the files of the one before, which may be many and large.
+        let begin = move || {
+            drop(before);
+            SnapshotReceiver::new(&dir)
+        };
+        match runtime::offload(begin).await.and_then(|begun| begun) {
             Ok(receiver) => {
-                *receiving = Some(Receiving { transfer, vote, meta, receiver });
+                *lock(&self.receiving) = Some(Receiving { transfer, vote, meta, receiver });
                 Answer::SnapshotTaken
             }
             Err(error) => Answer::Failed(error.to_string()),

@@ -9,6 +9,9 @@ use std::sync::Arc;
 use once_cell::sync::Lazy;
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 
+use crate::environment;
+use crate::runtime;
+
 use super::hub::Hub;
 
 /// Looks at whether something passes a filter, until it is another store's turn: some milliseconds.
@@ -16,8 +19,12 @@ const BUDGET: usize = 20_000;
 
 static QUEUE: Lazy<UnboundedSender<Arc<Hub>>> = Lazy::new(start);
 
-/// Has the thread look at a hub. Returns at once.
+/// Has the thread look at a hub; that of a simulated member is looked at by a task. Returns at once.
 pub(super) fn look_at(hub: Arc<Hub>) {
+    if environment::is_simulated() {
+        runtime::spawn_simulated(async move { look(&hub) });
+        return;
+    }
     // The thread never ends.
     let _ = QUEUE.send(hub);
 }
@@ -32,10 +39,14 @@ fn start() -> UnboundedSender<Arc<Hub>> {
 
 fn run(mut hubs: UnboundedReceiver<Arc<Hub>>) {
     while let Some(hub) = hubs.blocking_recv() {
-        match catch_unwind(AssertUnwindSafe(|| hub.look(BUDGET))) {
-            Ok(true) => hub.again(),
-            Ok(false) => {}
-            Err(panic) => hub.panicked(panic.as_ref()),
-        }
+        look(&hub);
+    }
+}
+
+fn look(hub: &Arc<Hub>) {
+    match catch_unwind(AssertUnwindSafe(|| hub.look(BUDGET))) {
+        Ok(true) => hub.again(),
+        Ok(false) => {}
+        Err(panic) => hub.panicked(panic.as_ref()),
     }
 }

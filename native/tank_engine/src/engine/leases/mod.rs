@@ -23,6 +23,7 @@ use tokio::time::Instant;
 use crate::command::{Command, LeaseCommand, Request, RequestId};
 use crate::environment::wall_ms;
 use crate::raft::{MemberId, Raft, Vote};
+use crate::runtime;
 use crate::state::Leases;
 use crate::view::Published;
 
@@ -32,6 +33,9 @@ use deadlines::{Clock, Deadlines, Due, TICK};
 
 /// Leases ended at a time: when thousands end at once, other writes come in between.
 const BATCH: usize = 256;
+
+/// Leases that take longer to look at than other tasks should wait.
+const MANY: usize = 2_000;
 
 /// Between two such batches.
 const BATCH_PAUSE: Duration = Duration::from_millis(5);
@@ -77,7 +81,9 @@ impl Keeper {
             }
             let pause = match &mut reign {
                 Some(reign) => {
-                    let due = reign.look(&self);
+                    let many = self.published.load().leases.len() > MANY;
+                    // A new leader looks at all of them.
+                    let due = if many { runtime::blocking(|| reign.look(&self)) } else { reign.look(&self) };
                     let pause = if due.len() == BATCH { Some(BATCH_PAUSE) } else { reign.pause() };
                     if !self.propose(due, &mut sequence).await {
                         return;
