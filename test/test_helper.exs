@@ -1,7 +1,8 @@
 # bin/test includes :consumer, which needs a second build of the library. bin/nightly includes :long, which takes
-# minutes a test, and :faults, which needs root and breaks networks, disks and clocks.
+# minutes a test, :faults, which needs root and breaks networks, disks and clocks, and :links, which takes hours on slow
+# and distant links.
 ExUnit.start(
-  exclude: [:consumer, :long, :faults],
+  exclude: [:consumer, :long, :faults, :links],
   capture_log: true,
   formatters: [ExUnit.CLIFormatter, Tank.Store.FailuresLast]
 )

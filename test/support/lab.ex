@@ -106,7 +106,8 @@ defmodule Tank.Store.Lab do
   # Asking for addresses must not be what waits for a lost frame, for a second.
   defp settle_interface(network, number) do
     Network.ip_in(network, number, ~w(link set eth0 gso_max_segs #{@segments_max}))
-    Network.run_in(network, number, ~w(sysctl -q -w net.ipv4.tcp_no_metrics_save=1))
+    # Nor may TCP begin with what it learnt of a former link.
+    Network.run_in(network, number, ["sh", "-c", "echo 1 >/proc/sys/net/ipv4/tcp_no_metrics_save"])
 
     for other <- 1..network.count, other != number do
       mac = network |> Network.run_in(other, ~w(cat /sys/class/net/eth0/address)) |> String.trim()

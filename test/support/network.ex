@@ -12,6 +12,7 @@ defmodule Tank.Store.Network do
     # Other tests of this machine may have a network too.
     network = %__MODULE__{prefix: "tank#{System.pid()}", count: count}
     ExUnit.Callbacks.on_exit(fn -> down(network) end)
+    sweep()
     switch = switch(network)
     ip(~w(netns add #{switch}))
     ip(~w(-n #{switch} link add br0 type bridge))
@@ -80,18 +81,29 @@ defmodule Tank.Store.Network do
     end
   end
 
+  # A test that was killed leaves its network behind.
+  defp sweep do
+    {names, 0} = System.cmd("ip", ~w(netns list), stderr_to_stdout: true)
+
+    for [name, pid] <- Regex.scan(~r/^tank(\d+)(?:n\d+|sw)\b/m, names),
+        not File.exists?("/proc/#{pid}"),
+        do: remove(name)
+  end
+
   defp rule(network, action, from, to) do
     run_in(network, to, ~w(iptables #{action} INPUT -s #{address(from)} -j DROP))
     :ok
   end
 
   defp down(network) do
-    for name <- Enum.map(1..network.count, &namespace(network, &1)) ++ [switch(network)] do
-      {pids, _status} = System.cmd("ip", ~w(netns pids #{name}), stderr_to_stdout: true)
-      # The epmd that the first VM in there started; and VMs, when a test failed half-way.
-      for pid <- String.split(pids), pid =~ ~r/^\d+$/, do: System.cmd("kill", ["-9", pid], stderr_to_stdout: true)
-      System.cmd("ip", ~w(netns del #{name}), stderr_to_stdout: true)
-    end
+    for name <- Enum.map(1..network.count, &namespace(network, &1)) ++ [switch(network)], do: remove(name)
+  end
+
+  defp remove(namespace) do
+    {pids, _status} = System.cmd("ip", ~w(netns pids #{namespace}), stderr_to_stdout: true)
+    # The epmd that the first VM in there started; and VMs, when a test failed half-way.
+    for pid <- String.split(pids), pid =~ ~r/^\d+$/, do: System.cmd("kill", ["-9", pid], stderr_to_stdout: true)
+    System.cmd("ip", ~w(netns del #{namespace}), stderr_to_stdout: true)
   end
 
   defp namespace(network, number), do: "#{network.prefix}n#{number}"

@@ -1,0 +1,111 @@
+defmodule Tank.Store.Links.ValuesTest do
+  # Every legal write is acknowledged on every link, in about the time that plain TCP takes, and holds up nobody.
+  use Tank.Store.LinkCase
+
+  alias Tank.Store.Lab
+
+  @moduletag :links
+  @moduletag timeout: 1_800_000
+
+  @mib 1_048_576
+  # Less a kilobyte for paths and encodings, which count.
+  @sizes [{"0.1 MiB", div(@mib, 10)}, {"1 MiB", @mib}, {"4 MiB", 4 * @mib}, {"16 MiB", 16 * @mib - 1_024}]
+  @txn {"txn 32 MiB", 32 * @mib - 4_096}
+
+  # At most so much later than alone.
+  @delay_ms 300
+  @callers 20
+
+  @rates [{"1 Gbit/s", 1_000_000_000}, {"100 Mbit/s", 100_000_000}, {"16 Mbit/s", 16_000_000}]
+  @round_trips [60, 100, 300]
+
+  @links for({name, rate} <- @rates, do: {name, [rate: rate]}) ++
+           for(rtt <- @round_trips, do: {"1 Gbit/s, #{rtt} ms", [rate: 1_000_000_000, rtt: rtt]}) ++
+           [{"1 Gbit/s, 2 % loss", [rate: 1_000_000_000, loss: 0.02]}] ++
+           for(
+             {name, rate} <- @rates,
+             rtt <- @round_trips,
+             do: {"#{name}, #{rtt} ms, 2 % loss", [rate: rate, rtt: rtt, loss: 0.02]}
+           )
+
+  for {name, link} <- @links do
+    test("values of all sizes on #{name}", %{tmp_dir: dir}, do: values_on(dir, unquote(name), unquote(link)))
+  end
+
+  defp values_on(dir, name, link) do
+    {lab, leader, followers} = start_lab_cluster(dir)
+    peers = [leader | followers]
+    clean_ms = leader |> small_writes(30) |> percentile(0.5)
+    {leader, followers} = settle(lab, peers, link)
+    wire = wire(lab, leader, followers)
+    references = for {_name, bytes} = size <- @sizes ++ [@txn], into: %{}, do: {size, wire.(bytes)}
+    authority = authority(peers)
+
+    alone = small_writes(leader, 30)
+    {through?, rows} = write_all(@sizes ++ [@txn], leader, references, alone, link, [])
+    overruns = Lab.overruns(lab)
+    heads = ["", "wire ms", "took ms", "limit ms", "small p50", "p95", "max", "alone p50", "p95"]
+    table("#{name} (small writes on perfect links: #{round(clean_ms)} ms; switch overruns: #{overruns})", heads, rows)
+    if through?, do: give_up(leader, references[{"1 MiB", @mib}], alone)
+    bound_ms = 1.3 * Keyword.get(link, :rtt, 0.2) + clean_ms + 2
+    alone_ms = percentile(alone, 0.5)
+
+    check(
+      alone_ms <= bound_ms,
+      "alone, a small put takes #{round(alone_ms)} ms; 1.3 round trips and syncs are #{round(bound_ms)}"
+    )
+
+    check(
+      authority(peers) == authority,
+      "the terms and leaders were #{inspect(authority)}, now #{inspect(authority(peers))}"
+    )
+
+    verdict(name)
+    await_agreement(peers)
+  end
+
+  # Not the larger ones, when one did not get through: they would keep us for hours.
+  defp write_all([], _leader, _references, _alone, _link, rows), do: {true, Enum.reverse(rows)}
+
+  defp write_all([size | larger], leader, references, alone, link, rows) do
+    case write(leader, size, references[size], alone, link) do
+      {true, row} -> write_all(larger, leader, references, alone, link, [row | rows])
+      {false, row} -> {false, Enum.reverse([row | rows])}
+    end
+  end
+
+  defp write(leader, {name, bytes} = size, wire_ms, alone, link) do
+    limit_ms = 1.5 * wire_ms + 1_000
+    timeout = round(2 * limit_ms + 20_000)
+    write = if size == @txn, do: &txn_bytes/4, else: &put_bytes/4
+    {{ms, result}, small} = with_small_writes(leader, fn -> write.(leader, "large", bytes, timeout) end)
+    through? = check(elem(result, 0) == :ok, "#{name}: #{inspect(result)} after #{round(ms)} ms")
+    check(ms <= limit_ms, "#{name} took #{round(ms)} ms, plain TCP #{round(wire_ms)}")
+    check(small.errors == [], "small writes during #{name}: #{inspect(Enum.frequencies(small.errors))}")
+
+    # TCP holds back what follows a lost frame until it is sent again, a round trip later.
+    {share, delay_ms} = if link[:loss], do: {0.95, @delay_ms + Keyword.get(link, :rtt, 0)}, else: {1.0, @delay_ms}
+    late_ms = percentile(small.ms, share) - percentile(alone, share)
+    check(late_ms <= delay_ms, "small writes during #{name} came #{round(late_ms)} ms late")
+
+    small = for share <- [0.5, 0.95, 1.0], do: percentile(small.ms, share)
+    {through?, [name, wire_ms, ms, limit_ms] ++ small ++ [percentile(alone, 0.5), percentile(alone, 0.95)]}
+  end
+
+  # What they wrote may still be written, and has to pass the link; then all is as before.
+  defp give_up(leader, wire_ms, alone) do
+    1..@callers
+    |> Task.async_stream(&put_bytes(leader, "given-up-#{&1}", @mib, max(round(wire_ms / 2), 10)),
+      max_concurrency: @callers,
+      timeout: :infinity
+    )
+    |> Stream.run()
+
+    [first_ms] = small_writes(leader, 1)
+    limit_ms = 1.5 * @callers * wire_ms + 1_000
+    check(first_ms <= limit_ms, "after #{@callers} callers gave up, a small write took #{round(first_ms)} ms")
+    late_ms = percentile(small_writes(leader, 20), 0.5) - percentile(alone, 0.5)
+
+    check(late_ms <= @delay_ms, "after #{@callers} callers gave up, small writes came #{round(late_ms)} ms late")
+  end
+end
