@@ -2,14 +2,12 @@ defmodule Tank.Store.Inbox do
   @moduledoc false
   # Takes the frames that other nodes send to one store, and gives them to the engine.
   #
-  # While no engine is attached, as when the store is just being opened, frames are dropped: a network may do that.
+  # While no engine is attached, as when the store is just being opened, frames are dropped, and the inbox that belongs to
+  # their sender is told so: it need not wait for answers.
 
   use GenServer
 
   alias Tank.Store.Native
-
-  # Decoding this much takes a good part of a millisecond; more is left to a dirty scheduler.
-  @large_bytes 256 * 1024
 
   defguardp is_id(id) when is_integer(id) and id in 0..0xFFFF_FFFF_FFFF_FFFF
 
@@ -39,34 +37,40 @@ defmodule Tank.Store.Inbox do
   end
 
   @impl true
-  def init(_store_id) do
+  def init(store_id) do
     # Many frames at a time come in, and none of them should wait behind a scheduler's other work.
     Process.flag(:priority, :high)
-    {:ok, nil}
+    {:ok, %{name: name(store_id), store: nil}}
   end
 
   @impl true
-  def handle_call({:attach, store}, _from, _before), do: {:reply, :ok, store}
+  def handle_call({:attach, store}, _from, state), do: {:reply, :ok, %{state | store: store}}
 
   @impl true
-  def handle_info({:tank_frame, node, lane, frame}, store)
-      when store != nil and is_atom(node) and lane in [:control, :log, :snapshot] and is_binary(frame) do
-    # What it says does not matter here: a frame that fits nobody is counted by the engine, and dropped.
-    if byte_size(frame) > @large_bytes,
-      do: Native.deliver_large(store, Atom.to_string(node), lane, frame),
-      else: Native.deliver(store, Atom.to_string(node), lane, frame)
+  def handle_info({:tank_frame, node, frame}, %{store: nil} = state) when is_atom(node) and is_binary(frame) do
+    _sent? = :erlang.send({state.name, node}, {:tank_absent, node()}, [:noconnect, :nosuspend])
+    {:noreply, state}
+  end
 
-    {:noreply, store}
+  def handle_info({:tank_frame, node, frame}, state) when is_atom(node) and is_binary(frame) do
+    # What it says does not matter here: a frame that fits nobody is counted by the engine, and dropped.
+    Native.deliver(state.store, Atom.to_string(node), frame)
+    {:noreply, state}
+  end
+
+  def handle_info({:tank_absent, node}, %{store: store} = state) when store != nil and is_atom(node) do
+    Native.peer_absent(store, Atom.to_string(node))
+    {:noreply, state}
   end
 
   # See Tank.Store.ReadIndex.
-  def handle_info({:tank_read_index, asker, ref, cluster_id, member_id}, store)
+  def handle_info({:tank_read_index, asker, ref, cluster_id, member_id}, %{store: store} = state)
       when store != nil and is_reference(asker) and is_id(cluster_id) and is_id(member_id) do
     answer = {ref, Native.read_index(store, cluster_id, member_id)}
     # One that cannot be sent now is not waited for: the asker has another way.
     _sent? = :erlang.send(asker, answer, [:noconnect, :nosuspend])
-    {:noreply, store}
+    {:noreply, state}
   end
 
-  def handle_info(_dropped, store), do: {:noreply, store}
+  def handle_info(_dropped, state), do: {:noreply, state}
 end

@@ -14,7 +14,7 @@ defmodule Tank.Store.Native do
   @type link :: reference
   @type work :: reference
   @type pinned :: reference
-  @type lane :: :control | :log | :snapshot
+  @type channel :: :control | :data
   @type reason :: atom | tuple
   @type view :: reference
   @typedoc "path, value or its encoding, revision, create_revision, version, child_count, lease"
@@ -246,20 +246,20 @@ defmodule Tank.Store.Native do
   @spec link :: link
   def link, do: nif()
 
-  @spec set_relay(link, String.t(), lane, pid) :: :ok
-  def set_relay(_link, _node, _lane, _pid), do: nif()
+  @spec set_relay(link, String.t(), channel, pid) :: :ok
+  def set_relay(_link, _node, _channel, _pid), do: nif()
 
   @spec unset_relays(link, String.t()) :: :ok
   def unset_relays(_link, _node), do: nif()
 
-  @spec relayed(link, String.t(), lane, non_neg_integer) :: :ok
-  def relayed(_link, _node, _lane, _bytes), do: nif()
+  @spec relayed(link, String.t(), channel, non_neg_integer) :: :ok
+  def relayed(_link, _node, _channel, _bytes), do: nif()
 
-  @spec deliver(store, String.t(), lane, binary) :: :ok
-  def deliver(_store, _node, _lane, _frame), do: nif()
+  @spec peer_absent(store, String.t()) :: :ok
+  def peer_absent(_store, _node), do: nif()
 
-  @spec deliver_large(store, String.t(), lane, binary) :: :ok
-  def deliver_large(_store, _node, _lane, _frame), do: nif()
+  @spec deliver(store, String.t(), binary) :: :ok
+  def deliver(_store, _node, _frame), do: nif()
 
   @spec watch_start(store, prefix_or_pattern, :snapshot | :now | non_neg_integer, pid, reference) ::
           {:ok, watch, non_neg_integer, non_neg_integer} | {:error, {:compacted, non_neg_integer} | reason}

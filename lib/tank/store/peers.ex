@@ -97,9 +97,9 @@ defmodule Tank.Store.Peers do
     name = Atom.to_string(node)
 
     pids =
-      for lane <- Relay.lanes() do
-        pid = Relay.start_link(state.link, state.store_id, node, lane)
-        :ok = Native.set_relay(state.link, name, lane, pid)
+      for channel <- Relay.channels() do
+        pid = Relay.start_link(state.link, state.store_id, node, channel)
+        :ok = Native.set_relay(state.link, name, channel, pid)
         pid
       end
 

@@ -1,41 +1,42 @@
 defmodule Tank.Store.Relay do
   @moduledoc false
-  # Sends one store's frames of one lane to one node. There is one for each lane, so that heartbeats do not wait behind
-  # log entries, nor those behind a snapshot.
+  # Sends one store's frames of one channel to one node. Votes, heartbeats and acknowledgements have a channel of their
+  # own, so that they do not wait in a queue of data here.
   #
-  # It never connects nodes, and is never suspended by a slow one. A connection that takes no more is waited for, in the
-  # relay alone and for as long as a frame of the lane is worth something; then, and when there is no connection, what
-  # is queued is dropped. The raft core sends it again, and the members of a cluster expect no more of the network.
+  # A relay never connects nodes, and is never suspended by a slow one. It waits for a connection that takes no more, for
+  # as long as a frame of its channel is worth something. After that, and when there is no connection, it drops what is
+  # queued: the engine sends again what has to arrive.
 
   alias Tank.Store.{Inbox, Native}
 
-  @lanes [:control, :log, :snapshot]
+  @channels [:control, :data]
 
-  # A heartbeat or a vote that comes later than this has been replaced by the next one.
-  @patience_ms %{control: 50, log: 500, snapshot: 5_000}
+  # The engine has no more data on its way than the connection carries, and gives up a connection that carries nothing
+  # after four seconds.
+  @patience_ms %{control: 500, data: 5_000}
   @try_again_ms 5
 
-  @doc "The lanes, each with a relay of its own."
-  @spec lanes :: [:control | :log | :snapshot]
-  def lanes, do: @lanes
+  @doc "The channels, each with a relay of its own."
+  @spec channels :: [:control | :data]
+  def channels, do: @channels
 
   @doc "Starts a relay, linked to the calling peers process."
   @spec start_link(Native.link(), atom, node, atom) :: pid
-  def start_link(link, store_id, node, lane) do
+  def start_link(link, store_id, node, channel) do
     peers = self()
     inbox = {Inbox.name(store_id), node}
     name = Atom.to_string(node)
 
     # Frames of all sizes pass through: what is garbage should not wait for a full heap.
     :erlang.spawn_opt(
-      fn -> loop(%{link: link, lane: lane, inbox: inbox, node: node, name: name, peers: peers}) end,
+      fn -> loop(%{link: link, channel: channel, inbox: inbox, node: node, name: name, peers: peers}) end,
       [:link, fullsweep_after: 10]
     )
   end
 
   defp loop(relay) do
     receive do
-      {:tank_frame, frame} -> relay(frame, relay, @patience_ms[relay.lane])
+      {:tank_frame, frame} -> relay(frame, relay, @patience_ms[relay.channel])
       _other -> :ok
     end
 
@@ -43,7 +44,7 @@ defmodule Tank.Store.Relay do
   end
 
   defp relay(frame, relay, patience_ms) do
-    case :erlang.send(relay.inbox, {:tank_frame, node(), relay.lane, frame}, [:noconnect, :nosuspend]) do
+    case :erlang.send(relay.inbox, {:tank_frame, node(), frame}, [:noconnect, :nosuspend]) do
       :ok ->
         done(frame, relay)
 
@@ -69,5 +70,5 @@ defmodule Tank.Store.Relay do
     end
   end
 
-  defp done(frame, relay), do: Native.relayed(relay.link, relay.name, relay.lane, byte_size(frame))
+  defp done(frame, relay), do: Native.relayed(relay.link, relay.name, relay.channel, byte_size(frame))
 end

@@ -39,7 +39,7 @@ use crate::last_changed::LastChanged;
 use crate::log::WriterStats;
 use crate::machine::Replay;
 use crate::options::Options;
-use crate::peers::{Lane, Server};
+use crate::peers::Server;
 use crate::probe::Probe;
 use crate::raft::Raft;
 use crate::read_gate::ReadGate;
@@ -138,9 +138,9 @@ impl Engine {
     }
 
     /// Takes a frame that the transport brought from `node`. Never blocks.
-    pub fn deliver(&self, node: &str, lane: Lane, frame: &[u8]) {
+    pub fn deliver(&self, node: &str, frame: &[u8]) {
         if self.check().is_ok() {
-            self.0.peers.deliver(&self.0.runtime, node, lane, frame);
+            self.0.peers.deliver(&self.0.runtime, node, frame);
         }
     }
 

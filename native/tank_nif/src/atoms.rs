@@ -133,9 +133,9 @@ rustler::atoms! {
     // deleted: see above
     expired,
 
-    // Lanes to other nodes.
+    // Channels to other nodes.
     control,
-    // log, snapshot: see above
+    data,
 
     // Changes of the members.
     add_learner,

@@ -57,6 +57,13 @@ fn peer_lost(store: &Store, node: &str) -> Atom {
     atoms::ok()
 }
 
+/// Tells the engine that a node is connected and the store is not open there.
+#[rustler::nif]
+fn peer_absent(store: &Store, node: &str) -> Atom {
+    store.engine.peer_absent(node);
+    atoms::ok()
+}
+
 fn change(term: Term<'_>) -> NifResult<Change> {
     if let Ok((kind, id, node, witness)) = term.decode::<(Atom, u64, String, bool)>() {
         return if kind == atoms::add_learner() {

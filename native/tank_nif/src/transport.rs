@@ -1,5 +1,5 @@
 //! The transport over Erlang distribution: frames go to relay processes, one for each peer node
-//! and lane, which send them on; frames that came from other nodes are delivered by an inbox
+//! and channel, which send them on; frames that came from other nodes are delivered by an inbox
 //! process.
 //!
 //! ```text
@@ -18,7 +18,7 @@ use std::time::{Duration, Instant};
 use rustler::{
     Atom, Binary, Encoder, Env, Error, LocalPid, NewBinary, NifResult, OwnedEnv, Resource, ResourceArc, Term,
 };
-use tank_engine::peers::{Lane, NotSent, Transport};
+use tank_engine::peers::{Channel, NotSent, Transport};
 
 use crate::atoms;
 use crate::store::Store;
@@ -26,13 +26,12 @@ use crate::store::Store;
 /// How often the peers process is told of a node that has no relays.
 const WANTED_EVERY: Duration = Duration::from_secs(1);
 
-/// Bytes on their way to a relay or waiting in it: what a slow peer may hold up. The log's bound
-/// takes a few of the largest batches; the snapshot's, two windows of frames.
-fn queued_max(lane: Lane) -> usize {
-    match lane {
-        Lane::Control => 1 << 20,
-        Lane::Log => 8 << 20,
-        Lane::Snapshot => 512 << 10,
+/// Bytes on their way to a relay or waiting in it: what a slow peer may hold up. Of data, the engine
+/// has no more on its way than the connection carries; this is the most that it ever has.
+fn queued_max(channel: Channel) -> usize {
+    match channel {
+        Channel::Control => 1 << 20,
+        Channel::Data => 40 << 20,
     }
 }
 
@@ -54,7 +53,7 @@ pub(crate) struct Relays {
 
 #[derive(Default)]
 struct Nodes {
-    relays: HashMap<String, HashMap<Lane, Relay>>,
+    relays: HashMap<String, HashMap<Channel, Relay>>,
     wanted: HashMap<String, Instant>,
 }
 
@@ -72,11 +71,11 @@ fn link(env: Env<'_>) -> ResourceArc<Link> {
 
 /// Has frames for a node sent to the process `pid`, as `{:tank_frame, frame}`.
 #[rustler::nif]
-fn set_relay(link: ResourceArc<Link>, node: String, lane: Atom, pid: LocalPid) -> NifResult<Atom> {
+fn set_relay(link: ResourceArc<Link>, node: String, channel: Atom, pid: LocalPid) -> NifResult<Atom> {
     let relay = Relay { pid, queued: 0 };
     let mut nodes = link.relays.lock();
     nodes.wanted.remove(&node);
-    nodes.relays.entry(node).or_default().insert(self::lane(lane)?, relay);
+    nodes.relays.entry(node).or_default().insert(self::channel(channel)?, relay);
     Ok(atoms::ok())
 }
 
@@ -89,10 +88,10 @@ fn unset_relays(link: ResourceArc<Link>, node: String) -> Atom {
 
 /// Called by a relay: it has sent `bytes` on, or dropped them.
 #[rustler::nif]
-fn relayed(env: Env<'_>, link: ResourceArc<Link>, node: &str, lane: Atom, bytes: usize) -> NifResult<Atom> {
-    let lane = self::lane(lane)?;
+fn relayed(env: Env<'_>, link: ResourceArc<Link>, node: &str, channel: Atom, bytes: usize) -> NifResult<Atom> {
+    let channel = self::channel(channel)?;
     let mut nodes = link.relays.lock();
-    let relay = nodes.relays.get_mut(node).and_then(|lanes| lanes.get_mut(&lane));
+    let relay = nodes.relays.get_mut(node).and_then(|channels| channels.get_mut(&channel));
     // The relay's successor may have taken its place already.
     if let Some(relay) = relay.filter(|relay| relay.pid == env.pid()) {
         relay.queued = relay.queued.saturating_sub(bytes);
@@ -100,18 +99,11 @@ fn relayed(env: Env<'_>, link: ResourceArc<Link>, node: &str, lane: Atom, bytes:
     Ok(atoms::ok())
 }
 
-/// Gives the engine a frame that `node` sent.
+/// Gives the engine a frame that `node` sent. Frames are small: whatever is large comes in parts.
 #[rustler::nif]
-fn deliver<'a>(store: &'a Store, node: &str, lane: Atom, frame: Binary<'a>) -> NifResult<Atom> {
-    store.engine.deliver(node, self::lane(lane)?, &frame);
-    Ok(atoms::ok())
-}
-
-/// The same, on a dirty CPU scheduler: decoding megabytes takes milliseconds.
-#[rustler::nif(schedule = "DirtyCpu")]
-fn deliver_large<'a>(store: &'a Store, node: &str, lane: Atom, frame: Binary<'a>) -> NifResult<Atom> {
-    store.engine.deliver(node, self::lane(lane)?, &frame);
-    Ok(atoms::ok())
+fn deliver<'a>(store: &'a Store, node: &str, frame: Binary<'a>) -> Atom {
+    store.engine.deliver(node, &frame);
+    atoms::ok()
 }
 
 impl Relays {
@@ -120,13 +112,13 @@ impl Relays {
     }
 
     /// The relay that takes `bytes` more, which count from now on.
-    fn reserve(&self, node: &str, lane: Lane, bytes: usize) -> Result<LocalPid, NotSent> {
+    fn reserve(&self, node: &str, channel: Channel, bytes: usize) -> Result<LocalPid, NotSent> {
         let mut nodes = self.lock();
-        let relay = nodes.relays.get_mut(node).and_then(|lanes| lanes.get_mut(&lane));
+        let relay = nodes.relays.get_mut(node).and_then(|channels| channels.get_mut(&channel));
         if let Some(relay) = relay {
             // An idle relay takes any frame: how large one may be is limited elsewhere.
-            if relay.queued > 0 && relay.queued.saturating_add(bytes) > queued_max(lane) {
-                return Err(NotSent);
+            if relay.queued > 0 && relay.queued.saturating_add(bytes) > queued_max(channel) {
+                return Err(NotSent::Busy);
             }
             relay.queued += bytes;
             return Ok(relay.pid);
@@ -139,19 +131,19 @@ impl Relays {
             let _ = OwnedEnv::new()
                 .send_and_clear(&self.peers, |env| (atoms::tank_peer_wanted(), binary(env, node.as_bytes())));
         }
-        Err(NotSent)
+        Err(NotSent::Disconnected)
     }
 }
 
 impl Transport for Relays {
     // Called on the engine's own threads only: a scheduler's may not send like this.
-    fn send(&self, node: &str, lane: Lane, frame: Vec<u8>) -> Result<(), NotSent> {
-        let pid = self.reserve(node, lane, frame.len())?;
+    fn send(&self, node: &str, channel: Channel, frame: Vec<u8>) -> Result<(), NotSent> {
+        let pid = self.reserve(node, channel, frame.len())?;
         let sent = OwnedEnv::new().send_and_clear(&pid, |env| (atoms::tank_frame(), binary(env, &frame)));
         sent.map_err(|_| {
             // The relay is gone; its node's others will follow.
             self.lock().relays.remove(node);
-            NotSent
+            NotSent::Disconnected
         })
     }
 }
@@ -162,13 +154,11 @@ fn binary<'a>(env: Env<'a>, bytes: &[u8]) -> Term<'a> {
     Binary::from(binary).encode(env)
 }
 
-fn lane(name: Atom) -> NifResult<Lane> {
+fn channel(name: Atom) -> NifResult<Channel> {
     if name == atoms::control() {
-        Ok(Lane::Control)
-    } else if name == atoms::log() {
-        Ok(Lane::Log)
-    } else if name == atoms::snapshot() {
-        Ok(Lane::Snapshot)
+        Ok(Channel::Control)
+    } else if name == atoms::data() {
+        Ok(Channel::Data)
     } else {
         Err(Error::BadArg)
     }

@@ -4,7 +4,7 @@ use std::collections::{HashMap, HashSet};
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 
 use tank_engine::engine::Engine;
-use tank_engine::peers::{Lane, NotSent, Transport};
+use tank_engine::peers::{Channel, NotSent, Transport};
 
 /// The network. Nodes are known by name; each has one engine at a time.
 #[derive(Default)]
@@ -18,13 +18,13 @@ struct State {
     /// Directed links that lose every frame.
     cut: HashSet<(String, String)>,
     lossy: Option<Lossy>,
-    /// How many frames were sent from a node to another on a lane.
-    sent: HashMap<(String, String, Lane), u64>,
+    /// How many frames were sent from a node to another on a channel.
+    sent: HashMap<(String, String, Channel), u64>,
 }
 
-/// Loses one frame of `every` on a lane, as often as `left` says.
+/// Loses one frame of `every` on a channel, as often as `left` says.
 struct Lossy {
-    lane: Lane,
+    channel: Channel,
     every: usize,
     left: usize,
     had: usize,
@@ -71,15 +71,15 @@ impl SimNet {
         }
     }
 
-    /// Loses one of `every` frames of a lane, without a word, and `times` in all. Without an end, a
+    /// Loses one of `every` frames of a channel, without a word, and `times` in all. Without an end, a
     /// frame that is sent again in the same rhythm would be lost each time.
-    pub fn lose_one_of(&self, every: usize, times: usize, lane: Lane) {
-        self.lock().lossy = Some(Lossy { lane, every, left: times, had: 0 });
+    pub fn lose_one_of(&self, every: usize, times: usize, channel: Channel) {
+        self.lock().lossy = Some(Lossy { channel, every, left: times, had: 0 });
     }
 
-    /// How many frames `from` has sent to `to` on a lane, lost ones included.
-    pub fn sent(&self, from: &str, to: &str, lane: Lane) -> u64 {
-        self.lock().sent.get(&(from.to_owned(), to.to_owned(), lane)).copied().unwrap_or(0)
+    /// How many frames `from` has sent to `to` on a channel, lost ones included.
+    pub fn sent(&self, from: &str, to: &str, channel: Channel) -> u64 {
+        self.lock().sent.get(&(from.to_owned(), to.to_owned(), channel)).copied().unwrap_or(0)
     }
 
     /// Mends every link.
@@ -95,8 +95,8 @@ impl SimNet {
 }
 
 impl State {
-    fn loses(&mut self, lane: Lane) -> bool {
-        let Some(lossy) = self.lossy.as_mut().filter(|lossy| lossy.lane == lane && lossy.left > 0) else {
+    fn loses(&mut self, channel: Channel) -> bool {
+        let Some(lossy) = self.lossy.as_mut().filter(|lossy| lossy.channel == channel && lossy.left > 0) else {
             return false;
         };
         lossy.had += 1;
@@ -107,17 +107,17 @@ impl State {
 }
 
 impl Transport for SimTransport {
-    fn send(&self, node: &str, lane: Lane, frame: Vec<u8>) -> Result<(), NotSent> {
-        let net = self.net.upgrade().ok_or(NotSent)?;
+    fn send(&self, node: &str, channel: Channel, frame: Vec<u8>) -> Result<(), NotSent> {
+        let net = self.net.upgrade().ok_or(NotSent::Disconnected)?;
         let engine = {
             let mut state = net.lock();
-            *state.sent.entry((self.node.clone(), node.to_owned(), lane)).or_default() += 1;
-            if state.loses(lane) || state.cut.contains(&(self.node.clone(), node.to_owned())) {
+            *state.sent.entry((self.node.clone(), node.to_owned(), channel)).or_default() += 1;
+            if state.loses(channel) || state.cut.contains(&(self.node.clone(), node.to_owned())) {
                 return Ok(());
             }
-            state.engines.get(node).cloned().ok_or(NotSent)?
+            state.engines.get(node).cloned().ok_or(NotSent::Disconnected)?
         };
-        engine.deliver(&self.node, lane, &frame);
+        engine.deliver(&self.node, &frame);
         Ok(())
     }
 }

@@ -19,7 +19,7 @@ use std::time::{Duration, Instant};
 use tank_engine::error::EngineError;
 use tank_engine::options::Formation;
 use tank_engine::outcome::Outcome;
-use tank_engine::peers::{Change, Lane};
+use tank_engine::peers::{Change, Channel};
 use tank_engine::raft::Member;
 use tank_engine::storage::format::random_id;
 
@@ -101,7 +101,7 @@ fn a_snapshot_arrives_also_when_frames_of_it_are_lost() {
         put(cluster.engine(writer), &format!("k{}", i % 500), &[7; 200]).unwrap();
     }
     // There are about ten, answers included: the first one that is lost is sent again, and so on.
-    cluster.net.lose_one_of(4, 3, Lane::Snapshot);
+    cluster.net.lose_one_of(4, 3, Channel::Data);
     cluster.start(away, Formation::NewCluster);
     cluster.agree();
 }

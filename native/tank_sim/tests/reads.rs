@@ -23,7 +23,7 @@ use tank_engine::command::{Command, Condition, Delete, Write};
 use tank_engine::engine::{Engine, Reply};
 use tank_engine::error::EngineError;
 use tank_engine::key::{Component, Key};
-use tank_engine::peers::Lane;
+use tank_engine::peers::Channel;
 
 use bed::{Cluster, TIMEOUT, eventually, get_within, key, put, put_within, wait};
 
@@ -116,7 +116,7 @@ fn readers_that_wait_at_the_same_time_share_a_question() {
     let leader = cluster.leader();
     let follower = (leader + 1) % 3;
     let (from, to) = (Cluster::name(follower), Cluster::name(leader));
-    let asked = || cluster.net.sent(&from, &to, Lane::Control);
+    let asked = || cluster.net.sent(&from, &to, Channel::Control);
     let before = asked();
     let (sender, answers) = mpsc::channel();
     for _ in 0..READERS {

@@ -16,6 +16,7 @@ use crate::health::Health;
 use crate::log::AtOnce;
 use crate::options::Options;
 use crate::outcome::Outcome;
+use crate::peers::AHEAD_BYTES_MIN;
 use crate::raft::{Responder, WriteResult};
 use crate::runtime::{self, Runtime};
 use crate::sync::lock;
@@ -136,6 +137,11 @@ async fn feed(mut queue: mpsc::UnboundedReceiver<Pending>, leader: LeaderClient,
         for mut pending in taken.drain(..) {
             let Some(command) = pending.command.take() else { continue };
             let request = Request { id: pending.id, time_ms, command };
+            if pending.bytes >= AHEAD_BYTES_MIN && !leader.authority.gate.is_open_for_good() {
+                // Others have to hold it before it is logged.
+                pending.forward(Arc::clone(&leader), request);
+                continue;
+            }
             let again = (Arc::clone(&leader), request.clone());
             let responder = Responder::new(move |result| pending.answer(result, again));
             if leader.raft.client_write_ff(request, Some(responder)).await.is_err() {
@@ -209,14 +215,19 @@ impl Pending {
         match result {
             Ok(response) => self.reply(Ok(response.data)),
             Err(ClientWriteError::ForwardToLeader(_) | ClientWriteError::LogEntryDiscarded(_)) => {
-                let health = Arc::clone(&self.bounds.health);
-                runtime::spawn_here("forward", health, async move {
-                    let outcome = leader.write(request, self.deadline).await;
-                    self.reply(outcome);
-                });
+                self.forward(leader, request);
             }
             Err(_) => self.reply(Err(EngineError::Unknown)),
         }
+    }
+
+    /// Asks the leader, wherever it is.
+    fn forward(self, leader: Arc<LeaderClient>, request: Request) {
+        let health = Arc::clone(&self.bounds.health);
+        runtime::spawn_here("forward", health, async move {
+            let outcome = leader.write(request, self.deadline).await;
+            self.reply(outcome);
+        });
     }
 
     fn reply(mut self, result: Result<Outcome, EngineError>) {

@@ -13,7 +13,7 @@ use crate::command::Request;
 use crate::error::EngineError;
 use crate::outcome::Outcome;
 use crate::peers::{
-    Answer, Authority, Basis, Call, CallError, Change, Lane, NotChanged, NotWritten, Rpc, Written, write,
+    Answer, Authority, Basis, Call, CallError, Change, Lane, NotChanged, NotWritten, Rpc, Seeds, Wait, Written,
 };
 use crate::raft::{Member, MemberId, Raft};
 
@@ -33,6 +33,7 @@ pub(super) struct LeaderClient {
     pub(super) raft: Raft,
     pub(super) authority: Authority,
     pub(super) rpc: Arc<Rpc>,
+    pub(super) seeds: Arc<Seeds>,
     pub(super) me: MemberId,
     /// How recently a member must have answered to be counted on.
     pub(super) in_touch_within: Duration,
@@ -47,9 +48,15 @@ enum Leader {
 impl LeaderClient {
     /// Writes `request`, and returns once its outcome is visible in this member's view.
     pub(super) async fn write(&self, request: Request, deadline: Instant) -> Result<Outcome, EngineError> {
+        let outcome = self.write_until(&request, deadline).await;
+        self.seeds.let_go(request.id);
+        outcome
+    }
+
+    async fn write_until(&self, request: &Request, deadline: Instant) -> Result<Outcome, EngineError> {
         let mut maybe_logged = false;
         while Instant::now() < deadline {
-            match self.try_write(&request, deadline).await {
+            match self.try_write(request, deadline).await {
                 Ok(written) => {
                     self.await_applied(written.index, deadline).await?;
                     return Ok(written.outcome);
@@ -106,12 +113,15 @@ impl LeaderClient {
     async fn try_write(&self, request: &Request, deadline: Instant) -> Result<Written, NotWritten> {
         match self.leader() {
             Leader::Here => {
-                let written = timeout_at(deadline, write(&self.raft, request.clone())).await;
+                let writing = self.seeds.write(&self.raft, request.clone(), remaining(deadline));
+                let written = timeout_at(deadline, writing).await;
                 written.unwrap_or(Err(NotWritten::Unknown))
             }
             Leader::There(id, member) => {
+                // A large one that is sent twice would take twice as long.
+                let within = if self.seeds.keep(request) { remaining(deadline) } else { remaining(deadline).min(TRY) };
                 let call = Call::Write(request.clone());
-                match self.ask(id, &member, Lane::Log, &call, remaining(deadline).min(TRY)).await {
+                match self.ask(id, &member, Lane::Bulk, &call, within).await {
                     Ok(Answer::Write(result)) => result,
                     Ok(_) | Err(CallError::NotSent) => Err(NotWritten::NotLeader),
                     Err(CallError::Timeout | CallError::Failed(_)) => Err(NotWritten::Unknown),
@@ -146,7 +156,7 @@ impl LeaderClient {
         timeout: Duration,
     ) -> Result<Answer, CallError> {
         tokio::select! {
-            answer = self.rpc.call(id, member, lane, call, timeout) => answer,
+            answer = self.rpc.call(id, member, lane, call, Wait::For(timeout)) => answer,
             () = self.replaced(id) => Err(CallError::Timeout),
         }
     }

@@ -25,7 +25,7 @@ use crate::log::{AtOnce, LogCloser, LogStore, WriterStats};
 use crate::machine::{Machine, Replay, StateStore};
 use crate::options::{Formation, Options, Timing};
 use crate::payload::Memory;
-use crate::peers::{Authority, Network, NoPeers, Rpc, Server, Transport};
+use crate::peers::{Authority, Network, NoPeers, Rpc, Seeds, Server, Transport};
 use crate::raft::{self, LogId, Member, Raft, Types, Vote};
 use crate::read_gate::ReadGate;
 use crate::runtime::Runtime;
@@ -131,16 +131,17 @@ impl Engine {
         }
         let (log, closer) = LogStore::open(disk, &directory.path, &health)?;
         let (log_stats, at_once, purged) = (log.stats(), log.at_once(), log.purged());
-        let rpc = Arc::new(Rpc::new(directory.identity.clone(), transport));
+        let rpc = Arc::new(Rpc::new(directory.identity.clone(), transport)?);
         let (published, gate) = (publishing(&options, &health)?, Arc::new(ReadGate::default()));
         published.hub().set_bytes_max(options.recent_bytes_max);
         let machine = StateStore::open(db, &directory.path)
             .and_then(|store| Machine::open(store, Arc::clone(&published), Arc::clone(&health)))
             .and_then(|machine| check_reach(purged, published.load().applied).map(|()| machine));
         let member_id = directory.identity.member_id;
+        let seeds = Arc::new(Seeds::new(Arc::clone(&rpc), member_id));
         let started = match machine {
             Ok(machine) => {
-                let network = Network { rpc: Arc::clone(&rpc), gate: Arc::clone(&gate) };
+                let network = Network { rpc: Arc::clone(&rpc), gate: Arc::clone(&gate), seeds: Arc::clone(&seeds) };
                 let raft = Raft::new(member_id, config, network, log, machine).await;
                 raft.map_err(|fatal| health.check().err().unwrap_or(EngineError::Failed(fatal.to_string())))
             }
@@ -170,7 +171,8 @@ impl Engine {
         };
         let me = member_id;
         let authority = Authority { raft: raft.clone(), gate, published };
-        let leader = LeaderClient { raft, authority, rpc, me, in_touch_within: options.timing.in_touch_within() };
+        let leader =
+            LeaderClient { raft, authority, rpc, seeds, me, in_touch_within: options.timing.in_touch_within() };
         Ok(Self::assemble(options, parts, leader, health, (log_stats, at_once), ready))
     }
 
@@ -198,8 +200,8 @@ impl Engine {
             client: keeper,
         };
         runtime.spawn("leases", &health, keeper.keep());
-        let (rpc, dir) = (Arc::clone(&leader.rpc), parts.directory.path.clone());
-        let peers = Server::start(&runtime, rpc, leader.authority.clone(), dir, Arc::clone(&health), &options.timing);
+        let (peers, dir) = ((Arc::clone(&leader.rpc), Arc::clone(&leader.seeds)), parts.directory.path.clone());
+        let peers = Server::start(&runtime, peers, leader.authority.clone(), dir, Arc::clone(&health), &options.timing);
         let witness = Arc::new(Witness::new(&raft, leader.me, options.witness));
         let stand_in = witness::follow(raft.clone(), Arc::clone(&witness), &peers, options.timing.clone());
         runtime.spawn("witness", &health, stand_in);

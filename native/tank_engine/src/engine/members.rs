@@ -117,6 +117,12 @@ impl Engine {
         metrics.current_leader.is_some() && self.0.peers.heard_from_leader().is_some_and(|at| at.elapsed() < within)
     }
 
+    /// The store is not open on `node`, which is connected: what was asked there is not waited for any
+    /// longer. It may be open again a moment later.
+    pub fn peer_absent(&self, node: &str) {
+        self.0.leader.rpc.lost(node);
+    }
+
     /// The connection to `node` was lost. If the leader runs there, this member stands for election
     /// as soon as nobody can rest on that leader's lease any more, without the time that it would
     /// otherwise give a late heartbeat.

@@ -12,6 +12,7 @@ pub mod segments;
 mod tail;
 mod writer;
 
+pub(crate) use tail::size as entry_size;
 pub use writer::WriterStats;
 
 use std::io;
@@ -38,7 +39,7 @@ use tail::Tail;
 use writer::{Done, Job, Queue, Writer};
 
 /// The bytes of entries that one read for replication gives, about.
-const READ_BYTES_MAX: usize = 2 << 20;
+const READ_BYTES_MAX: usize = 512 << 10;
 
 /// What the writer and all handles share.
 struct Shared<D> {

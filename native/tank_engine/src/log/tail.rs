@@ -147,7 +147,7 @@ impl Tail {
 }
 
 /// What an entry takes up, about.
-pub(super) fn size(entry: &LogEntry) -> usize {
+pub(crate) fn size(entry: &LogEntry) -> usize {
     const OVERHEAD: usize = 128;
     match &entry.payload {
         openraft::EntryPayload::Normal(request) => OVERHEAD + request.command.size(),

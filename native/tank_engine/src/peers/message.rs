@@ -1,20 +1,24 @@
 //! What members ask of each other.
 
 use openraft::raft::{
-    AppendEntriesRequest, AppendEntriesResponse, SnapshotResponse, TransferLeaderRequest, TransferLeaderResponse,
-    VoteRequest, VoteResponse,
+    AppendEntriesResponse, SnapshotResponse, TransferLeaderRequest, TransferLeaderResponse, VoteRequest, VoteResponse,
 };
 use serde::{Deserialize, Serialize};
 use serde_bytes::ByteBuf;
 
-use crate::command::Request;
+use crate::command::{Command, Request, RequestId};
 use crate::outcome::Outcome;
-use crate::raft::{Member, MemberId, SnapshotMeta, Types, Vote};
+use crate::raft::{LogEntry, LogId, Member, MemberId, SnapshotMeta, Types, Vote};
 
 /// A question.
 #[derive(Debug, Serialize, Deserialize)]
 pub(crate) enum Call {
-    Append(AppendEntriesRequest<Types>),
+    Append(Append),
+    /// A large command that will come as a log entry: to be held until then.
+    Hold {
+        id: RequestId,
+        command: Command,
+    },
     Vote(VoteRequest<Types>),
     PreVote(VoteRequest<Types>),
     TransferLeader(TransferLeaderRequest<Types>),
@@ -40,6 +44,37 @@ pub(crate) enum Call {
     ReadIndex(Basis),
 }
 
+/// Log entries for a follower, or none: a heartbeat.
+#[derive(Debug, Serialize, Deserialize)]
+pub(crate) struct Append {
+    pub(crate) vote: Vote,
+    pub(crate) previous: Option<LogId>,
+    pub(crate) committed: Option<LogId>,
+    pub(crate) entries: Vec<SentEntry>,
+}
+
+/// A log entry on its way.
+#[derive(Debug, Serialize, Deserialize)]
+pub(crate) enum SentEntry {
+    Whole(LogEntry),
+    /// Its command was sent ahead ([`Call::Hold`]).
+    Held {
+        log_id: LogId,
+        id: RequestId,
+        time_ms: u64,
+    },
+}
+
+impl SentEntry {
+    /// The request whose command is held.
+    pub(super) fn held(&self) -> Option<RequestId> {
+        match self {
+            Self::Held { id, .. } => Some(*id),
+            Self::Whole(_) => None,
+        }
+    }
+}
+
 /// What a leader's word about reads rests on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) enum Basis {
@@ -53,10 +88,16 @@ pub(crate) enum Basis {
 #[derive(Debug, Serialize, Deserialize)]
 pub(crate) enum Answer {
     Append(AppendEntriesResponse<Types>),
+    /// Some of the commands that were sent ahead are not held any more: they have to come whole.
+    NotHeld,
+    /// The command is held.
+    Held,
     Vote(VoteResponse<Types>),
     TransferLeader(TransferLeaderResponse<Types>),
     /// The piece was taken, and more may come.
     SnapshotTaken,
+    /// A piece before this one is missing.
+    SnapshotGap,
     /// The last piece was taken, and the snapshot is installed or was refused for its vote.
     SnapshotDone(SnapshotResponse<Types>),
     Write(Result<Written, NotWritten>),

@@ -1,28 +1,39 @@
 //! The other members: frames over a transport, calls over frames, raft over calls.
 //!
 //! ```text
-//! raft core --> network --call--> rpc --frame--> Transport ~~~~> rpc --> serve --> raft core
-//!                                  ^                                       |
-//!                                  +------------- answer <~~~~~~~~~~~~~~~~~+
+//! raft core --> network --call--> rpc --> link --parts--> Transport ~~~~> inbound --> rpc --> serve --> raft core
+//!                                  ^                                                             |
+//!                                  +----------------------- answer <~~~~~~~~~~~~~~~~~~~~~~~~~~~~~+
 //! ```
 //!
-//! A transport may lose, delay and reorder frames; it does not have to tell. It must not block,
+//! A transport may lose, delay, repeat and reorder frames; it does not have to tell. It must not block,
 //! and it must not deliver a frame that was changed on the way.
+//!
+//! Votes, heartbeats and other small calls that are worth nothing when they are late go in one frame
+//! and may get lost. Everything else goes over a [`link`] for each member, which cuts it into parts,
+//! paces them by what the connection carries, and sends a part until it arrives. A call over a link
+//! ends when nothing moves any more ([`Wait::WhileAlive`]), not after a time: how long 16 MiB take is
+//! the network's matter.
 
 mod frame;
+mod inbound;
+mod link;
 mod message;
 mod network;
 mod rpc;
+mod seeds;
 mod serve;
 mod transfer;
+mod window;
 
 pub use message::Change;
 pub use rpc::PeerStats;
 
 pub(crate) use message::{Answer, Basis, Call, NotChanged, NotWritten, Written};
 pub(crate) use network::Network;
-pub(crate) use rpc::{CallError, Rpc};
-pub(crate) use serve::{Authority, Server, write};
+pub(crate) use rpc::{CallError, Rpc, Wait};
+pub(crate) use seeds::{AHEAD_BYTES_MIN, Seeds};
+pub(crate) use serve::{Authority, Server};
 
 /// A way to other nodes. Over Erlang distribution in production, simulated in tests.
 pub trait Transport: Send + Sync + 'static {
@@ -30,31 +41,63 @@ pub trait Transport: Send + Sync + 'static {
     ///
     /// # Errors
     /// [`NotSent`] when it is known that the frame will not arrive.
-    fn send(&self, node: &str, lane: Lane, frame: Vec<u8>) -> Result<(), NotSent>;
+    fn send(&self, node: &str, channel: Channel, frame: Vec<u8>) -> Result<(), NotSent>;
 }
 
-/// What a frame is for. Frames of one lane do not wait behind those of another, where the
-/// transport can help it.
+/// Frames of one channel do not wait behind those of the other, where the transport can help it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum Lane {
-    /// Votes, heartbeats, read indexes: small and urgent.
+pub enum Channel {
+    /// Votes, heartbeats, read indexes, acknowledgements: small and urgent.
     Control,
-    /// Log entries and forwarded writes.
+    /// Parts of messages.
+    Data,
+}
+
+/// What a call is about, which decides how it travels.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub(crate) enum Lane {
+    /// Small and urgent; not sent again.
+    Control,
+    /// Log entries, in order.
     Log,
-    /// Parts of a snapshot.
+    /// Forwarded writes and payloads sent ahead of their entries, in turns.
+    Bulk,
+    /// Parts of a snapshot, in order.
     Snapshot,
 }
 
-/// The frame will not arrive: the node is not connected, or takes no more.
+impl Lane {
+    const ALL: [Self; 4] = [Self::Control, Self::Log, Self::Bulk, Self::Snapshot];
+
+    fn number(self) -> u8 {
+        Self::ALL.iter().position(|lane| *lane == self).map_or(u8::MAX, |at| at as u8)
+    }
+
+    fn of(number: u8) -> Option<Self> {
+        Self::ALL.get(usize::from(number)).copied()
+    }
+
+    /// Whether messages are handed on in the order in which they were sent.
+    fn is_ordered(self) -> bool {
+        matches!(self, Self::Log | Self::Snapshot)
+    }
+}
+
+/// Why a frame was not sent.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct NotSent;
+pub enum NotSent {
+    /// The node is not connected.
+    Disconnected,
+    /// The connection takes no more at the moment.
+    Busy,
+}
 
 /// Reaches nobody: for a store that stays a single member.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct NoPeers;
 
 impl Transport for NoPeers {
-    fn send(&self, _node: &str, _lane: Lane, _frame: Vec<u8>) -> Result<(), NotSent> {
-        Err(NotSent)
+    fn send(&self, _node: &str, _channel: Channel, _frame: Vec<u8>) -> Result<(), NotSent> {
+        Err(NotSent::Disconnected)
     }
 }

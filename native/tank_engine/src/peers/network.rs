@@ -1,34 +1,69 @@
 //! openraft's network, made of calls.
+//!
+//! openraft replicates over a stream of appends for each follower. Many are on their way at once; the
+//! link delivers them in order, and their answers come back in that order:
+//!
+//! ```text
+//! requests --encode--> link ~~~~> follower, in order
+//! results  <--in order-- answers, each when its entries are durable there
+//! ```
 
+use std::collections::VecDeque;
 use std::future::Future;
+use std::pin::Pin;
 use std::sync::Arc;
+use std::task::{Context, Poll};
+use std::time::Duration;
 
+use bytes::Bytes;
+use futures_util::{Stream, StreamExt};
+use openraft::base::{BoxFuture, BoxStream};
 use openraft::errors::{NetworkError, RPCError, ReplicationClosed, StreamingError, Unreachable};
-use openraft::network::{RPCOption, RaftNetworkFactory, RaftNetworkV2};
+use openraft::network::{Backoff, RPCOption, RaftNetworkFactory, RaftNetworkV2};
 use openraft::raft::{
-    AppendEntriesRequest, AppendEntriesResponse, SnapshotResponse, TransferLeaderRequest, TransferLeaderResponse,
-    VoteRequest, VoteResponse,
+    AppendEntriesRequest, AppendEntriesResponse, SnapshotResponse, StreamAppendResult, TransferLeaderRequest,
+    TransferLeaderResponse, VoteRequest, VoteResponse,
 };
 use openraft::{AnyError, OptionalSend};
 
-use crate::raft::{Member, MemberId, Types, Vote};
+use crate::log;
+use crate::raft::{LogEntry, LogId, Member, MemberId, Types, Vote};
 use crate::read_gate::ReadGate;
+use crate::runtime;
 use crate::snapshot::SnapshotData;
 
-use super::message::{Answer, Call};
-use super::rpc::{CallError, Rpc};
+use super::message::{Answer, Append, Call, SentEntry};
+use super::rpc::{self, CallError, Rpc, Wait};
+use super::seeds::Seeds;
 use super::{Lane, transfer};
+
+/// How long a vote may take. A later one counts for nothing: another election has begun.
+const VOTE_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// The bytes of appends to one follower that are not answered yet, and how many. Enough to keep a
+/// disk and a long link busy; the link bounds what is on its way.
+const UNANSWERED_BYTES_MAX: usize = 8 << 20;
+const UNANSWERED_MAX: usize = 256;
+
+/// From this size on, encoding takes a millisecond, and is left to another thread.
+const ENCODE_BYTES_MAX: usize = 256 << 10;
+
+/// Between two tries to reach a member that cannot be reached.
+const UNREACHABLE_RETRY: Duration = Duration::from_millis(200);
 
 /// Makes the way to each member.
 pub(crate) struct Network {
     pub(crate) rpc: Arc<Rpc>,
     pub(crate) gate: Arc<ReadGate>,
+    pub(crate) seeds: Arc<Seeds>,
 }
 
 /// The way to one member.
+#[derive(Clone)]
 pub(crate) struct Peer {
     rpc: Arc<Rpc>,
     gate: Arc<ReadGate>,
+    seeds: Arc<Seeds>,
     id: MemberId,
     member: Member,
     lane: Lane,
@@ -36,8 +71,8 @@ pub(crate) struct Peer {
 
 impl Network {
     fn peer(&self, id: MemberId, member: &Member, lane: Lane) -> Peer {
-        let (rpc, gate) = (Arc::clone(&self.rpc), Arc::clone(&self.gate));
-        Peer { rpc, gate, id, member: member.clone(), lane }
+        let (rpc, gate, seeds) = (Arc::clone(&self.rpc), Arc::clone(&self.gate), Arc::clone(&self.seeds));
+        Peer { rpc, gate, seeds, id, member: member.clone(), lane }
     }
 }
 
@@ -58,18 +93,183 @@ impl RaftNetworkFactory<Types> for Network {
 }
 
 impl Peer {
-    async fn call(&self, lane: Lane, call: Call, option: &RPCOption) -> Result<Answer, RPCError<Types>> {
-        let answer = self.rpc.call(self.id, &self.member, lane, &call, option.hard_ttl()).await;
-        answer.map_err(|error| match error {
-            // Wait before the next try; the others mostly pass at once.
-            CallError::NotSent | CallError::Failed(_) => RPCError::Unreachable(Unreachable::new(&error)),
-            CallError::Timeout => RPCError::Network(NetworkError::new(&error)),
-        })
+    async fn call(&self, call: Call) -> Result<Answer, RPCError<Types>> {
+        let wait = Wait::For(VOTE_TIMEOUT);
+        self.rpc.call(self.id, &self.member, Lane::Control, &call, wait).await.map_err(|error| failed(&error))
+    }
+
+    /// Makes a message of log entries, or of none. Those that are held there are only named.
+    async fn encode(self, request: AppendEntriesRequest<Types>) -> Encoded {
+        if let Some(committed) = &request.leader_commit {
+            // Before it can be seen there.
+            self.gate.tell(committed.index());
+        }
+        let last = last_of(&request);
+        let sent = request.entries.iter().map(|entry| self.seeds.pack(self.id, entry.clone())).collect();
+        let body = encode(&request, sent).await;
+        Encoded { request, last, body }
+    }
+
+    /// Sends a message of log entries; returns when they are durable there, or refused.
+    async fn append(self, encoded: Encoded) -> Appended {
+        let Encoded { request, last, body } = encoded;
+        let previous = request.prev_log_id;
+        let result = match self.send_append(body).await {
+            Ok(Answer::NotHeld) => {
+                self.seeds.forget(self.id, &request.entries);
+                let whole = request.entries.iter().cloned().map(SentEntry::Whole).collect();
+                self.send_append(encode(&request, whole).await).await
+            }
+            result => result,
+        };
+        let result = match result {
+            Ok(Answer::Append(response)) => Ok(response),
+            Ok(_) => Err(unexpected()),
+            Err(error) => Err(failed(&error)),
+        };
+        Appended { previous, last, result }
+    }
+
+    async fn send_append(&self, body: Result<Bytes, CallError>) -> Result<Answer, CallError> {
+        let wait = match self.lane {
+            Lane::Control => Wait::For(self.heartbeat_timeout()),
+            _ => Wait::WhileAlive,
+        };
+        self.rpc.call_encoded(self.id, &self.member, self.lane, body?, wait).await
+    }
+
+    /// One heartbeat is on its way at a time, so a lost one must not be waited for long.
+    fn heartbeat_timeout(&self) -> Duration {
+        const LEAST: Duration = Duration::from_millis(500);
+        (self.rpc.round_trip_max() * 4).clamp(LEAST, VOTE_TIMEOUT)
+    }
+}
+
+async fn encode(request: &AppendEntriesRequest<Types>, entries: Vec<SentEntry>) -> Result<Bytes, CallError> {
+    let bytes: usize = entries.iter().map(sent_size).sum();
+    let AppendEntriesRequest { vote, prev_log_id: previous, leader_commit: committed, .. } = *request;
+    let call = Call::Append(Append { vote, previous, committed, entries });
+    let encode = move || rpc::encode_sized(&call, bytes);
+    if bytes <= ENCODE_BYTES_MAX {
+        return encode();
+    }
+    runtime::offload(encode).await.unwrap_or_else(|error| Err(CallError::Failed(error.to_string())))
+}
+
+fn sent_size(entry: &SentEntry) -> usize {
+    const HELD_BYTES: usize = 64;
+    match entry {
+        SentEntry::Whole(entry) => log::entry_size(entry),
+        SentEntry::Held { .. } => HELD_BYTES,
+    }
+}
+
+fn failed(error: &CallError) -> RPCError<Types> {
+    match error {
+        // Wait before the next try.
+        CallError::NotSent | CallError::Failed(_) => RPCError::Unreachable(Unreachable::new(error)),
+        CallError::Timeout => RPCError::Network(NetworkError::new(error)),
     }
 }
 
 fn unexpected() -> RPCError<Types> {
     RPCError::Unreachable(Unreachable::new(&AnyError::error("an answer to another question")))
+}
+
+/// An append as a message.
+struct Encoded {
+    request: AppendEntriesRequest<Types>,
+    last: Option<LogId>,
+    body: Result<Bytes, CallError>,
+}
+
+/// An append that was answered, or failed.
+struct Appended {
+    previous: Option<LogId>,
+    last: Option<LogId>,
+    result: Result<AppendEntriesResponse<Types>, RPCError<Types>>,
+}
+
+type Task<T> = Pin<Box<dyn Future<Output = T> + Send>>;
+
+/// The appends of one stream that are not answered yet.
+struct Pipeline<S> {
+    peer: Peer,
+    requests: Option<S>,
+    /// The next one. It has to be on the link before another one is taken: they go in order.
+    encoding: Option<Task<Encoded>>,
+    /// Oldest first, each with its bytes.
+    unanswered: VecDeque<(usize, Answering)>,
+    bytes: usize,
+}
+
+/// An append whose answer may have come before that of an older one.
+enum Answering {
+    Waits(Task<Appended>),
+    Has(Box<Appended>),
+}
+
+impl<S: Stream<Item = AppendEntriesRequest<Types>> + Unpin> Pipeline<S> {
+    fn has_room(&self) -> bool {
+        self.unanswered.len() < UNANSWERED_MAX && self.bytes < UNANSWERED_BYTES_MAX
+    }
+
+    /// Sends requests as they come; the result of the oldest one. `None` when all is sent and answered.
+    async fn next(&mut self) -> Option<Appended> {
+        std::future::poll_fn(|cx| {
+            self.poll_send(cx);
+            for (_, answering) in &mut self.unanswered {
+                if let Answering::Waits(appending) = answering
+                    && let Poll::Ready(appended) = appending.as_mut().poll(cx)
+                {
+                    *answering = Answering::Has(Box::new(appended));
+                }
+            }
+            match self.unanswered.pop_front() {
+                Some((bytes, Answering::Has(appended))) => {
+                    self.bytes -= bytes;
+                    Poll::Ready(Some(*appended))
+                }
+                Some(waits) => {
+                    self.unanswered.push_front(waits);
+                    Poll::Pending
+                }
+                None if self.requests.is_none() && self.encoding.is_none() => Poll::Ready(None),
+                None => Poll::Pending,
+            }
+        })
+        .await
+    }
+
+    fn poll_send(&mut self, cx: &mut Context<'_>) {
+        loop {
+            if let Some(encoding) = &mut self.encoding {
+                let Poll::Ready(encoded) = encoding.as_mut().poll(cx) else { return };
+                self.encoding = None;
+                let bytes = encoded.request.entries.iter().map(log::entry_size).sum();
+                let mut appending: Task<Appended> = Box::pin(self.peer.clone().append(encoded));
+                // The first poll puts it on the link.
+                let answering = match appending.as_mut().poll(cx) {
+                    Poll::Ready(appended) => Answering::Has(Box::new(appended)),
+                    Poll::Pending => Answering::Waits(appending),
+                };
+                self.bytes += bytes;
+                self.unanswered.push_back((bytes, answering));
+            }
+            let room = self.has_room();
+            let Some(requests) = self.requests.as_mut().filter(|_| room) else { return };
+            match requests.poll_next_unpin(cx) {
+                Poll::Ready(Some(request)) => self.encoding = Some(Box::pin(self.peer.clone().encode(request))),
+                Poll::Ready(None) => self.requests = None,
+                Poll::Pending => return,
+            }
+        }
+    }
+}
+
+fn last_of(request: &AppendEntriesRequest<Types>) -> Option<LogId> {
+    use openraft::entry::RaftEntry;
+    request.entries.last().map(LogEntry::log_id).or(request.prev_log_id)
 }
 
 impl RaftNetworkV2<Types> for Peer {
@@ -78,24 +278,48 @@ impl RaftNetworkV2<Types> for Peer {
     async fn append_entries(
         &mut self,
         request: AppendEntriesRequest<Types>,
-        option: RPCOption,
+        _option: RPCOption,
     ) -> Result<AppendEntriesResponse<Types>, RPCError<Types>> {
-        if let Some(committed) = &request.leader_commit {
-            // Before it can be seen there.
-            self.gate.tell(committed.index());
-        }
-        match self.call(self.lane, Call::Append(request), &option).await? {
-            Answer::Append(response) => Ok(response),
-            _ => Err(unexpected()),
-        }
+        self.clone().append(self.clone().encode(request).await).await.result
+    }
+
+    fn stream_append<'s, S>(
+        &'s mut self,
+        input: S,
+        _option: RPCOption,
+    ) -> BoxFuture<'s, Result<BoxStream<'s, Result<StreamAppendResult<Types>, RPCError<Types>>>, RPCError<Types>>>
+    where
+        S: Stream<Item = AppendEntriesRequest<Types>> + OptionalSend + Unpin + 'static,
+    {
+        let unanswered = VecDeque::new();
+        let pipeline = Pipeline { peer: self.clone(), requests: Some(input), encoding: None, unanswered, bytes: 0 };
+        let results = futures_util::stream::unfold(Some(pipeline), |pipeline| async move {
+            let mut pipeline = pipeline?;
+            let Appended { previous, last, result } = pipeline.next().await?;
+            let response = match result {
+                Ok(response) => response,
+                Err(error) => return Some((Err(error), None)),
+            };
+            let partly = matches!(&response, AppendEntriesResponse::PartialSuccess(upto) if *upto != last);
+            let result = response.into_stream_result(previous, last);
+            // What was sent behind a refused append is refused too.
+            let goes_on = result.is_ok() && !partly;
+            Some((Ok(result), goes_on.then_some(pipeline)))
+        });
+        let results: BoxStream<'s, _> = Box::pin(results);
+        Box::pin(async move { Ok(results) })
+    }
+
+    fn backoff(&self) -> Option<Backoff> {
+        Some(Backoff::new(std::iter::repeat(UNREACHABLE_RETRY)))
     }
 
     async fn vote(
         &mut self,
         request: VoteRequest<Types>,
-        option: RPCOption,
+        _option: RPCOption,
     ) -> Result<VoteResponse<Types>, RPCError<Types>> {
-        match self.call(Lane::Control, Call::Vote(request), &option).await? {
+        match self.call(Call::Vote(request)).await? {
             Answer::Vote(response) => Ok(response),
             _ => Err(unexpected()),
         }
@@ -105,9 +329,9 @@ impl RaftNetworkV2<Types> for Peer {
     async fn pre_vote(
         &mut self,
         request: VoteRequest<Types>,
-        option: RPCOption,
+        _option: RPCOption,
     ) -> Result<VoteResponse<Types>, RPCError<Types>> {
-        match self.call(Lane::Control, Call::PreVote(request), &option).await? {
+        match self.call(Call::PreVote(request)).await? {
             Answer::Vote(response) => Ok(response),
             _ => Err(unexpected()),
         }
@@ -134,9 +358,9 @@ impl RaftNetworkV2<Types> for Peer {
     async fn transfer_leader(
         &mut self,
         request: TransferLeaderRequest<Types>,
-        option: RPCOption,
+        _option: RPCOption,
     ) -> Result<TransferLeaderResponse<Types>, RPCError<Types>> {
-        match self.call(Lane::Control, Call::TransferLeader(request), &option).await? {
+        match self.call(Call::TransferLeader(request)).await? {
             Answer::TransferLeader(response) => Ok(response),
             _ => Err(unexpected()),
         }

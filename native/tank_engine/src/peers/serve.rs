@@ -2,11 +2,13 @@
 
 use std::cmp::Ordering;
 use std::path::PathBuf;
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, Weak};
 use std::time::Duration;
 
+use futures_util::StreamExt;
+use futures_util::stream::FuturesUnordered;
 use openraft::errors::ClientWriteError;
-use openraft::raft::{AppendEntriesResponse, ReadPolicy, SnapshotResponse};
+use openraft::raft::{AppendEntriesRequest, AppendEntriesResponse, ReadPolicy, SnapshotResponse};
 use tokio::sync::{Notify, mpsc};
 use tokio::time::Instant;
 
@@ -22,11 +24,19 @@ use crate::sync::lock;
 use crate::view::Published;
 
 use super::Lane;
-use super::message::{Answer, Basis, Call, NotWritten, Written};
+use super::frame::Head;
+use super::message::{Answer, Append, Basis, Call, NotWritten, SentEntry, Written};
 use super::rpc::{Incoming, Rpc};
+use super::seeds::Seeds;
 
 /// The longest that a change of the members is waited for: catching up can mean a large snapshot.
 const CHANGE_TIMEOUT_MAX: Duration = Duration::from_secs(24 * 60 * 60);
+
+/// How long a forwarded write may take that does not say so.
+const WRITE_TIMEOUT_MAX: Duration = Duration::from_secs(60);
+
+/// From this size on, decoding takes a millisecond, and is left to another thread.
+const DECODE_BYTES_MAX: usize = 256 << 10;
 
 /// The answering side of one member.
 pub(crate) struct Server {
@@ -44,8 +54,11 @@ pub(crate) struct Server {
     heard: Mutex<Option<Instant>>,
     /// A member asked for a vote whose log ends before this one's.
     ahead: Notify,
-    /// Calls that are answered one after the other.
-    ordered: mpsc::UnboundedSender<(String, Incoming)>,
+    /// Parts of snapshots, which are answered one after the other.
+    snapshots: mpsc::UnboundedSender<(String, Incoming)>,
+    /// Log entries, which the raft core takes in the order in which they came.
+    appends: mpsc::UnboundedSender<(String, Incoming)>,
+    seeds: Arc<Seeds>,
     /// The snapshot that is coming in. A new one ends the one before.
     receiving: Mutex<Option<Receiving>>,
     /// The last one that came in, and what became of it: its sender may not have heard.
@@ -64,14 +77,15 @@ struct Receiving {
 impl Server {
     pub(crate) fn start(
         runtime: &Runtime,
-        rpc: Arc<Rpc>,
+        (rpc, seeds): (Arc<Rpc>, Arc<Seeds>),
         authority: Authority,
         dir: PathBuf,
         health: Arc<Health>,
         timing: &Timing,
     ) -> Arc<Self> {
         let no_vote_until = Instant::now() + timing.vote_embargo();
-        let (ordered, mut calls) = mpsc::unbounded_channel::<(String, Incoming)>();
+        let (snapshots, mut parts) = mpsc::unbounded_channel::<(String, Incoming)>();
+        let (appends, entries) = mpsc::unbounded_channel();
         let (receiving, received) = (Mutex::new(None), Mutex::new(None));
         let server = Arc::new(Self {
             rpc,
@@ -83,18 +97,22 @@ impl Server {
             no_vote_until,
             heard: Mutex::new(None),
             ahead: Notify::new(),
-            ordered,
+            snapshots,
+            appends,
+            seeds,
             receiving,
             received,
         });
-        // Weak: it ends with the server.
+        // Weak: they end with the server.
         let weak = Arc::downgrade(&server);
         runtime.spawn("peer-snapshot", &server.health, async move {
-            while let Some((node, incoming)) = calls.recv().await {
+            while let Some((node, incoming)) = parts.recv().await {
                 let Some(server) = weak.upgrade() else { return };
                 server.serve(&node, incoming).await;
             }
         });
+        runtime.spawn("peer-append", &server.health, take_appends(Arc::downgrade(&server), entries));
+        runtime.spawn("links", &server.health, Arc::clone(&server.rpc).drive());
         server
     }
 
@@ -109,33 +127,53 @@ impl Server {
     }
 
     /// Takes a frame that `node` sent. Never blocks.
-    pub(crate) fn deliver(self: &Arc<Self>, runtime: &Runtime, node: &str, lane: Lane, frame: &[u8]) {
-        let Some(incoming) = self.rpc.receive(frame, lane) else { return };
-        let (server, node) = (Arc::clone(self), node.to_owned());
-        if lane == Lane::Snapshot {
-            // In the order they came: a snapshot is one stream. Few are on their way at a time.
-            let _ = self.ordered.send((node, incoming));
-        } else {
-            runtime.spawn("peer-call", &self.health, async move { server.serve(&node, incoming).await });
-        }
-    }
-
-    async fn serve(&self, node: &str, incoming: Incoming) {
-        let (call, head, lane) = incoming.split();
-        if let Some(answer) = self.answer(call).await {
-            self.rpc.answer(node, &head, lane, &answer);
-        }
-    }
-
-    /// `None` for a frame that is not answered, so that it is sent again.
-    async fn answer(&self, call: Call) -> Option<Answer> {
-        Some(match call {
-            Call::Append(request) => {
-                let appended = self.raft.append_entries(request).await;
-                if matches!(&appended, Ok(response) if !matches!(response, AppendEntriesResponse::HigherVote(_))) {
-                    *lock(&self.heard) = Some(Instant::now());
+    pub(crate) fn deliver(self: &Arc<Self>, runtime: &Runtime, node: &str, frame: &[u8]) {
+        for incoming in self.rpc.receive(node, frame) {
+            let node = node.to_owned();
+            // In the order they came. What has an order comes over a link, which bounds how much there is.
+            let _ = match incoming.lane {
+                _ if incoming.is_answer() => {
+                    let server = Arc::clone(self);
+                    // It is large: the others were given to those that wait at once.
+                    runtime.spawn("peer-answer", &self.health, async move {
+                        drop(runtime::offload(move || server.rpc.settle(&incoming)).await);
+                    });
+                    Ok(())
                 }
-                or_failed(appended, Answer::Append)
+                Lane::Snapshot => self.snapshots.send((node, incoming)),
+                Lane::Log => self.appends.send((node, incoming)),
+                Lane::Control | Lane::Bulk => {
+                    let server = Arc::clone(self);
+                    runtime.spawn("peer-call", &self.health, async move { server.serve(&node, incoming).await });
+                    Ok(())
+                }
+            };
+        }
+    }
+
+    async fn serve(self: &Arc<Self>, node: &str, incoming: Incoming) {
+        let head = incoming.head;
+        let Some(call) = self.decode(incoming).await else { return };
+        if let Some(answer) = self.answer(&head, call).await {
+            self.rpc.answer(node, &head, &answer);
+        }
+    }
+
+    async fn decode(self: &Arc<Self>, incoming: Incoming) -> Option<Call> {
+        if incoming.body.len() <= DECODE_BYTES_MAX {
+            return self.rpc.decode(&incoming.body);
+        }
+        let server = Arc::clone(self);
+        runtime::offload(move || server.rpc.decode(&incoming.body)).await.ok()?
+    }
+
+    /// `None` for a call that is not answered.
+    async fn answer(&self, head: &Head, call: Call) -> Option<Answer> {
+        Some(match call {
+            Call::Append(append) => self.append(append).await,
+            Call::Hold { id, command } => {
+                self.seeds.hold(id, command);
+                Answer::Held
             }
             Call::Vote(_) | Call::PreVote(_) if Instant::now() < self.no_vote_until => {
                 Answer::Failed("this member was just started and does not vote yet".to_owned())
@@ -154,13 +192,35 @@ impl Server {
             }
             Call::SnapshotBegin { transfer, vote, meta } => self.begin_snapshot(transfer, vote, meta).await,
             Call::SnapshotFrame { transfer, frame } => return self.take_frame(transfer, &frame).await,
-            Call::Write(request) => Answer::Write(write(&self.raft, request).await),
+            Call::Write(request) => {
+                let ttl = Duration::from_millis(u64::from(head.ttl_ms));
+                let within = if ttl.is_zero() { WRITE_TIMEOUT_MAX } else { ttl };
+                self.seeds.holds(head.from, &request);
+                Answer::Write(self.seeds.write(&self.raft, request, within).await)
+            }
             Call::Change { change, within_ms } => {
                 let deadline = Instant::now() + Duration::from_millis(within_ms).min(CHANGE_TIMEOUT_MAX);
                 Answer::Change(members::change_by(&self.raft, change, self.in_touch_within, deadline).await)
             }
             Call::ReadIndex(basis) => Answer::ReadIndex(self.authority.read_index(basis).await),
         })
+    }
+
+    async fn append(&self, append: Append) -> Answer {
+        let Append { vote, previous, committed, entries } = append;
+        let ids: Vec<_> = entries.iter().filter_map(SentEntry::held).collect();
+        let Some(entries) = entries.into_iter().map(|sent| self.seeds.unpack(sent)).collect() else {
+            return Answer::NotHeld;
+        };
+        let request = AppendEntriesRequest { vote, prev_log_id: previous, leader_commit: committed, entries };
+        let appended = self.raft.append_entries(request).await;
+        if matches!(&appended, Ok(response) if !matches!(response, AppendEntriesResponse::HigherVote(_))) {
+            *lock(&self.heard) = Some(Instant::now());
+        }
+        if matches!(&appended, Ok(AppendEntriesResponse::Success)) {
+            ids.into_iter().for_each(|id| self.seeds.let_go(id));
+        }
+        or_failed(appended, Answer::Append)
     }
 
     async fn begin_snapshot(&self, transfer: u64, vote: Vote, meta: SnapshotMeta) -> Answer {
@@ -197,7 +257,7 @@ impl Server {
             match runtime::blocking(|| take(&mut receiving, transfer, frame)) {
                 Ok(Taken::All(vote, snapshot)) => (vote, *snapshot),
                 Ok(Taken::More) => return Some(Answer::SnapshotTaken),
-                Ok(Taken::Gap) => return None,
+                Ok(Taken::Gap) => return Some(Answer::SnapshotGap),
                 Err(error) => {
                     *receiving = None;
                     return Some(Answer::Failed(error.to_string()));
@@ -207,6 +267,34 @@ impl Server {
         let installed = self.raft.install_full_snapshot(vote, snapshot).await.map_err(|error| error.to_string());
         *lock(&self.received) = Some((transfer, installed.clone()));
         Some(or_failed(installed, Answer::SnapshotDone))
+    }
+}
+
+/// Gives log entries to the raft core in the order in which they came, and answers when they are
+/// durable. Waits for no disk in between: a leader sends many appends, and each counts when it is there.
+async fn take_appends(server: Weak<Server>, mut appends: mpsc::UnboundedReceiver<(String, Incoming)>) {
+    let mut appending = FuturesUnordered::new();
+    loop {
+        let (node, incoming) = tokio::select! {
+            biased;
+            Some(()) = appending.next(), if !appending.is_empty() => continue,
+            append = appends.recv() => match append {
+                Some(append) => append,
+                None => return,
+            },
+        };
+        let Some(server) = server.upgrade() else { return };
+        let head = incoming.head;
+        let Some(call) = server.decode(incoming).await else { continue };
+        let mut append = Box::pin(async move {
+            if let Some(answer) = server.answer(&head, call).await {
+                server.rpc.answer(&node, &head, &answer);
+            }
+        });
+        // The first poll hands it to the raft core.
+        if futures_util::poll!(append.as_mut()).is_pending() {
+            appending.push(append);
+        }
     }
 }
 

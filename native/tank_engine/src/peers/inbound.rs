@@ -1,0 +1,324 @@
+//! The receiving half of the way from one member: parts become messages, in the order of their lane.
+//!
+//! Parts may come twice, late, or in another order. Each counts once, by its sequence; a message is
+//! whole when all its bytes are there. Messages of the log's and the snapshot's lane are handed on in
+//! the order in which they were sent, those of the bulk lane as soon as they are whole.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+
+use tokio::time::Instant;
+
+use super::Lane;
+use super::frame::{Ack, Head, Kind, PART_BODY_MAX, Part};
+
+/// The largest message. Log entries are smaller ([`crate::options::Options`]).
+const MESSAGE_BYTES_MAX: usize = 256 << 20;
+
+/// What messages that are not whole may take up, for each member. Its window is smaller.
+const PARTIAL_BYTES_MAX: usize = 512 << 20;
+
+/// The parts beyond a missing one that are remembered; further ones are dropped, and sent again.
+const AHEAD_MAX: usize = 4_096;
+
+/// How many missing ranges one acknowledgement names.
+const MISSING_MAX: usize = 32;
+
+/// So many bytes are acknowledged at once; fewer wait for a frame to ride on.
+const BYTES_UNACKNOWLEDGED_MAX: usize = PART_BODY_MAX * 2;
+
+/// How long an acknowledgement waits for a frame that goes that way anyway.
+const ACK_DELAY: std::time::Duration = std::time::Duration::from_millis(5);
+
+/// A message that is whole.
+#[derive(Debug)]
+pub(super) struct Received {
+    pub(super) head: Head,
+    pub(super) lane: Lane,
+    pub(super) body: Vec<u8>,
+}
+
+/// One link of a member, as seen from its other end.
+#[derive(Debug)]
+pub(super) struct Inbound {
+    link: u64,
+    /// All parts below have arrived.
+    upto: u64,
+    /// Those that arrived beyond.
+    ahead: BTreeSet<u64>,
+    partial: HashMap<(u8, u64), Partial>,
+    partial_bytes: usize,
+    /// By lane: the next message to hand on, and those that wait for it.
+    ordered: BTreeMap<Lane, Ordered>,
+    unacknowledged_bytes: usize,
+    last_at: Option<Instant>,
+    /// A part is missing, or came twice: the sender should hear of that soon.
+    urgent: bool,
+}
+
+#[derive(Debug)]
+struct Partial {
+    body: Vec<u8>,
+    received: usize,
+}
+
+#[derive(Debug, Default)]
+struct Ordered {
+    next: u64,
+    /// `None`: aborted.
+    waiting: BTreeMap<u64, Option<Received>>,
+}
+
+impl Inbound {
+    pub(super) fn new(link: u64) -> Self {
+        Self {
+            link,
+            upto: 0,
+            ahead: BTreeSet::new(),
+            partial: HashMap::new(),
+            partial_bytes: 0,
+            ordered: BTreeMap::new(),
+            unacknowledged_bytes: 0,
+            last_at: None,
+            urgent: false,
+        }
+    }
+
+    pub(super) fn link(&self) -> u64 {
+        self.link
+    }
+
+    /// Takes a part; the messages that are whole with it. `None`: it is malformed.
+    pub(super) fn part(&mut self, head: Head, part: &Part, body: &[u8], now: Instant) -> Option<Vec<Received>> {
+        let lane = Lane::of(part.lane)?;
+        let (offset, total) = (part.offset as usize, part.total as usize);
+        let aborted = head.kind == Kind::Abort;
+        if total > MESSAGE_BYTES_MAX || (!aborted && (offset + body.len() > total || (body.is_empty() && total > 0))) {
+            return None;
+        }
+        self.unacknowledged_bytes += body.len();
+        self.last_at.get_or_insert(now);
+        if !self.note(part.sequence) {
+            return Some(Vec::new());
+        }
+        let key = (part.lane, part.message);
+        if aborted {
+            if let Some(partial) = self.partial.remove(&key) {
+                self.partial_bytes -= partial.body.len();
+            }
+            return Some(self.hand_on(lane, part.message, None));
+        }
+        let body = if body.len() == total { Some(body.to_vec()) } else { self.collect(key, offset, total, body) };
+        let Some(body) = body else { return Some(Vec::new()) };
+        Some(self.hand_on(lane, part.message, Some(Received { head, lane, body })))
+    }
+
+    /// Notes that a part arrived; whether it is new, and may be used.
+    fn note(&mut self, sequence: u64) -> bool {
+        if sequence < self.upto || self.ahead.contains(&sequence) || self.partial_bytes > PARTIAL_BYTES_MAX {
+            self.urgent = true;
+            return false;
+        }
+        if sequence > self.upto {
+            self.urgent = true;
+            return self.ahead.len() < AHEAD_MAX && self.ahead.insert(sequence);
+        }
+        self.upto += 1;
+        while self.ahead.remove(&self.upto) {
+            self.upto += 1;
+        }
+        true
+    }
+
+    fn collect(&mut self, key: (u8, u64), offset: usize, total: usize, piece: &[u8]) -> Option<Vec<u8>> {
+        let partial = self.partial.entry(key).or_insert_with(|| {
+            self.partial_bytes += total;
+            Partial { body: vec![0; total], received: 0 }
+        });
+        // A sender that changes its mind about the size would leave holes: its message never ends.
+        if let Some(place) = partial.body.get_mut(offset..offset + piece.len()) {
+            place.copy_from_slice(piece);
+            partial.received += piece.len();
+        }
+        if partial.received < partial.body.len() {
+            return None;
+        }
+        let whole = self.partial.remove(&key)?;
+        self.partial_bytes -= whole.body.len();
+        Some(whole.body)
+    }
+
+    /// What can be handed on once message `number` of a lane is there, or known not to come.
+    fn hand_on(&mut self, lane: Lane, number: u64, message: Option<Received>) -> Vec<Received> {
+        if !lane.is_ordered() {
+            return message.into_iter().collect();
+        }
+        let ordered = self.ordered.entry(lane).or_default();
+        ordered.waiting.insert(number, message);
+        let mut ready = Vec::new();
+        while let Some(message) = ordered.waiting.remove(&ordered.next) {
+            ordered.next += 1;
+            ready.extend(message);
+        }
+        ready
+    }
+
+    /// When an acknowledgement has to go by itself.
+    pub(super) fn acknowledge_at(&self) -> Option<Instant> {
+        let last = self.last_at?;
+        let now = self.urgent || self.unacknowledged_bytes >= BYTES_UNACKNOWLEDGED_MAX;
+        Some(if now { last } else { last + ACK_DELAY })
+    }
+
+    /// The acknowledgement for the head of a frame that leaves now. Only one that also names what is
+    /// missing ends the urgency.
+    pub(super) fn acknowledge(&mut self, names_missing: bool, now: Instant) -> Ack {
+        let held = self.last_at.map_or_else(Default::default, |at| now.saturating_duration_since(at));
+        if names_missing || !self.urgent {
+            (self.last_at, self.unacknowledged_bytes, self.urgent) = (None, 0, false);
+        }
+        Ack { link: self.link, upto: self.upto, held_us: u32::try_from(held.as_micros()).unwrap_or(u32::MAX) }
+    }
+
+    /// The parts that are missing below one that has arrived, as ranges.
+    pub(super) fn missing(&self) -> Vec<(u64, u64)> {
+        let (mut missing, mut next) = (Vec::new(), self.upto);
+        for &sequence in &self.ahead {
+            if sequence > next {
+                missing.push((next, sequence));
+                if missing.len() == MISSING_MAX {
+                    break;
+                }
+            }
+            next = sequence + 1;
+        }
+        missing
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::peers::link::{Link, Message, Outgoing};
+
+    fn head(kind: Kind, call_id: u64) -> Head {
+        let ack = Ack::default();
+        Head { kind, cluster_id: 0, from: 0, to: 0, instance: 0, call_id, ack, sent_us: 0, ttl_ms: 0 }
+    }
+
+    fn take(inbound: &mut Inbound, part: &Outgoing, now: Instant) -> Vec<Received> {
+        inbound.part(head(part.kind, part.call_id), &part.part, &part.body, now).unwrap()
+    }
+
+    fn message(call_id: u64, lane: Lane, bytes: usize) -> Message {
+        let body = (0..bytes).map(|at| (at as u64 * 31 + call_id) as u8).collect::<Vec<u8>>().into();
+        Message { kind: Kind::CallPart, call_id, lane, body, expires: None }
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig { cases: 64, ..ProptestConfig::default() })]
+
+        // Whatever the network does to parts, each message comes once, whole, and in its lane's order.
+        #[test]
+        fn messages_arrive_once_and_in_order(
+            sizes in prop::collection::vec((0usize..200_000, any::<bool>()), 1..20),
+            fates in prop::collection::vec(0u8..10, 1..200),
+        ) {
+            let start = Instant::now();
+            let (mut link, mut inbound) = (Link::new(9, start), Inbound::new(9));
+            let lane = |bulk: bool| if bulk { Lane::Bulk } else { Lane::Log };
+            for (call, (bytes, bulk)) in sizes.iter().enumerate() {
+                link.queue(message(call as u64, lane(*bulk), *bytes));
+            }
+            let (mut now, mut fates, mut received) = (start, fates.iter().cycle(), Vec::new());
+            let mut late: Vec<Outgoing> = Vec::new();
+            for _ in 0..20_000 {
+                if link.is_idle() {
+                    break;
+                }
+                now += std::time::Duration::from_millis(3);
+                let mut parts: Vec<Outgoing> = std::iter::from_fn(|| link.next(now)).take(8).collect();
+                parts.append(&mut late);
+                for part in parts {
+                    match fates.next().unwrap() {
+                        0 => {}
+                        1 => late.push(part),
+                        2 => {
+                            received.extend(take(&mut inbound, &part, now));
+                            received.extend(take(&mut inbound, &part, now));
+                        }
+                        _ => received.extend(take(&mut inbound, &part, now)),
+                    }
+                }
+                if fates.next() != Some(&0) {
+                    let missing = inbound.missing();
+                    link.acknowledged(&inbound.acknowledge(true, now), &missing, now);
+                }
+            }
+            prop_assert!(link.is_idle(), "all was acknowledged");
+            let mut calls: Vec<u64> = received.iter().map(|message| message.head.call_id).collect();
+            for message in &received {
+                let sent = self::message(message.head.call_id, message.lane, message.body.len());
+                prop_assert!(message.body == sent.body, "the bytes of call {}", message.head.call_id);
+            }
+            let log: Vec<u64> = received.iter().filter(|m| m.lane == Lane::Log).map(|m| m.head.call_id).collect();
+            prop_assert!(log.is_sorted(), "{log:?}");
+            calls.sort_unstable();
+            prop_assert_eq!(calls, (0..sizes.len() as u64).collect::<Vec<_>>());
+        }
+    }
+
+    #[test]
+    fn a_message_that_was_aborted_holds_up_nobody() {
+        let now = Instant::now();
+        let (mut link, mut inbound) = (Link::new(9, now), Inbound::new(9));
+        link.queue(message(1, Lane::Log, 10 << 20));
+        link.queue(message(2, Lane::Log, 10));
+        let (mut at, mut received, mut first) = (now, Vec::new(), true);
+        while !link.is_idle() {
+            let parts: Vec<_> = std::iter::from_fn(|| link.next(at)).collect();
+            received.extend(parts.iter().flat_map(|part| take(&mut inbound, part, at)));
+            at += std::time::Duration::from_millis(1);
+            link.acknowledged(&inbound.acknowledge(true, at), &[], at);
+            if std::mem::take(&mut first) {
+                link.cancel(1);
+            }
+        }
+        assert_eq!(received.iter().map(|message| message.head.call_id).collect::<Vec<_>>(), [2]);
+        assert_eq!(inbound.partial_bytes, 0);
+    }
+
+    #[test]
+    fn an_acknowledgement_waits_a_moment_unless_a_part_is_missing() {
+        let now = Instant::now();
+        let (mut link, mut inbound) = (Link::new(9, now), Inbound::new(9));
+        for call in 0..4 {
+            link.queue(message(call, Lane::Log, 10));
+        }
+        let parts: Vec<_> = std::iter::from_fn(|| link.next(now)).collect();
+        assert_eq!(inbound.acknowledge_at(), None);
+        take(&mut inbound, &parts[0], now);
+        assert_eq!(inbound.acknowledge_at(), Some(now + ACK_DELAY));
+        inbound.acknowledge(true, now);
+        assert_eq!(inbound.acknowledge_at(), None);
+        take(&mut inbound, &parts[2], now);
+        assert_eq!((inbound.acknowledge_at(), inbound.missing()), (Some(now), vec![(1, 2)]));
+    }
+
+    #[test]
+    fn parts_that_cannot_be_are_malformed() {
+        let now = Instant::now();
+        let mut inbound = Inbound::new(9);
+        let part = Part { link: 9, sequence: 0, lane: Lane::Log.number(), message: 0, offset: 0, total: 4 };
+        for (part, body) in [
+            (Part { lane: 77, ..part }, &b"body"[..]),
+            (Part { offset: 1, ..part }, b"body"),
+            (Part { total: u32::MAX, ..part }, b"body"),
+            (part, b""),
+        ] {
+            assert!(inbound.part(head(Kind::CallPart, 1), &part, body, now).is_none(), "{part:?}");
+        }
+        assert_eq!(inbound.part(head(Kind::CallPart, 1), &part, b"body", now).unwrap().len(), 1);
+    }
+}

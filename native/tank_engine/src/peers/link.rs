@@ -1,0 +1,470 @@
+//! The sending half of the way to one member: messages go out in parts of bounded size, with no
+//! more on their way than the link can carry ([`super::window`]), and are sent until they arrive.
+//!
+//! ```text
+//! messages --> a queue per lane --next part--> in flight --acknowledged--> gone
+//!                    ^                             |
+//!                    +------- missing: again ------+
+//! ```
+//!
+//! Parts are small, so a large message delays no other for long. The log's lane has three turns for
+//! each one of the others; messages of the bulk lane take turns with each other. Nothing here reads
+//! a clock or sends: `now` comes in, parts go out.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::ops::Range;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use tokio::time::Instant;
+
+use super::Lane;
+use super::frame::{Ack, Kind, PART_BODY_MAX, Part};
+use super::window::Window;
+
+/// A message up to this size goes out although the window is full: it adds little to the queue.
+const SMALL_BYTES: usize = 16 << 10;
+
+/// The turns of the log's lane before the others get one.
+const LOG_TURNS: u32 = 3;
+
+/// Without an acknowledgement for so long (or for eight round trips) nothing moves any more, and all
+/// that waits has failed.
+const STALLED_AFTER: Duration = Duration::from_secs(4);
+
+/// A part that is sent again has waited for this share of a round trip at the least: its
+/// acknowledgement may be on its way.
+const AGAIN_AFTER: f64 = 1.25;
+
+/// What a part costs beside its body.
+const PART_OVERHEAD: usize = 128;
+
+/// A message on its way out.
+#[derive(Clone, Debug)]
+pub(super) struct Message {
+    /// `CallPart` or `AnswerPart`.
+    pub(super) kind: Kind,
+    pub(super) call_id: u64,
+    pub(super) lane: Lane,
+    pub(super) body: Bytes,
+    /// From then on it is of no use.
+    pub(super) expires: Option<Instant>,
+}
+
+/// A part that may be sent now.
+#[derive(Clone, Debug)]
+pub(super) struct Outgoing {
+    pub(super) kind: Kind,
+    pub(super) call_id: u64,
+    pub(super) part: Part,
+    pub(super) body: Bytes,
+    pub(super) expires: Option<Instant>,
+}
+
+/// A message of which parts were sent.
+#[derive(Debug)]
+struct Started {
+    message: Message,
+    number: u64,
+}
+
+#[derive(Debug)]
+struct InFlight {
+    message: Arc<Started>,
+    range: Range<usize>,
+    abort: bool,
+    sent_at: Instant,
+    again: bool,
+    /// The transport did not take it.
+    returned: bool,
+    /// Whether the window allowed no more when it was sent.
+    was_full: bool,
+}
+
+impl InFlight {
+    fn bytes(&self) -> usize {
+        self.range.len() + PART_OVERHEAD
+    }
+}
+
+/// What goes to one member. A new one takes its place when it fails.
+#[derive(Debug)]
+pub(super) struct Link {
+    id: u64,
+    next_sequence: u64,
+    acknowledged: u64,
+    /// By lane; the front message may have been started.
+    queues: BTreeMap<Lane, VecDeque<Queued>>,
+    next_number: BTreeMap<Lane, u64>,
+    log_turns: u32,
+    in_flight: BTreeMap<u64, InFlight>,
+    in_flight_bytes: usize,
+    /// Parts that the other side lacks.
+    missing: VecDeque<u64>,
+    window: Window,
+    /// When an acknowledgement last moved it, or it began to wait for one.
+    moved_at: Instant,
+    /// When the oldest part was last sent again without being asked for, and how often in a row.
+    repeated: Option<(Instant, u32)>,
+}
+
+#[derive(Debug)]
+enum Queued {
+    Waiting(Message),
+    Started { message: Arc<Started>, offset: usize },
+}
+
+impl Link {
+    pub(super) fn new(id: u64, now: Instant) -> Self {
+        Self {
+            id,
+            next_sequence: 0,
+            acknowledged: 0,
+            queues: BTreeMap::new(),
+            next_number: BTreeMap::new(),
+            log_turns: 0,
+            in_flight: BTreeMap::new(),
+            in_flight_bytes: 0,
+            missing: VecDeque::new(),
+            window: Window::default(),
+            moved_at: now,
+            repeated: None,
+        }
+    }
+
+    /// A smoothed round trip; `None` before the first acknowledgement.
+    pub(super) fn round_trip(&self) -> Option<Duration> {
+        self.window.round_trip()
+    }
+
+    /// Whether nothing is on its way or waits for it.
+    #[cfg(test)]
+    pub(super) fn is_idle(&self) -> bool {
+        self.in_flight.is_empty() && self.queues.values().all(VecDeque::is_empty)
+    }
+
+    pub(super) fn queue(&mut self, message: Message) {
+        self.queues.entry(message.lane).or_default().push_back(Queued::Waiting(message));
+    }
+
+    /// The answers that may not have arrived, for the link that takes this one's place: those that wait
+    /// for them do not know that it failed. An answer that comes twice is one too many, no more.
+    pub(super) fn unacknowledged_answers(self, now: Instant) -> Vec<Message> {
+        let mut answers: BTreeMap<(Lane, u64), Message> = BTreeMap::new();
+        let started = self.in_flight.into_values().map(|part| part.message);
+        let mut waiting = Vec::new();
+        let queued = self.queues.into_values().flatten().filter_map(|queued| match queued {
+            Queued::Started { message, .. } => Some(message),
+            Queued::Waiting(message) => {
+                waiting.push(message);
+                None
+            }
+        });
+        for message in started.chain(queued) {
+            answers.insert((message.message.lane, message.number), message.message.clone());
+        }
+        let is_wanted =
+            |message: &Message| message.kind == Kind::AnswerPart && message.expires.is_none_or(|expires| now < expires);
+        answers.into_values().chain(waiting).filter(is_wanted).collect()
+    }
+
+    /// Nobody waits for this call any more: what was not sent of it is not sent.
+    pub(super) fn cancel(&mut self, call_id: u64) {
+        for queue in self.queues.values_mut() {
+            queue.retain_mut(|queued| match queued {
+                Queued::Waiting(message) => message.call_id != call_id || message.kind != Kind::CallPart,
+                Queued::Started { message, offset } => {
+                    if message.message.call_id == call_id && message.message.kind == Kind::CallPart {
+                        // What follows is an empty part that says so.
+                        *offset = usize::MAX;
+                    }
+                    true
+                }
+            });
+        }
+    }
+
+    /// The next part to send, if one may be sent now.
+    pub(super) fn next(&mut self, now: Instant) -> Option<Outgoing> {
+        self.next_again(now).or_else(|| self.next_new(now))
+    }
+
+    fn next_again(&mut self, now: Instant) -> Option<Outgoing> {
+        let round_trip = self.window.round_trip().unwrap_or(STALLED_AFTER);
+        while let Some(sequence) = self.missing.pop_front() {
+            let Some(part) = self.in_flight.get_mut(&sequence) else { continue };
+            if !part.returned && now - part.sent_at < round_trip.mul_f64(AGAIN_AFTER) {
+                continue;
+            }
+            (part.sent_at, part.again, part.returned) = (now, true, false);
+            return self.outgoing(sequence);
+        }
+        let (at, times) = self.repeated.unwrap_or((self.moved_at, 0));
+        if self.in_flight.is_empty() || now - at < self.window.patience() * (1 << times.min(4)) {
+            return None;
+        }
+        let (&sequence, part) = self.in_flight.iter_mut().next()?;
+        (part.sent_at, part.again) = (now, true);
+        self.repeated = Some((now, times + 1));
+        self.outgoing(sequence)
+    }
+
+    fn next_new(&mut self, now: Instant) -> Option<Outgoing> {
+        let lane = self.next_lane(now)?;
+        self.log_turns = if lane == Lane::Log { self.log_turns + 1 } else { 0 };
+        let queue = self.queues.get_mut(&lane)?;
+        let (message, offset) = match queue.pop_front()? {
+            Queued::Started { message, offset } => (message, offset),
+            Queued::Waiting(message) => {
+                let next = self.next_number.entry(lane).or_default();
+                let number = *next;
+                *next += 1;
+                (Arc::new(Started { message, number }), 0)
+            }
+        };
+        let total = message.message.body.len();
+        let abort = offset == usize::MAX;
+        let range = if abort { 0..0 } else { offset..total.min(offset + PART_BODY_MAX) };
+        if !abort && range.end < total {
+            let rest = Queued::Started { message: Arc::clone(&message), offset: range.end };
+            // Large messages take turns where their order does not matter.
+            if lane == Lane::Bulk { queue.push_back(rest) } else { queue.push_front(rest) }
+        }
+        let sequence = self.next_sequence;
+        self.next_sequence += 1;
+        if self.in_flight.is_empty() {
+            (self.moved_at, self.repeated) = (now, None);
+        }
+        let mut part = InFlight { message, range, abort, sent_at: now, again: false, returned: false, was_full: false };
+        self.in_flight_bytes += part.bytes();
+        part.was_full = self.in_flight_bytes + PART_BODY_MAX > self.window.bytes();
+        self.in_flight.insert(sequence, part);
+        self.outgoing(sequence)
+    }
+
+    /// Whose turn it is among the lanes that have something to send, and may.
+    fn next_lane(&mut self, now: Instant) -> Option<Lane> {
+        for queue in self.queues.values_mut() {
+            // Of a message that was started, the rest follows: it would leave a gap.
+            while matches!(queue.front(), Some(Queued::Waiting(message)) if message.expires.is_some_and(|at| at <= now))
+            {
+                queue.pop_front();
+            }
+        }
+        let full = self.in_flight_bytes >= self.window.bytes();
+        let overfull = self.in_flight_bytes >= self.window.bytes() * 2;
+        let may = |queued: &Queued| match queued {
+            _ if !full => true,
+            Queued::Waiting(message) => message.body.len() <= SMALL_BYTES && !overfull,
+            Queued::Started { .. } => false,
+        };
+        let ready = |lane: &Lane| self.queues.get(lane).and_then(VecDeque::front).is_some_and(may);
+        let others = [Lane::Control, Lane::Bulk, Lane::Snapshot].into_iter().find(ready);
+        let log = ready(&Lane::Log).then_some(Lane::Log);
+        if self.log_turns < LOG_TURNS { log.or(others) } else { others.or(log) }
+    }
+
+    fn outgoing(&self, sequence: u64) -> Option<Outgoing> {
+        let InFlight { message: started, range, abort, .. } = self.in_flight.get(&sequence)?;
+        let Message { kind, call_id, lane, body, expires } = &started.message;
+        let int = |number: usize| u32::try_from(number).unwrap_or(u32::MAX);
+        let part = Part {
+            link: self.id,
+            sequence,
+            lane: lane.number(),
+            message: started.number,
+            offset: int(range.start),
+            total: int(body.len()),
+        };
+        let kind = if *abort { Kind::Abort } else { *kind };
+        Some(Outgoing { kind, call_id: *call_id, part, body: body.slice(range.clone()), expires: *expires })
+    }
+
+    /// The transport did not take this part: it goes first the next time.
+    pub(super) fn returned(&mut self, sequence: u64) {
+        if let Some(part) = self.in_flight.get_mut(&sequence) {
+            part.returned = true;
+            self.missing.push_back(sequence);
+        }
+    }
+
+    /// Takes an acknowledgement; whether it was for this link.
+    pub(super) fn acknowledged(&mut self, ack: &Ack, missing: &[(u64, u64)], now: Instant) -> bool {
+        if ack.link != self.id || ack.upto > self.next_sequence {
+            return false;
+        }
+        let rest = self.in_flight.split_off(&ack.upto);
+        let arrived = std::mem::replace(&mut self.in_flight, rest);
+        self.acknowledged = self.acknowledged.max(ack.upto);
+        if let Some((_, newest)) = arrived.last_key_value() {
+            let bytes = arrived.values().map(InFlight::bytes).sum();
+            self.in_flight_bytes -= bytes;
+            (self.moved_at, self.repeated) = (now, None);
+            // Of a part that was sent twice, nobody can tell which one arrived.
+            if !newest.again {
+                let held = Duration::from_micros(u64::from(ack.held_us));
+                let round_trip = (now - newest.sent_at).saturating_sub(held);
+                let was_full = arrived.values().any(|part| part.was_full);
+                self.window.acknowledged(bytes, round_trip, was_full, now);
+            }
+        }
+        for &(from, to) in missing {
+            let lacks = self.in_flight.range(from..to.max(from)).map(|(sequence, _)| *sequence);
+            let new: Vec<u64> = lacks.filter(|sequence| !self.missing.contains(sequence)).collect();
+            self.missing.extend(new);
+        }
+        true
+    }
+
+    /// Whether what is on its way has not moved for so long that it will not.
+    pub(super) fn has_stalled(&self, now: Instant) -> bool {
+        !self.in_flight.is_empty() && now - self.moved_at > self.stalled_after()
+    }
+
+    /// Whether what is on its way has not moved for `time`.
+    pub(super) fn has_waited_for(&self, time: Duration, now: Instant) -> bool {
+        !self.in_flight.is_empty() && now.saturating_duration_since(self.moved_at) > time
+    }
+
+    fn stalled_after(&self) -> Duration {
+        self.window.round_trip().map_or(STALLED_AFTER, |round_trip| STALLED_AFTER.max(round_trip * 8))
+    }
+
+    /// When to look again, if nothing happens before.
+    pub(super) fn look_again_at(&self) -> Option<Instant> {
+        if self.in_flight.is_empty() {
+            return None;
+        }
+        let (at, times) = self.repeated.unwrap_or((self.moved_at, 0));
+        let repeat = at + self.window.patience() * (1 << times.min(4));
+        Some(repeat.min(self.moved_at + self.stalled_after() + Duration::from_millis(1)))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn message(call_id: u64, lane: Lane, bytes: usize) -> Message {
+        Message { kind: Kind::CallPart, call_id, lane, body: Bytes::from(vec![7; bytes]), expires: None }
+    }
+
+    fn all(link: &mut Link, now: Instant) -> Vec<Outgoing> {
+        std::iter::from_fn(|| link.next(now)).collect()
+    }
+
+    #[test]
+    fn a_window_bounds_what_is_in_flight_and_small_messages_still_pass() {
+        let now = Instant::now();
+        let mut link = Link::new(1, now);
+        link.queue(message(1, Lane::Bulk, 4 << 20));
+        let sent: usize = all(&mut link, now).iter().map(|part| part.body.len()).sum();
+        assert!((200 << 10..400 << 10).contains(&sent), "{sent}");
+        link.queue(message(2, Lane::Log, 100));
+        let small = all(&mut link, now);
+        assert_eq!(small.iter().map(|part| part.call_id).collect::<Vec<_>>(), [2]);
+        link.queue(message(3, Lane::Log, 1 << 20));
+        assert!(all(&mut link, now).is_empty(), "a large one waits");
+    }
+
+    #[test]
+    fn acknowledged_parts_are_gone_and_the_next_ones_follow() {
+        let now = Instant::now();
+        let mut link = Link::new(1, now);
+        link.queue(message(1, Lane::Log, 2 << 20));
+        let (mut parts, mut at) = (all(&mut link, now), now);
+        let mut bytes: usize = 0;
+        while let Some(last) = parts.last() {
+            bytes += parts.iter().map(|part| part.body.len()).sum::<usize>();
+            let ack = Ack { link: 1, upto: last.part.sequence + 1, held_us: 0 };
+            at += Duration::from_millis(1);
+            assert!(link.acknowledged(&ack, &[], at));
+            parts = all(&mut link, at);
+        }
+        assert_eq!(bytes, 2 << 20, "nothing twice");
+        assert!(link.is_idle());
+        assert_eq!(link.look_again_at(), None);
+    }
+
+    #[test]
+    fn a_missing_part_is_sent_again_and_only_that() {
+        let now = Instant::now();
+        let mut link = Link::new(1, now);
+        link.queue(message(1, Lane::Log, 150 << 10));
+        let sent = all(&mut link, now);
+        assert_eq!(sent.len(), 3);
+        let later = now + Duration::from_secs(10);
+        link.acknowledged(&Ack { link: 1, upto: 1, held_us: 0 }, &[(1, 2)], now + Duration::from_millis(10));
+        link.acknowledged(&Ack { link: 1, upto: 1, held_us: 0 }, &[(1, 2)], now + Duration::from_millis(20));
+        let again = link.next(now + Duration::from_millis(20)).unwrap();
+        assert_eq!((again.part.sequence, again.body.len()), (1, PART_BODY_MAX));
+        assert!(link.next(now + Duration::from_millis(20)).is_none());
+        assert!(!link.has_stalled(now + Duration::from_secs(1)) && link.has_stalled(later));
+    }
+
+    #[test]
+    fn an_acknowledgement_that_never_comes_has_the_oldest_part_sent_again() {
+        let now = Instant::now();
+        let mut link = Link::new(1, now);
+        link.queue(message(1, Lane::Log, 10));
+        assert!(link.next(now).is_some() && link.next(now).is_none());
+        let at = link.look_again_at().unwrap();
+        let again = link.next(at).unwrap();
+        assert_eq!(again.part.sequence, 0);
+        assert!(link.next(at).is_none());
+    }
+
+    #[test]
+    fn a_call_that_is_given_up_half_way_ends_with_an_empty_part() {
+        let now = Instant::now();
+        let mut link = Link::new(1, now);
+        link.queue(message(1, Lane::Bulk, 10 << 20));
+        link.queue(message(2, Lane::Bulk, 1 << 20));
+        let sent = all(&mut link, now);
+        assert!(sent.iter().any(|part| part.call_id == 1) && sent.iter().any(|part| part.call_id == 2), "in turns");
+        link.cancel(1);
+        let upto = sent.last().unwrap().part.sequence + 1;
+        link.acknowledged(&Ack { link: 1, upto, held_us: 0 }, &[], now + Duration::from_millis(1));
+        let rest = all(&mut link, now + Duration::from_millis(1));
+        let of_one: Vec<_> = rest.iter().filter(|part| part.call_id == 1).map(|part| part.kind).collect();
+        assert_eq!(of_one, [Kind::Abort]);
+    }
+
+    #[test]
+    fn other_lanes_get_a_turn_beside_a_busy_log() {
+        let now = Instant::now();
+        let mut link = Link::new(1, now);
+        for call in 0..50 {
+            link.queue(message(call, Lane::Log, 10 << 10));
+        }
+        link.queue(message(99, Lane::Bulk, 10 << 10));
+        let sent = all(&mut link, now);
+        assert!(sent.iter().take(5).any(|part| part.call_id == 99));
+    }
+
+    #[test]
+    fn answers_outlive_their_link() {
+        let now = Instant::now();
+        let mut link = Link::new(1, now);
+        let answer = |call_id, bytes| Message { kind: Kind::AnswerPart, ..message(call_id, Lane::Control, bytes) };
+        link.queue(answer(1, 10));
+        link.queue(answer(2, 4 << 20));
+        link.queue(message(3, Lane::Log, 10));
+        all(&mut link, now);
+        link.acknowledged(&Ack { link: 1, upto: 2, held_us: 0 }, &[], now);
+        link.queue(answer(4, 10));
+        link.queue(Message { expires: Some(now), ..answer(5, 10) });
+        let left: Vec<_> = link.unacknowledged_answers(now).into_iter().map(|m| (m.call_id, m.body.len())).collect();
+        assert_eq!(left, [(2, 4 << 20), (4, 10)], "1 and 3 arrived, 5 has expired");
+    }
+
+    #[test]
+    fn what_has_expired_is_not_sent() {
+        let now = Instant::now();
+        let mut link = Link::new(1, now);
+        link.queue(Message { expires: Some(now + Duration::from_secs(1)), ..message(1, Lane::Bulk, 10) });
+        assert!(link.next(now + Duration::from_secs(2)).is_none());
+        assert!(link.is_idle());
+    }
+}
