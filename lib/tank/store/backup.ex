@@ -32,7 +32,7 @@ defmodule Tank.Store.Backup do
   is replaced when the new one is whole.
   """
 
-  alias Tank.Store.{Call, Cluster, Error, Native, Running}
+  alias Tank.Store.{Call, Cluster, Error, LongCall, Native, Running}
   alias Tank.Store.Backup.{Export, Import, Khepri}
 
   @timeout 5_000
@@ -67,7 +67,7 @@ defmodule Tank.Store.Backup do
 
     with {:ok, native} <- Running.fetch(store), :ok <- Call.await_readable(native, opts[:timeout]) do
       path = Path.expand(path)
-      work(opts, &Native.backup(native, path, &1))
+      work(opts, &LongCall.backup(native, path, &1))
     end
   end
 
@@ -89,7 +89,7 @@ defmodule Tank.Store.Backup do
   def restore(path, data_dir, opts \\ []) do
     {store_id, opts} = Keyword.pop_lazy(opts, :store_id, &Cluster.get_default_store_id/0)
     {path, dir} = {Path.expand(path), Path.expand(data_dir)}
-    work(options!(opts), &Native.restore(path, dir, Atom.to_string(store_id), &1))
+    work(options!(opts), &LongCall.restore(path, dir, Atom.to_string(store_id), &1))
   end
 
   @doc """

@@ -160,7 +160,7 @@ defmodule Tank.Store.Cluster do
   | `entries` | how many entries there are |
   | `value_bytes` | bytes of paths and values |
   | `memory_bytes` | bytes that values take up in memory, encoded and decoded |
-  | `disk_bytes` | bytes of all files; the log takes space ahead, up to a megabyte at a time |
+  | `disk_bytes` | bytes of all files: of the log, which takes space ahead, up to a megabyte at a time, now; of the others when they were last measured, which each call asks for |
   | `in_flight` | writes that are not answered yet |
   | `fsyncs`, `log_entries`, `log_bytes` | what was made durable since the store was opened |
   | `applied_index` | index of the last applied log entry |

@@ -2,7 +2,7 @@ defmodule Tank.Store.Leave do
   @moduledoc false
   # Leaving a cluster, and erasing what is left of it here.
 
-  alias Tank.Store.{Deadline, Error, Instance, Members, Native, Remote, Running, Server}
+  alias Tank.Store.{Deadline, Error, Instance, LongCall, Members, Native, Remote, Running, Server}
 
   # Who is there answers in milliseconds.
   @ask_timeout 2_000
@@ -98,7 +98,7 @@ defmodule Tank.Store.Leave do
   end
 
   defp erase(dir, store_id) do
-    case Native.erase(dir, Atom.to_string(store_id)) do
+    case LongCall.erase(dir, Atom.to_string(store_id)) do
       :ok -> :ok
       {:error, reason} -> {:error, Error.public(reason)}
     end

@@ -45,17 +45,20 @@ defmodule Tank.Store.Native do
   @spec version :: String.t()
   def version, do: nif()
 
-  @spec open(map, link) :: {:ok, store} | {:error, reason}
-  def open(_options, _link), do: nif()
+  @spec open(reference, map, link) :: {:ok, call} | {:error, reason}
+  def open(_ref, _options, _link), do: nif()
 
-  @spec close(store) :: :ok | {:error, reason}
-  def close(_store), do: nif()
+  @spec own(store) :: :ok
+  def own(_store), do: nif()
 
-  @spec discard_aside(store) :: :ok | {:error, reason}
-  def discard_aside(_store), do: nif()
+  @spec close(reference, store) :: {:ok, call} | {:error, reason}
+  def close(_ref, _store), do: nif()
 
-  @spec erase(String.t(), String.t()) :: :ok | {:error, reason}
-  def erase(_dir, _store_id), do: nif()
+  @spec discard_aside(reference, store) :: {:ok, call} | {:error, reason}
+  def discard_aside(_ref, _store), do: nif()
+
+  @spec erase(reference, String.t(), String.t()) :: {:ok, call} | {:error, reason}
+  def erase(_ref, _dir, _store_id), do: nif()
 
   @spec status(store) :: {:ok, map} | {:error, reason}
   def status(_store), do: nif()
@@ -209,11 +212,11 @@ defmodule Tank.Store.Native do
   @spec cancel_progress(work) :: :ok
   def cancel_progress(_work), do: nif()
 
-  @spec backup(store, String.t(), work) :: {:ok, map} | {:error, reason}
-  def backup(_store, _path, _work), do: nif()
+  @spec backup(reference, store, String.t(), work) :: {:ok, call} | {:error, reason}
+  def backup(_ref, _store, _path, _work), do: nif()
 
-  @spec restore(String.t(), String.t(), String.t(), work) :: {:ok, map} | {:error, reason}
-  def restore(_path, _dir, _store_id, _work), do: nif()
+  @spec restore(reference, String.t(), String.t(), String.t(), work) :: {:ok, call} | {:error, reason}
+  def restore(_ref, _path, _dir, _store_id, _work), do: nif()
 
   @spec pin(store) :: {:ok, pinned, revision :: non_neg_integer, count :: non_neg_integer} | {:error, reason}
   def pin(_store), do: nif()

@@ -19,6 +19,7 @@ defmodule Tank.Store.Server do
     Inbox,
     Instance,
     Join,
+    LongCall,
     Members,
     Names,
     Native,
@@ -168,7 +169,7 @@ defmodule Tank.Store.Server do
   def handle_call(:go_alone, _from, %{config: config} = state) do
     close(config, state.store)
 
-    case Native.open(config |> Options.to_native() |> Map.put(:alone, true), state.link) do
+    case LongCall.open(config |> Options.to_native() |> Map.put(:alone, true), state.link) do
       {:ok, store} ->
         publish(config.store_id, store)
         {:reply, :ok, %{state | store: store}}
@@ -251,7 +252,7 @@ defmodule Tank.Store.Server do
 
   # Opens the store, or waits for the next try.
   defp open(%{config: config} = state) do
-    case Native.open(Options.to_native(config), state.link) do
+    case LongCall.open(Options.to_native(config), state.link) do
       {:ok, store} ->
         publish(config.store_id, store)
         {:ok, _pid} = Registry.register(Names, {:dir, config.store_id}, {config.data_dir, config.owner})
@@ -299,7 +300,7 @@ defmodule Tank.Store.Server do
     options = config |> Options.to_native() |> Map.put(:joining, request.cluster_id)
     options = if request.role == :witness, do: Map.put(options, :witness, true), else: options
 
-    case Native.open(options, state.link) do
+    case LongCall.open(options, state.link) do
       {:ok, store} -> state |> Map.put(:store, store) |> ask_in(request, deadline)
       {:error, reason} -> open_again({:error, Error.public(reason)}, state)
     end
@@ -325,7 +326,7 @@ defmodule Tank.Store.Server do
 
   # From here on it is a member, whatever the rest of this says.
   defp stay(%{config: config, store: store} = state, deadline) do
-    with {:error, reason} <- Native.discard_aside(store), do: warn("discarding the old data", config, reason)
+    with {:error, reason} <- LongCall.discard_aside(store), do: warn("discarding the old data", config, reason)
     Join.settle(store, deadline)
     publish(config.store_id, store)
     %{state | joining: nil}
@@ -340,7 +341,7 @@ defmodule Tank.Store.Server do
   end
 
   defp open_old(%{config: config} = state) do
-    case Native.open(Options.to_native(config), state.link) do
+    case LongCall.open(Options.to_native(config), state.link) do
       {:ok, store} ->
         publish(config.store_id, store)
         {:ok, %{state | store: store, joining: nil}}
@@ -360,7 +361,7 @@ defmodule Tank.Store.Server do
     Running.delete(config.store_id)
     :ok = Inbox.attach(config.store_id, nil)
 
-    case Native.close(store) do
+    case LongCall.close(store) do
       :ok ->
         :ok
 

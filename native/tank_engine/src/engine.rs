@@ -11,6 +11,7 @@ mod backup;
 mod calls;
 mod changes;
 mod compaction;
+mod disk_usage;
 mod ingress;
 mod leader;
 mod leases;
@@ -27,7 +28,6 @@ pub use changes::{Changed, From, Since};
 pub use members::{ClusterStatus, MemberStatus};
 pub use read_index::Leader;
 
-use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 
@@ -48,6 +48,7 @@ use crate::storage::format::Identity;
 use crate::sync::lock;
 use crate::view::{Published, View};
 
+use disk_usage::DiskUsage;
 use ingress::Ingress;
 use leader::LeaderClient;
 use lifecycle::Parts;
@@ -61,7 +62,6 @@ pub struct Engine(Arc<Inner>);
 struct Inner {
     runtime: Runtime,
     options: Options,
-    dir: PathBuf,
     identity: Identity,
     raft: Raft,
     published: Arc<Published>,
@@ -69,6 +69,7 @@ struct Inner {
     gate: Arc<ReadGate>,
     health: Arc<Health>,
     log_stats: Arc<WriterStats>,
+    disk_usage: DiskUsage,
     ingress: Ingress,
     readers: Readers,
     leader: LeaderClient,

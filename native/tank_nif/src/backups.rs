@@ -14,9 +14,9 @@ use tank_engine::key::Key;
 use tank_engine::reclaim;
 use tank_engine::view::View;
 
-use crate::store::{Store, on_own_thread};
+use crate::store::Store;
 use crate::writes::hand_over;
-use crate::{atoms, errors, found};
+use crate::{atoms, errors, found, threads};
 
 /// How far a backup is. Nobody refers to it any more but the one who works: then the work ends.
 struct Work(Arc<Progress>);
@@ -64,19 +64,26 @@ fn cancel_progress(work: ResourceArc<Work>) -> Atom {
     atoms::ok()
 }
 
-/// Writes a backup to the file `path`: `{:ok, about}` or `{:error, reason}`. Returns when it is
-/// done.
-#[rustler::nif(schedule = "DirtyIo")]
-fn backup<'a>(env: Env<'a>, store: ResourceArc<Store>, path: String, work: ResourceArc<Work>) -> NifResult<Term<'a>> {
+/// Writes a backup to the file `path`. Answers by message ([`threads`]): `{:ok, about}` or `{:error, reason}`.
+#[rustler::nif]
+fn backup<'a>(
+    env: Env<'a>,
+    reference: Term<'a>,
+    store: ResourceArc<Store>,
+    path: String,
+    work: ResourceArc<Work>,
+) -> NifResult<Term<'a>> {
     let (engine, progress) = (store.engine.clone(), Arc::clone(&work.0));
-    done(env, on_own_thread("backup", move || engine.backup(&PathBuf::from(path), &progress)))
+    let backup = move || engine.backup(&PathBuf::from(path), &progress);
+    threads::run(env, reference, "tank-backup", backup, done)
 }
 
-/// Makes the directory `dir` a store of the backup in the file `path`: `{:ok, about}` or
-/// `{:error, reason}`. Returns when it is done.
-#[rustler::nif(schedule = "DirtyIo")]
+/// Makes the directory `dir` a store of the backup in the file `path`. Answers by message: `{:ok, about}` or
+/// `{:error, reason}`.
+#[rustler::nif]
 fn restore<'a>(
     env: Env<'a>,
+    reference: Term<'a>,
     path: String,
     dir: String,
     store_id: String,
@@ -84,7 +91,7 @@ fn restore<'a>(
 ) -> NifResult<Term<'a>> {
     let progress = Arc::clone(&work.0);
     let restore = move || backup::restore(&PathBuf::from(path), &PathBuf::from(dir), &store_id, &progress);
-    done(env, on_own_thread("restore", restore))
+    threads::run(env, reference, "tank-restore", restore, done)
 }
 
 /// Pins the entries as this member knows them: `{:ok, pinned, revision, count}` or
@@ -150,11 +157,9 @@ fn put_all<'a>(
     hand_over(env, store, reference, Command::Txn(txn), timeout_ms)
 }
 
-fn done(env: Env<'_>, result: Result<About, EngineError>) -> NifResult<Term<'_>> {
-    match result {
-        Ok(about) => Ok((atoms::ok(), self::about(env, &about)?).encode(env)),
-        Err(error) => Ok(errors::error(env, &error)),
-    }
+fn done(env: Env<'_>, about: About) -> Term<'_> {
+    let about = self::about(env, &about);
+    about.map_or_else(|_| atoms::nil().encode(env), |about| (atoms::ok(), about).encode(env))
 }
 
 fn about<'a>(env: Env<'a>, about: &About) -> NifResult<Term<'a>> {

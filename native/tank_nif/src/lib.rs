@@ -1,8 +1,9 @@
 //! The boundary between the BEAM and the engine, and the only crate that knows Erlang terms.
 //!
 //! A NIF here decodes, hands over, and returns. What is known before handing over is returned;
-//! what is known after is sent, by `reply`. Nothing here waits on a scheduler for the disk or
-//! for another member, but `open`, `close` and `status`, which run on a dirty I/O scheduler.
+//! what is known after is sent, by `reply`. Nothing here waits on a scheduler for another member, nor for a
+//! disk; but reads of what is not in memory do for a moment, on a dirty I/O scheduler. What takes long works on
+//! a thread of its own (`threads`).
 
 #![allow(clippy::needless_pass_by_value, reason = "the arguments of a NIF are decoded for it")]
 #![allow(clippy::too_many_arguments, reason = "a NIF takes what its stub in Elixir does")]
@@ -19,6 +20,7 @@ mod found;
 mod leases;
 mod patterns;
 mod reply;
+mod threads;
 mod writes;
 
 mod backups;

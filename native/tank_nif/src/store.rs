@@ -6,14 +6,14 @@ use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use once_cell::sync::Lazy;
-use rustler::{Encoder, Env, LocalPid, Monitor, NifResult, OwnedEnv, Resource, ResourceArc, Term};
+use rustler::{Atom, Encoder, Env, LocalPid, Monitor, NifResult, OwnedEnv, Resource, ResourceArc, Term};
 use tank_engine::engine::{Engine, Status};
 use tank_engine::error::{EngineError, LockHolder};
 use tank_engine::options::Options;
 use tank_engine::storage::Directory;
 
 use crate::transport::{Link, Relays};
-use crate::{atoms, errors, options};
+use crate::{atoms, errors, options, threads};
 
 /// How long opening waits for a store whose owner is dead to be closed, or for one that is just
 /// being opened to have an owner.
@@ -54,67 +54,52 @@ impl Resource for Store {
     }
 }
 
-/// Opens a store: `{:ok, store}` or `{:error, reason}`. The calling process owns it, and is sent
-/// `{:tank_store_failed, reason}` should the store fail. `link` is its way to other nodes.
-#[rustler::nif(schedule = "DirtyIo")]
-fn open<'a>(env: Env<'a>, options: Term<'a>, link: ResourceArc<Link>) -> NifResult<Term<'a>> {
+/// Opens a store. Answers by message ([`threads`]): `{:ok, store}` or `{:error, reason}`. The calling process
+/// owns it once it has called `own`, and is sent `{:tank_store_failed, reason}` should the store fail. `link` is
+/// its way to other nodes.
+#[rustler::nif]
+fn open<'a>(env: Env<'a>, reference: Term<'a>, options: Term<'a>, link: ResourceArc<Link>) -> NifResult<Term<'a>> {
     let options = options::decode(options)?;
-    let owner = env.pid();
-    let deadline = Instant::now() + CLOSING_TIMEOUT;
-    let opened = loop {
-        let opened = open_on_own_thread(options.clone(), Arc::clone(&link.relays), owner);
-        match &opened {
-            Err(EngineError::Locked { path, by: LockHolder::ThisVm })
-                if Instant::now() < deadline && !owner_lives(env, path) =>
-            {
-                std::thread::sleep(Duration::from_millis(2));
-            }
-            _ => break opened,
-        }
-    };
-    Ok(match opened {
-        Ok(store) => {
-            let store = ResourceArc::new(store);
-            // The owner may be gone already; then nothing refers to the store, and it closes.
-            let _ = env.monitor(&store, &owner);
-            (atoms::ok(), store).encode(env)
-        }
-        Err(error) => errors::error(env, &error),
-    })
+    let (owner, relays) = (env.pid(), Arc::clone(&link.relays));
+    let open = move || open_when_free(options, &relays, owner);
+    threads::run(env, reference, "tank-open", open, |env, store| (atoms::ok(), ResourceArc::new(store)).encode(env))
 }
 
-/// Closes a store: `:ok`, or `{:error, reason}` when the last sync failed. It is closed then too.
-#[rustler::nif(schedule = "DirtyIo")]
-fn close<'a>(env: Env<'a>, store: ResourceArc<Store>) -> Term<'a> {
+/// Has a store closed when the calling process ends.
+#[rustler::nif]
+fn own(env: Env<'_>, store: ResourceArc<Store>) -> Atom {
+    let _ = env.monitor(&store, &env.pid());
+    atoms::ok()
+}
+
+/// Closes a store. Answers by message: `:ok`, or `{:error, reason}` when the last sync failed. It is closed then
+/// too.
+#[rustler::nif]
+fn close<'a>(env: Env<'a>, reference: Term<'a>, store: ResourceArc<Store>) -> NifResult<Term<'a>> {
     let (engine, opening) = (store.engine.clone(), store.opening);
-    match on_own_thread("tank-close", move || close_now(&engine, opening)) {
-        Ok(()) => atoms::ok().encode(env),
-        Err(error) => errors::error(env, &error),
-    }
+    threads::run(env, reference, "tank-close", move || close_now(&engine, opening), done)
 }
 
-/// Discards the member that was set aside when this one joined: `:ok` or `{:error, reason}`.
-#[rustler::nif(schedule = "DirtyIo")]
-fn discard_aside<'a>(env: Env<'a>, store: ResourceArc<Store>) -> Term<'a> {
-    done(env, store.engine.discard_aside())
+/// Discards the member that was set aside when this one joined. Answers by message: `:ok` or `{:error, reason}`.
+#[rustler::nif]
+fn discard_aside<'a>(env: Env<'a>, reference: Term<'a>, store: ResourceArc<Store>) -> NifResult<Term<'a>> {
+    let engine = store.engine.clone();
+    threads::run(env, reference, "tank-discard", move || engine.discard_aside(), done)
 }
 
-/// Removes all that the store `store_id` keeps in `dir`, which must not be open: `:ok` or
+/// Removes all that the store `store_id` keeps in `dir`, which must not be open. Answers by message: `:ok` or
 /// `{:error, reason}`.
-#[rustler::nif(schedule = "DirtyIo")]
-fn erase<'a>(env: Env<'a>, dir: String, store_id: String) -> Term<'a> {
-    done(env, on_own_thread("tank-erase", move || Directory::erase(Path::new(&dir), &store_id)))
+#[rustler::nif]
+fn erase<'a>(env: Env<'a>, reference: Term<'a>, dir: String, store_id: String) -> NifResult<Term<'a>> {
+    threads::run(env, reference, "tank-erase", move || Directory::erase(Path::new(&dir), &store_id), done)
 }
 
-fn done(env: Env<'_>, result: Result<(), EngineError>) -> Term<'_> {
-    match result {
-        Ok(()) => atoms::ok().encode(env),
-        Err(error) => errors::error(env, &error),
-    }
+fn done(env: Env<'_>, (): ()) -> Term<'_> {
+    atoms::ok().encode(env)
 }
 
-/// Figures about a store: `{:ok, map}` or `{:error, reason}`.
-#[rustler::nif(schedule = "DirtyIo")]
+/// Figures about a store, as they are in memory: `{:ok, map}` or `{:error, reason}`.
+#[rustler::nif]
 fn status<'a>(env: Env<'a>, store: ResourceArc<Store>) -> NifResult<Term<'a>> {
     match store.engine.status() {
         Ok(status) => Ok((atoms::ok(), status_map(env, &status)?).encode(env)),
@@ -122,29 +107,28 @@ fn status<'a>(env: Env<'a>, store: ResourceArc<Store>) -> NifResult<Term<'a>> {
     }
 }
 
-fn open_on_own_thread(options: Options, relays: Arc<Relays>, owner: LocalPid) -> Result<Store, EngineError> {
-    on_own_thread("tank-open", move || {
-        let dir = options.dir.clone();
-        let engine = Engine::open_with(options, relays, Box::new(move |error| tell_owner(owner, error)))?;
-        let dir = dir.canonicalize().unwrap_or(dir);
-        let opening = OPENINGS.fetch_add(1, Ordering::Relaxed);
-        opened().push(Opened { opening, dir, owner });
-        Ok(Store { engine, opening })
-    })
+/// Waits for a directory that a store whose owner is dead is about to let go of.
+fn open_when_free(options: Options, relays: &Arc<Relays>, owner: LocalPid) -> Result<Store, EngineError> {
+    let deadline = Instant::now() + CLOSING_TIMEOUT;
+    loop {
+        match open_now(options.clone(), Arc::clone(relays), owner) {
+            Err(EngineError::Locked { path, by: LockHolder::ThisVm })
+                if Instant::now() < deadline && !owner_lives(&path) =>
+            {
+                std::thread::sleep(Duration::from_millis(2));
+            }
+            opened => return opened,
+        }
+    }
 }
 
-/// Runs `work` on a thread with a stack of usual size, and waits for it: a dirty scheduler's is
-/// too small for RocksDB.
-pub(crate) fn on_own_thread<T: Send + 'static>(
-    name: &'static str,
-    work: impl FnOnce() -> Result<T, EngineError> + Send + 'static,
-) -> Result<T, EngineError> {
-    let thread = std::thread::Builder::new().name(name.to_owned()).spawn(work);
-    let thread = thread.map_err(|error| EngineError::Storage(format!("no thread: {error}")))?;
-    thread.join().unwrap_or_else(|panic| {
-        let text = tank_engine::health::panic_text(panic.as_ref());
-        Err(EngineError::Failed(format!("panic in {name}: {text}")))
-    })
+fn open_now(options: Options, relays: Arc<Relays>, owner: LocalPid) -> Result<Store, EngineError> {
+    let dir = options.dir.clone();
+    let engine = Engine::open_with(options, relays, Box::new(move |error| tell_owner(owner, error)))?;
+    let dir = dir.canonicalize().unwrap_or(dir);
+    let opening = OPENINGS.fetch_add(1, Ordering::Relaxed);
+    opened().push(Opened { opening, dir, owner });
+    Ok(Store { engine, opening })
 }
 
 fn close_elsewhere(engine: Engine, opening: u64) {
@@ -170,9 +154,9 @@ fn opened() -> std::sync::MutexGuard<'static, Vec<Opened>> {
 
 /// Whether a process that opened `dir` lives. When none is known, it was closed a moment ago, or
 /// someone opens it right now: asking again tells.
-fn owner_lives(env: Env<'_>, dir: &Path) -> bool {
+fn owner_lives(dir: &Path) -> bool {
     let owners: Vec<_> = opened().iter().filter(|opened| opened.dir == dir).map(|opened| opened.owner).collect();
-    owners.into_iter().any(|owner| env.is_process_alive(owner))
+    OwnedEnv::new().run(|env| owners.into_iter().any(|owner| env.is_process_alive(owner)))
 }
 
 fn tell_owner(owner: LocalPid, error: &EngineError) {
@@ -182,7 +166,7 @@ fn tell_owner(owner: LocalPid, error: &EngineError) {
 }
 
 fn status_map<'a>(env: Env<'a>, status: &Status) -> NifResult<Term<'a>> {
-    let pairs: [(rustler::Atom, Term<'a>); 15] = [
+    let pairs: [(Atom, Term<'a>); 15] = [
         (atoms::store_id(), status.store_id.encode(env)),
         (atoms::member_id(), status.member_id.encode(env)),
         (atoms::cluster_id(), status.cluster_id.encode(env)),

@@ -37,6 +37,10 @@ impl<D: LogDisk> LogDisk for Controlled<D> {
         }
     }
 
+    fn bytes(&self) -> u64 {
+        self.disk.bytes()
+    }
+
     fn read(&self, range: Range<u64>, bytes_max: usize) -> io::Result<Vec<LogEntry>> {
         self.disk.read(range, bytes_max)
     }

@@ -21,8 +21,12 @@ defmodule Tank.Store.MemoryTest do
     assert all > 3 * @megabyte
     for pod <- Enum.shuffle(pods), do: assert({:ok, pod} == Tank.Store.get_pod(pod.name))
     assert Enum.sort(Tank.Store.list_pods()) == Enum.sort(pods)
-    assert {:ok, %{memory_bytes: bytes}} = Cluster.status(:tank)
-    assert bytes <= @megabyte
+
+    # What was read last is over the bound until it is dropped, a moment later.
+    eventually("memory to be within the bound", fn ->
+      {:ok, %{memory_bytes: bytes}} = Cluster.status(:tank)
+      bytes <= @megabyte || {:not_yet, bytes}
+    end)
   end
 
   test "a create finds what is only on the disk, and leaves it", %{pods: pods} do

@@ -7,7 +7,6 @@ use std::time::Duration;
 use crate::command::Command;
 use crate::error::EngineError;
 use crate::outcome::Outcome;
-use crate::storage::Directory;
 
 use super::Engine;
 
@@ -61,7 +60,7 @@ pub struct Status {
     pub value_bytes: u64,
     /// Bytes that payloads take up in memory, encoded and decoded.
     pub memory_bytes: u64,
-    /// Bytes of the store's files.
+    /// Bytes of the store's files: of the log's now, and of the others when they were last measured.
     pub disk_bytes: u64,
     /// Writes that were handed over and not answered yet.
     pub in_flight: u64,
@@ -126,7 +125,7 @@ impl Engine {
         });
     }
 
-    /// Figures about the store. Looks at the directory: may block.
+    /// Figures about the store, as they are in memory. Asks for the files to be measured again, for the next call.
     ///
     /// # Errors
     /// The store is closed or has failed.
@@ -144,7 +143,7 @@ impl Engine {
             digest: view.digest,
             value_bytes: view.bytes,
             memory_bytes: inner.published.memory().bytes(),
-            disk_bytes: Directory::disk_bytes(&inner.dir),
+            disk_bytes: inner.disk_usage.read() + load(&inner.log_stats.disk_bytes),
             in_flight: inner.ingress.in_flight(),
             fsyncs: load(&inner.log_stats.syncs),
             fsyncs_at_once: load(&inner.log_stats.syncs_at_once),

@@ -35,6 +35,7 @@ use crate::storage::rocks::Db;
 use crate::sync::lock;
 use crate::view::Published;
 
+use super::disk_usage::DiskUsage;
 use super::ingress::Ingress;
 use super::leader::LeaderClient;
 use super::leases::Keeper;
@@ -210,11 +211,11 @@ impl Engine {
             replay: Replay::new(&parts.directory.db),
             ingress: Ingress::start(&runtime, leader.clone(), at_once, client, &options, &health),
             readers: Readers::start(&runtime, leader.clone(), options.timing.in_touch_within(), &health),
+            disk_usage: DiskUsage::start(&runtime, &parts.directory.path, &health),
             peers,
             witness,
             runtime,
             leader,
-            dir: parts.directory.path.clone(),
             identity: parts.directory.identity.clone(),
             options,
             raft,

@@ -64,6 +64,11 @@ pub trait LogDisk: Send + Sync + 'static {
         Duration::ZERO
     }
 
+    /// Bytes of what is there and of what is reserved. Asked between two writes.
+    fn bytes(&self) -> u64 {
+        0
+    }
+
     /// The entries of `range` that are on the disk, in order, up to about `bytes_max` bytes, at
     /// least one if there is one.
     ///

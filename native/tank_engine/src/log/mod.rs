@@ -94,6 +94,7 @@ impl<D: LogDisk> LogStore<D> {
     /// What the disk finds wrong with what it holds, or that there is no thread.
     pub fn open(disk: D, dir: &Path, health: &Arc<Health>) -> Result<(Self, LogCloser), EngineError> {
         let Recovered { purged, last, vote, committed } = disk.recover()?;
+        let stats = WriterStats { disk_bytes: disk.bytes().into(), ..WriterStats::default() };
         let shared = Arc::new(Shared {
             disk,
             dir: dir.to_path_buf(),
@@ -103,7 +104,7 @@ impl<D: LogDisk> LogStore<D> {
             failure: Mutex::default(),
             at_once: AtOnce::default(),
             is_slow: AtomicBool::default(),
-            stats: Arc::default(),
+            stats: Arc::new(stats),
             health: Arc::clone(health),
         });
         let writer = Writer::start(Arc::clone(&shared), Arc::clone(health))?;

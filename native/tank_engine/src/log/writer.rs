@@ -63,6 +63,8 @@ pub struct WriterStats {
     pub entries: AtomicU64,
     /// Bytes of log entries written, before the disk's own overhead.
     pub bytes: AtomicU64,
+    /// Bytes of the log's files.
+    pub disk_bytes: AtomicU64,
 }
 
 /// The handle on the writer.
@@ -188,6 +190,7 @@ fn write<D: LogDisk>(shared: &Shared<D>, writes: &[LogWrite], health: &Health) -
         faults::point("log_writer");
         shared.disk.write(writes)?;
         written(shared, writes);
+        shared.stats.disk_bytes.store(shared.disk.bytes(), Ordering::Relaxed);
         Ok(())
     }));
     result.unwrap_or_else(|panic| {

@@ -150,14 +150,11 @@ impl Directory {
         aside::erase(&path)
     }
 
-    /// Bytes on the disk of everything in the directory.
-    pub fn disk_bytes(path: &Path) -> u64 {
+    /// Bytes on the disk of everything in the directory of a store but its log.
+    pub(crate) fn disk_bytes_besides_log(path: &Path) -> u64 {
         let Ok(entries) = fs::read_dir(path) else { return 0 };
-        entries
-            .filter_map(Result::ok)
-            .filter_map(|entry| Some((entry.path(), entry.metadata().ok()?)))
-            .map(|(path, metadata)| if metadata.is_dir() { Self::disk_bytes(&path) } else { metadata.len() })
-            .sum()
+        let others = entries.filter_map(Result::ok).filter(|entry| entry.file_name() != segments::DIR);
+        others.map(|entry| disk_bytes(&entry)).sum()
     }
 
     /// Gives up the directory: nothing may use the database any more.
@@ -176,6 +173,16 @@ impl Directory {
         drop(claim);
         synced.and(marked)
     }
+}
+
+/// Bytes of a file, or of all in a directory. What goes meanwhile counts for nothing.
+fn disk_bytes(entry: &fs::DirEntry) -> u64 {
+    let Ok(metadata) = entry.metadata() else { return 0 };
+    if !metadata.is_dir() {
+        return metadata.len();
+    }
+    let Ok(entries) = fs::read_dir(entry.path()) else { return 0 };
+    entries.filter_map(Result::ok).map(|entry| disk_bytes(&entry)).sum()
 }
 
 /// Gives a member's cluster a new id. Interrupted, it has to be done again: the directory is

@@ -91,6 +91,8 @@ struct Open {
     end: End,
     spares: Vec<Spare>,
     buffer: Vec<u8>,
+    /// Bytes of the segments before the last one.
+    ended_bytes: u64,
 }
 
 impl SegmentLog {
@@ -159,6 +161,7 @@ impl SegmentLog {
         let (next, end) = Segment::create(&self.dir, number, &head, open.spares.pop())?;
         let next = Arc::new(next);
         lock(&self.table).segments.insert(number, Arc::clone(&next));
+        open.ended_bytes += ended.bytes;
         (open.last, open.end) = (next, end);
         self.marker.note(|marker| marker.segment = number)?;
         self.marker.sync()
@@ -168,6 +171,7 @@ impl SegmentLog {
     fn remove_purged(&self, open: &mut Open) -> io::Result<()> {
         let unneeded = lock(&self.table).take_unneeded(open.last.number);
         for segment in unneeded {
+            open.ended_bytes = open.ended_bytes.saturating_sub(segment.bytes()?);
             if open.spares.len() == SPARES_MAX {
                 segment.remove()?;
                 continue;
@@ -195,6 +199,10 @@ impl Open {
         buffer.shrink_to(BUFFER_BYTES_KEPT);
         self.buffer = buffer;
         Ok(spots)
+    }
+
+    fn bytes(&self) -> u64 {
+        self.ended_bytes + self.end.reserved + self.spares.iter().map(Spare::bytes).sum::<u64>()
     }
 
     fn place(&self) -> Place {
@@ -308,6 +316,10 @@ impl LogDisk for SegmentLog {
             self.remove_purged(open)?;
         }
         Ok(())
+    }
+
+    fn bytes(&self) -> u64 {
+        lock(&self.open).as_ref().map_or(0, Open::bytes)
     }
 
     fn read(&self, range: Range<u64>, bytes_max: usize) -> io::Result<Vec<LogEntry>> {

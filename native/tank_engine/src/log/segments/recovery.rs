@@ -56,7 +56,11 @@ pub(super) fn recover(
     // What a crash left behind the end must not look like a part of what is written next. And what
     // is there may not have been synced yet: from now on others count on it.
     let end = last.end_at(end).map_err(failed)?;
-    Ok((Open { last, end, spares: Vec::new(), buffer: Vec::new() }, Table { index, segments }, last_id))
+    let mut ended_bytes = 0;
+    for segment in segments.values().filter(|segment| segment.number != last.number) {
+        ended_bytes += segment.bytes().map_err(failed)?;
+    }
+    Ok((Open { last, end, spares: Vec::new(), buffer: Vec::new(), ended_bytes }, Table { index, segments }, last_id))
 }
 
 /// The log up to the end of a segment.

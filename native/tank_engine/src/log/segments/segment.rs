@@ -59,7 +59,7 @@ pub(super) struct End {
     /// Up to here it is durable.
     pub(super) synced: u64,
     /// Up to here there is space for it; no less than `bytes`.
-    reserved: u64,
+    pub(super) reserved: u64,
 }
 
 /// The file of a segment that nobody needs any more, for a later one.
@@ -127,6 +127,11 @@ impl Segment {
         Ok(())
     }
 
+    /// The bytes of the file.
+    pub(super) fn bytes(&self) -> io::Result<u64> {
+        Ok(self.file.metadata()?.len())
+    }
+
     /// Removes the file. Who still reads it can go on.
     pub(super) fn remove(&self) -> io::Result<()> {
         fs::remove_file(&self.path)
@@ -144,6 +149,10 @@ impl Segment {
 }
 
 impl Spare {
+    pub(super) fn bytes(&self) -> u64 {
+        self.bytes
+    }
+
     /// A file that was never written.
     fn new(path: PathBuf) -> io::Result<Self> {
         let file = File::options().read(true).write(true).create(true).truncate(true).open(&path)?;

@@ -1,0 +1,47 @@
+defmodule Tank.Store.LongCall do
+  @moduledoc false
+  # Calls that take as long as the disk does. A thread of the library works, and answers by message; the calling process
+  # waits for that, and no scheduler does.
+
+  alias Tank.Store.Native
+
+  @doc "Opens a store for the calling process: it is closed when that ends."
+  @spec open(map, Native.link()) :: {:ok, Native.store()} | {:error, Native.reason()}
+  def open(options, link) do
+    with {:ok, store} <- await(&Native.open(&1, options, link)) do
+      :ok = Native.own(store)
+      {:ok, store}
+    end
+  end
+
+  @doc "Closes a store, also when it returns an error: the last sync failed then."
+  @spec close(Native.store()) :: :ok | {:error, Native.reason()}
+  def close(store), do: await(&Native.close(&1, store))
+
+  @doc "Discards the member that was set aside when this one joined."
+  @spec discard_aside(Native.store()) :: :ok | {:error, Native.reason()}
+  def discard_aside(store), do: await(&Native.discard_aside(&1, store))
+
+  @doc "Removes all that a store keeps in a directory, which must not be open."
+  @spec erase(String.t(), String.t()) :: :ok | {:error, Native.reason()}
+  def erase(dir, store_id), do: await(&Native.erase(&1, dir, store_id))
+
+  @doc "Writes a backup to a file."
+  @spec backup(Native.store(), String.t(), Native.work()) :: {:ok, map} | {:error, Native.reason()}
+  def backup(store, path, work), do: await(&Native.backup(&1, store, path, work))
+
+  @doc "Makes a directory a store of the backup in a file."
+  @spec restore(String.t(), String.t(), String.t(), Native.work()) :: {:ok, map} | {:error, Native.reason()}
+  def restore(path, dir, store_id, work), do: await(&Native.restore(&1, path, dir, store_id, work))
+
+  # The answer always comes, also when the thread panics.
+  defp await(start) do
+    ref = make_ref()
+
+    with {:ok, _call} <- start.(ref) do
+      receive do
+        {^ref, answer} -> answer
+      end
+    end
+  end
+end
