@@ -26,6 +26,11 @@ defmodule Tank.Store.LongCall do
   @spec erase(String.t(), String.t()) :: :ok | {:error, Native.reason()}
   def erase(dir, store_id), do: await(&Native.erase(&1, dir, store_id))
 
+  @doc "The entry at a key as it was at a revision."
+  @spec entry_at(Native.store(), binary, non_neg_integer) ::
+          {:ok, Native.entry()} | :not_found | {:error, Native.reason()}
+  def entry_at(store, key, revision), do: await(&Native.entry_at(&1, store, key, revision))
+
   @doc "Writes a backup to a file."
   @spec backup(Native.store(), String.t(), Native.work()) :: {:ok, map} | {:error, Native.reason()}
   def backup(store, path, work), do: await(&Native.backup(&1, store, path, work))

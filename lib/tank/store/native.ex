@@ -15,6 +15,8 @@ defmodule Tank.Store.Native do
   @type work :: reference
   @type pinned :: reference
   @type channel :: :control | :data
+  @typedoc "Tells of changes of the cluster for as long as it is referred to."
+  @type following :: reference
   @type reason :: atom | tuple
   @type view :: reference
   @typedoc "path, value or its encoding, revision, create_revision, version, child_count, lease"
@@ -134,8 +136,8 @@ defmodule Tank.Store.Native do
           non_neg_integer | list | {:error, reason}
   def select_large(_view, _pattern, _what, _after, _limit), do: nif()
 
-  @spec entry_at(store, binary, non_neg_integer) :: {:ok, entry} | :not_found | {:error, reason}
-  def entry_at(_store, _key, _revision), do: nif()
+  @spec entry_at(reference, store, binary, non_neg_integer) :: {:ok, call} | {:error, reason}
+  def entry_at(_ref, _store, _key, _revision), do: nif()
 
   @spec await_revision(store, reference, non_neg_integer, non_neg_integer) :: {:ok, call}
   def await_revision(_store, _ref, _revision, _timeout_ms), do: nif()
@@ -236,6 +238,9 @@ defmodule Tank.Store.Native do
 
   @spec cluster(store) :: {:ok, map} | {:error, reason}
   def cluster(_store), do: nif()
+
+  @spec follow_cluster(store) :: {:ok, following} | {:error, reason}
+  def follow_cluster(_store), do: nif()
 
   @spec change_members(store, reference, tuple, non_neg_integer) :: {:ok, call} | {:error, reason}
   def change_members(_store, _ref, _change, _timeout_ms), do: nif()

@@ -10,8 +10,10 @@ mod alone;
 mod backup;
 mod calls;
 mod changes;
+mod cluster_watch;
 mod compaction;
 mod disk_usage;
+mod idle;
 mod ingress;
 mod leader;
 mod leases;
@@ -25,6 +27,7 @@ mod witness;
 
 pub use calls::{Reply, Status};
 pub use changes::{Changed, From, Since};
+pub use cluster_watch::ClusterWatch;
 pub use members::{ClusterStatus, MemberStatus};
 pub use read_index::Leader;
 

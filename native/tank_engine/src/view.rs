@@ -1,6 +1,7 @@
 //! A consistent read of the whole store at one moment.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use arc_swap::{ArcSwap, Guard};
 use bytes::Bytes;
@@ -78,12 +79,27 @@ impl View {
     }
 }
 
+/// A revision that a task waits for. For one task.
+#[derive(Debug)]
+struct Awaited {
+    /// `u64::MAX` when nobody waits.
+    revision: AtomicU64,
+    reached: Notify,
+}
+
+impl Default for Awaited {
+    fn default() -> Self {
+        Self { revision: AtomicU64::new(u64::MAX), reached: Notify::new() }
+    }
+}
+
 /// The current view, which the applying task replaces and any thread reads; and how it came about.
 #[derive(Debug, Default)]
 pub struct Published {
     view: ArcSwap<View>,
     memory: Arc<Memory>,
     leases_changed: Notify,
+    awaited: Awaited,
     last_changed: LastChanged,
     hub: Arc<Hub>,
 }
@@ -125,10 +141,22 @@ impl Published {
     pub(crate) fn publish(&self, view: View) {
         let view = Arc::new(view);
         let old = self.view.swap(Arc::clone(&view));
+        if view.revision >= self.awaited.revision.load(Ordering::SeqCst) {
+            self.awaited.reached.notify_one();
+        }
         if !old.leases.ptr_eq(&view.leases) {
             self.leases_changed.notify_one();
         }
         reclaim::when_unused(old);
+    }
+
+    /// Returns once a view of this revision or a later one is published. For one task.
+    pub(crate) async fn reached(&self, revision: u64) {
+        self.awaited.revision.store(revision, Ordering::SeqCst);
+        while self.view.load().revision < revision {
+            self.awaited.reached.notified().await;
+        }
+        self.awaited.revision.store(u64::MAX, Ordering::SeqCst);
     }
 
     /// Returns once a view with other leases was published since the last call returned. For one

@@ -119,6 +119,7 @@ rustler::atoms! {
     tank_store_failed,
     tank_frame,
     tank_peer_wanted,
+    tank_cluster_changed,
     tank_watch_ready,
     store_watch,
     cancelled,

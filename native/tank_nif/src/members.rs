@@ -2,8 +2,8 @@
 
 use std::time::Duration;
 
-use rustler::{Atom, Encoder, Env, Error, NifResult, Term};
-use tank_engine::engine::{ClusterStatus, MemberStatus};
+use rustler::{Atom, Encoder, Env, Error, NifResult, OwnedEnv, Resource, ResourceArc, Term};
+use tank_engine::engine::{ClusterStatus, ClusterWatch, MemberStatus};
 use tank_engine::peers::Change;
 use tank_engine::raft::Member;
 
@@ -16,6 +16,27 @@ fn cluster<'a>(env: Env<'a>, store: &'a Store) -> NifResult<Term<'a>> {
     match store.engine.cluster() {
         Ok(cluster) => Ok((atoms::ok(), cluster_map(env, store, &cluster)?).encode(env)),
         Err(error) => Ok(errors::error(env, &error)),
+    }
+}
+
+/// A watch of the cluster, for as long as this is referred to.
+struct Following(#[expect(dead_code, reason = "what counts is when it is dropped")] ClusterWatch);
+
+#[rustler::resource_impl]
+impl Resource for Following {}
+
+/// Sends the calling process `tank_cluster_changed` now, whenever the leader, the members or the quorum change, and
+/// when the store is closed or fails; as long as what is returned is referred to: `{:ok, following}` or
+/// `{:error, reason}`.
+#[rustler::nif]
+fn follow_cluster<'a>(env: Env<'a>, store: &'a Store) -> Term<'a> {
+    let pid = env.pid();
+    let changed = Box::new(move || {
+        let _ = OwnedEnv::new().send_and_clear(&pid, |_| atoms::tank_cluster_changed());
+    });
+    match store.engine.watch_cluster(changed) {
+        Ok(watch) => (atoms::ok(), ResourceArc::new(Following(watch))).encode(env),
+        Err(error) => errors::error(env, &error),
     }
 }
 

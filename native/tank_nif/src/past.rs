@@ -5,19 +5,30 @@ use std::time::Duration;
 use rustler::{Binary, Encoder, Env, NifResult, ResourceArc, Term};
 use tank_engine::key::Key;
 
-use crate::store::{Store, on_own_thread};
-use crate::{atoms, errors, found, reply};
+use crate::store::Store;
+use crate::{atoms, found, reply, threads};
 
-/// The entry at a key as it was at a revision: `{:ok, entry}` with an encoded value (see `found`),
-/// `:not_found` or `{:error, reason}`.
-#[rustler::nif(schedule = "DirtyIo")]
-fn entry_at<'a>(env: Env<'a>, store: ResourceArc<Store>, key: Binary<'a>, revision: u64) -> Term<'a> {
+/// The entry at a key as it was at a revision. Answers by message ([`threads`]): `{:ok, entry}` with an encoded
+/// value (see `found`), `:not_found` or `{:error, reason}`.
+#[rustler::nif]
+fn entry_at<'a>(
+    env: Env<'a>,
+    reference: Term<'a>,
+    store: ResourceArc<Store>,
+    key: Binary<'a>,
+    revision: u64,
+) -> NifResult<Term<'a>> {
     let (engine, key) = (store.engine.clone(), Key::from_bytes(&key));
-    match on_own_thread("tank-past", move || engine.entry_at(&key, revision)) {
-        Ok(Some(entry)) => (atoms::ok(), found::encode(env, &entry)).encode(env),
-        Ok(None) => atoms::not_found().encode(env),
-        Err(error) => errors::error(env, &error),
-    }
+    threads::run(
+        env,
+        reference,
+        "tank-past",
+        move || engine.entry_at(&key, revision),
+        |env, entry| match entry {
+            Some(entry) => (atoms::ok(), found::encode(env, &entry)).encode(env),
+            None => atoms::not_found().encode(env),
+        },
+    )
 }
 
 /// Asks for the view to come to a revision: `{:ok, call}`, and `{reference, :ok}` or

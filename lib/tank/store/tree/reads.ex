@@ -2,7 +2,7 @@ defmodule Tank.Store.Tree.Reads do
   @moduledoc false
   # Reads of `Tank.Store.Tree`, from a store or within a transaction: that notes what it relied on.
 
-  alias Tank.Store.{Entry, Error, Native, Path, Pattern, Running, Tx, View}
+  alias Tank.Store.{Entry, Error, LongCall, Native, Path, Pattern, Running, Tx, View}
 
   @type store :: Tank.Store.Tree.store()
   @type error :: Tank.Store.Tree.error()
@@ -26,7 +26,7 @@ defmodule Tank.Store.Tree.Reads do
   @spec past_entry(atom, Path.t(), non_neg_integer) :: {:ok, Entry.t()} | error
   def past_entry(store, path, revision) when is_integer(revision) and revision >= 0 do
     with {:ok, key} <- Path.to_key(path), {:ok, store} <- Running.fetch(store) do
-      case Native.entry_at(store, key, revision) do
+      case LongCall.entry_at(store, key, revision) do
         {:ok, entry} -> {:ok, Entry.decode(entry)}
         :not_found -> {:error, :not_found}
         {:error, reason} -> {:error, Error.public(reason)}

@@ -41,7 +41,7 @@ use super::leader::LeaderClient;
 use super::leases::Keeper;
 use super::readers::Readers;
 use super::witness::Witness;
-use super::{Engine, Inner, alone, watch, witness};
+use super::{Engine, Inner, alone, idle, watch, witness};
 
 /// How long the only member may take to elect itself and to replay its log.
 const READY_TIMEOUT: Duration = Duration::from_secs(120);
@@ -206,6 +206,7 @@ impl Engine {
         let witness = Arc::new(Witness::new(&raft, leader.me, options.witness));
         let stand_in = witness::follow(raft.clone(), Arc::clone(&witness), &peers, options.timing.clone());
         runtime.spawn("witness", &health, stand_in);
+        runtime.spawn("idle", &health, idle::follow(raft.clone(), leader.me));
         published.hub().start(&health);
         let engine = Self(Arc::new(Inner {
             replay: Replay::new(&parts.directory.db),

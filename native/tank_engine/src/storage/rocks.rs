@@ -41,6 +41,9 @@ const GENERATION: &str = "generation";
 
 const MIB: usize = 1 << 20;
 
+/// Bytes of the write-ahead log, which only `meta` is written to.
+const WAL_BYTES_MAX: u64 = 1 << 20;
+
 /// Opens the database in `dir`; `create` makes it.
 ///
 /// # Errors
@@ -251,6 +254,9 @@ fn db_options(create: bool) -> Options {
     options.set_wal_recovery_mode(DBRecoveryMode::TolerateCorruptedTailRecords);
     options.set_track_and_verify_wals_in_manifest(true);
     options.set_db_write_buffer_size(96 * MIB);
+    // Few values are written to the write-ahead log. RocksDB reserves space for it, as much as for the largest
+    // buffer, unless it is told that the log stays small.
+    options.set_max_total_wal_size(WAL_BYTES_MAX);
     options.set_max_open_files(256);
     options.set_max_background_jobs(2);
     options.set_keep_log_file_num(2);
@@ -268,8 +274,7 @@ fn family_options(name: &str, cache: &Cache) -> Options {
     options.set_block_based_table_factory(&blocks);
     options.set_max_write_buffer_number(3);
     match name {
-        // As much space as the largest buffer needs is reserved on the disk for the write-ahead log. A store cannot
-        // start without it, so no family that is small may have the default of 64 MiB.
+        // No family that is small needs the default of 64 MiB.
         META | DEFAULT => options.set_write_buffer_size(MIB),
         _ => {
             options.set_write_buffer_size(32 * MIB);
