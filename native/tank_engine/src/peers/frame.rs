@@ -18,9 +18,9 @@ const VERSION: u8 = 2;
 const HEAD_BYTES: usize = 74;
 const PART_BYTES: usize = 33;
 
-/// The most bytes that a part carries. With its heads it stays below the size from which Erlang
-/// distribution cuts a message into fragments; at 16 Mbit/s it takes 30 ms.
-pub(super) const PART_BODY_MAX: usize = 60 << 10;
+/// The most bytes that a part carries. It takes 15 ms at 16 Mbit/s, and stays below the size from which
+/// Erlang distribution cuts a message into fragments.
+pub(super) const PART_BODY_MAX: usize = 30 << 10;
 
 /// What a frame is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

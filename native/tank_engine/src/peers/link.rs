@@ -21,7 +21,7 @@ use tokio::time::Instant;
 
 use super::Lane;
 use super::frame::{Ack, Kind, PART_BODY_MAX, Part};
-use super::window::Window;
+use super::window::{Sent, Window};
 
 /// A message up to this size goes out although the window is full: it adds little to the queue.
 const SMALL_BYTES: usize = 16 << 10;
@@ -75,11 +75,10 @@ struct InFlight {
     range: Range<usize>,
     abort: bool,
     sent_at: Instant,
+    sent: Sent,
     again: bool,
     /// The transport did not take it.
     returned: bool,
-    /// Whether the window allowed no more when it was sent.
-    was_full: bool,
 }
 
 impl InFlight {
@@ -127,7 +126,7 @@ impl Link {
             in_flight: BTreeMap::new(),
             in_flight_bytes: 0,
             missing: VecDeque::new(),
-            window: Window::default(),
+            window: Window::new(now),
             moved_at: now,
             repeated: None,
         }
@@ -236,9 +235,9 @@ impl Link {
         if self.in_flight.is_empty() {
             (self.moved_at, self.repeated) = (now, None);
         }
-        let mut part = InFlight { message, range, abort, sent_at: now, again: false, returned: false, was_full: false };
-        self.in_flight_bytes += part.bytes();
-        part.was_full = self.in_flight_bytes + PART_BODY_MAX > self.window.bytes();
+        self.in_flight_bytes += range.len() + PART_OVERHEAD;
+        let sent = self.window.sent(self.in_flight_bytes, PART_BODY_MAX + PART_OVERHEAD, now);
+        let part = InFlight { message, range, abort, sent_at: now, sent, again: false, returned: false };
         self.in_flight.insert(sequence, part);
         self.outgoing(sequence)
     }
@@ -252,8 +251,8 @@ impl Link {
                 queue.pop_front();
             }
         }
-        let full = self.in_flight_bytes >= self.window.bytes();
-        let overfull = self.in_flight_bytes >= self.window.bytes() * 2;
+        let full = self.in_flight_bytes >= self.window.bytes(now);
+        let overfull = self.in_flight_bytes >= self.window.bytes(now) * 2;
         let may = |queued: &Queued| match queued {
             _ if !full => true,
             Queued::Waiting(message) => message.body.len() <= SMALL_BYTES && !overfull,
@@ -302,12 +301,9 @@ impl Link {
             self.in_flight_bytes -= bytes;
             (self.moved_at, self.repeated) = (now, None);
             // Of a part that was sent twice, nobody can tell which one arrived.
-            if !newest.again {
-                let held = Duration::from_micros(u64::from(ack.held_us));
-                let round_trip = (now - newest.sent_at).saturating_sub(held);
-                let was_full = arrived.values().any(|part| part.was_full);
-                self.window.acknowledged(bytes, round_trip, was_full, now);
-            }
+            let held = Duration::from_micros(u64::from(ack.held_us));
+            let round_trip = (!newest.again).then(|| (now - newest.sent_at).saturating_sub(held));
+            self.window.acknowledged(bytes, &newest.sent, round_trip, now);
         }
         for &(from, to) in missing {
             let lacks = self.in_flight.range(from..to.max(from)).map(|(sequence, _)| *sequence);
@@ -360,7 +356,7 @@ mod tests {
         let mut link = Link::new(1, now);
         link.queue(message(1, Lane::Bulk, 4 << 20));
         let sent: usize = all(&mut link, now).iter().map(|part| part.body.len()).sum();
-        assert!((200 << 10..400 << 10).contains(&sent), "{sent}");
+        assert!((30 << 10..100 << 10).contains(&sent), "{sent}");
         link.queue(message(2, Lane::Log, 100));
         let small = all(&mut link, now);
         assert_eq!(small.iter().map(|part| part.call_id).collect::<Vec<_>>(), [2]);
@@ -391,9 +387,9 @@ mod tests {
     fn a_missing_part_is_sent_again_and_only_that() {
         let now = Instant::now();
         let mut link = Link::new(1, now);
-        link.queue(message(1, Lane::Log, 150 << 10));
+        link.queue(message(1, Lane::Log, 60 << 10));
         let sent = all(&mut link, now);
-        assert_eq!(sent.len(), 3);
+        assert_eq!(sent.len(), 2);
         let later = now + Duration::from_secs(10);
         link.acknowledged(&Ack { link: 1, upto: 1, held_us: 0 }, &[(1, 2)], now + Duration::from_millis(10));
         link.acknowledged(&Ack { link: 1, upto: 1, held_us: 0 }, &[(1, 2)], now + Duration::from_millis(20));

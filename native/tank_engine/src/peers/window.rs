@@ -1,53 +1,102 @@
 //! How many bytes may be on their way to another member.
 //!
 //! All that goes to a node shares one connection, so whatever queues up in it delays heartbeats and
-//! small writes. The window grows while the link has room and shrinks once a queue forms. It
-//! measures the queue by the time that acknowledgements take beyond the shortest one seen, and aims
-//! at [`QUEUE_TARGET`]. The idea is LEDBAT's (RFC 6817); the steps are larger, since nothing else here
-//! shares the link fairly with us: TCP below does.
+//! small writes. The window is what the link carries in its shortest round trip and in a queue of
+//! [`QUEUE_TARGET`]: a link that could carry more then shows it, since acknowledgements come earlier.
+//! The rate is measured as BBR does (Cardwell et al., "BBR: Congestion-Based Congestion Control", 2016):
+//! bytes acknowledged over the time that took, the best of some seconds. A lost segment or a process
+//! that was held up delays acknowledgements and does not lower it.
+//!
+//! ```text
+//! idle --something to send--> starting: doubles each round trip --as fast as the rate allows--> measured
+//!   ^                                                                                              |
+//!   +------------------------------------ nothing sent for a while --------------------------------+
+//! ```
+//!
+//! TCP below starts slowly too after a pause; what is handed to it before it is ready only queues.
 
 use std::time::Duration;
 
 use tokio::time::Instant;
 
 /// The queue that the window aims at. A small write waits behind about this much.
-const QUEUE_TARGET: Duration = Duration::from_millis(60);
+const QUEUE_TARGET: Duration = Duration::from_millis(50);
 
-/// What may be on its way at first.
-const BYTES_START: usize = 256 << 10;
-
-/// The least: two parts, 65 ms of 16 Mbit/s. Two followers share their leader's way out.
-const BYTES_MIN: usize = 128 << 10;
+/// What may be on its way after a pause, and the least: one part and a few small messages.
+const BYTES_MIN: usize = 32 << 10;
 
 /// The most: what 500 Mbit/s carry in a round trip of 250 ms.
 const BYTES_MAX: usize = 16 << 20;
 
-/// How long the shortest round trip counts: routes change, and so do they.
+/// A pause after which the window starts again, beside a round trip.
+const PAUSE: Duration = Duration::from_millis(200);
+
+/// How long a rate counts.
+const RATE_KEPT: Duration = Duration::from_secs(5);
+
+/// How long the shortest round trip counts: routes change, and so do they. Then the window is small
+/// for a moment: a link that is always full shows no short round trip.
 const SHORTEST_KEPT: Duration = Duration::from_secs(30);
 
-/// The window of one link, and the round trips that it learns from.
+/// The window of one link, and what it learns from.
 #[derive(Debug)]
 pub(super) struct Window {
-    bytes: usize,
-    /// Doubles with each round trip until a queue forms for the first time.
-    starting: bool,
-    shortest: Shortest,
+    /// While starting, what may be on its way.
+    start: usize,
+    /// Bytes a second.
+    rate: Best<f64>,
+    shortest: Best<Duration>,
     /// Smoothed, and its deviation, as TCP computes them (RFC 6298).
     smoothed: Option<(Duration, Duration)>,
-    /// The window shrinks once per round trip.
-    shrunk_at: Option<Instant>,
+    /// The window is small until then, to see a short round trip.
+    small_until: Option<Instant>,
+    delivered: u64,
+    delivered_at: Instant,
+    /// When the newest part that has arrived was sent.
+    first_sent_at: Instant,
+    last_sent_at: Instant,
 }
 
-impl Default for Window {
-    fn default() -> Self {
-        let shortest = Shortest::default();
-        Self { bytes: BYTES_START, starting: true, shortest, smoothed: None, shrunk_at: None }
-    }
+/// What was so when a part was sent.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Sent {
+    at: Instant,
+    delivered: u64,
+    delivered_at: Instant,
+    first_sent_at: Instant,
+    /// The window allowed no more: it is what limits the link.
+    full: bool,
 }
 
 impl Window {
-    pub(super) fn bytes(&self) -> usize {
-        self.bytes
+    pub(super) fn new(now: Instant) -> Self {
+        Self {
+            start: BYTES_MIN,
+            rate: Best::new(RATE_KEPT),
+            shortest: Best::new(SHORTEST_KEPT),
+            smoothed: None,
+            small_until: None,
+            delivered: 0,
+            delivered_at: now,
+            first_sent_at: now,
+            last_sent_at: now,
+        }
+    }
+
+    pub(super) fn bytes(&self, now: Instant) -> usize {
+        if self.small_until.is_some_and(|until| now < until) {
+            return BYTES_MIN;
+        }
+        self.start.min(self.measured())
+    }
+
+    /// What the link carries, as far as it has shown.
+    fn measured(&self) -> usize {
+        let (Some(rate), Some(shortest)) = (self.rate.get(f64::max), self.shortest.get(Duration::min)) else {
+            return BYTES_MAX;
+        };
+        let bytes = rate * (shortest + QUEUE_TARGET).as_secs_f64();
+        (bytes as usize).clamp(BYTES_MIN, BYTES_MAX)
     }
 
     /// A smoothed round trip; `None` before the first acknowledgement.
@@ -63,31 +112,47 @@ impl Window {
         self.smoothed.map_or(FIRST, |(mean, deviation)| (mean + deviation * 4 + QUEUE_TARGET * 2).max(LEAST))
     }
 
-    /// `bytes` were acknowledged after `round_trip`. `was_full`: they were sent because the window
-    /// allowed no more, so the window is what limits the link.
-    pub(super) fn acknowledged(&mut self, bytes: usize, round_trip: Duration, was_full: bool, now: Instant) {
-        self.measure(round_trip, now);
-        let queue = round_trip.saturating_sub(self.shortest.get());
-        if queue > QUEUE_TARGET {
-            self.starting = false;
-            if self.shrunk_at.is_none_or(|at| now - at > round_trip) {
-                // What the link carries in the shortest round trip and the queue that is wanted.
-                let wanted = (self.shortest.get() + QUEUE_TARGET).as_secs_f64() / round_trip.as_secs_f64();
-                self.bytes = ((self.bytes as f64 * wanted.clamp(0.5, 1.0)) as usize).max(BYTES_MIN);
-                self.shrunk_at = Some(now);
+    /// A part is sent. `in_flight`: the bytes on their way, with it.
+    pub(super) fn sent(&mut self, in_flight: usize, part_max: usize, now: Instant) -> Sent {
+        let pause = PAUSE + self.round_trip().unwrap_or_default();
+        if in_flight <= part_max {
+            if now.saturating_duration_since(self.last_sent_at) > pause {
+                self.start = BYTES_MIN;
             }
-        } else if was_full {
-            let step = match self.starting {
-                true => bytes,
-                false if queue < QUEUE_TARGET / 2 => bytes / 4,
-                false => bytes / 32,
-            };
-            self.bytes = (self.bytes + step).min(BYTES_MAX);
+            (self.delivered_at, self.first_sent_at) = (now, now);
+        }
+        self.last_sent_at = now;
+        let full = in_flight + part_max > self.bytes(now);
+        let Self { delivered, delivered_at, first_sent_at, .. } = *self;
+        Sent { at: now, delivered, delivered_at, first_sent_at, full }
+    }
+
+    /// `bytes` were acknowledged, the newest of them `sent`. `round_trip` is missing where nobody can
+    /// tell which of two tries arrived.
+    pub(super) fn acknowledged(&mut self, bytes: usize, sent: &Sent, round_trip: Option<Duration>, now: Instant) {
+        self.delivered += bytes as u64;
+        self.delivered_at = now;
+        let Some(round_trip) = round_trip else { return };
+        if self.shortest.add(round_trip, now, Duration::min) {
+            self.small_until = Some(now + round_trip);
+        }
+        self.smooth(round_trip);
+        // Acknowledgements may come in a bunch: no link is faster than it was sent to.
+        let took = (now - sent.delivered_at).max(sent.at.saturating_duration_since(sent.first_sent_at));
+        self.first_sent_at = sent.at;
+        let shortest = self.shortest.get(Duration::min).unwrap_or_default();
+        if took >= shortest && !took.is_zero() {
+            let rate = (self.delivered - sent.delivered) as f64 / took.as_secs_f64();
+            if sent.full || self.rate.get(f64::max).is_none_or(|best| rate > best) {
+                self.rate.add(rate, now, f64::max);
+            }
+        }
+        if sent.full {
+            self.start = (self.start + bytes).min(BYTES_MAX);
         }
     }
 
-    fn measure(&mut self, round_trip: Duration, now: Instant) {
-        self.shortest.add(round_trip, now);
+    fn smooth(&mut self, round_trip: Duration) {
         self.smoothed = Some(match self.smoothed {
             None => (round_trip, round_trip / 2),
             Some((mean, deviation)) => {
@@ -98,25 +163,32 @@ impl Window {
     }
 }
 
-/// The shortest round trip of about the last [`SHORTEST_KEPT`].
-#[derive(Debug, Default)]
-struct Shortest {
-    now: Option<Duration>,
-    before: Option<Duration>,
+/// The best of about the last `kept` to twice that.
+#[derive(Debug)]
+struct Best<T> {
+    kept: Duration,
+    now: Option<T>,
+    before: Option<T>,
     since: Option<Instant>,
 }
 
-impl Shortest {
-    fn add(&mut self, round_trip: Duration, now: Instant) {
-        if self.since.is_none_or(|since| now - since > SHORTEST_KEPT) {
-            self.before = self.now.take();
-            self.since = Some(now);
-        }
-        self.now = Some(self.now.map_or(round_trip, |shortest| shortest.min(round_trip)));
+impl<T: Copy> Best<T> {
+    fn new(kept: Duration) -> Self {
+        Self { kept, now: None, before: None, since: None }
     }
 
-    fn get(&self) -> Duration {
-        self.now.into_iter().chain(self.before).min().unwrap_or_default()
+    /// Whether a new period has begun, after one.
+    fn add(&mut self, value: T, now: Instant, better: impl Fn(T, T) -> T) -> bool {
+        let begins = self.since.is_none_or(|since| now.saturating_duration_since(since) > self.kept);
+        if begins {
+            (self.before, self.since) = (self.now.take(), Some(now));
+        }
+        self.now = Some(self.now.map_or(value, |best| better(best, value)));
+        begins && self.before.is_some()
+    }
+
+    fn get(&self, better: impl Fn(T, T) -> T) -> Option<T> {
+        self.now.into_iter().chain(self.before).reduce(better)
     }
 }
 
@@ -124,56 +196,84 @@ impl Shortest {
 mod tests {
     use super::*;
 
-    /// Sends parts of 64 KB through a link of `rate` bytes a second until `seconds` have passed;
-    /// returns the bytes carried in the second half, and the longest queue met in it.
-    fn carry(rate: f64, base: Duration, seconds: u64) -> (f64, Duration) {
-        const PART: usize = 64 << 10;
-        let start = Instant::now();
-        let end = start + Duration::from_secs(seconds);
-        let half = start + Duration::from_secs(seconds / 2);
-        let mut window = Window::default();
-        // The parts on their way: when each was sent and is acknowledged.
-        let mut sent = std::collections::VecDeque::new();
-        let (mut now, mut free_at) = (start, start);
-        let (mut carried, mut longest) = (0.0, Duration::ZERO);
-        while now < end {
-            while (sent.len() + 1) * PART <= window.bytes() {
-                free_at = free_at.max(now) + Duration::from_secs_f64(PART as f64 / rate);
-                sent.push_back((now, free_at + base));
+    const PART: usize = 30 << 10;
+
+    /// A link in a model: a queue that drains at a rate, then a round trip. Every `loses` parts, one takes a
+    /// round trip and 200 ms longer, and all behind it wait: TCP sends a lost segment again.
+    struct Model {
+        rate: f64,
+        base: Duration,
+        loses: Option<usize>,
+    }
+
+    impl Model {
+        /// Sends for `seconds`; the share of the link that was used, and the longest queue met, in the second half.
+        fn carry(&self, seconds: u64) -> (f64, Duration) {
+            let start = Instant::now();
+            let (end, half) = (start + Duration::from_secs(seconds), start + Duration::from_secs(seconds / 2));
+            let mut window = Window::new(start);
+            let mut on_the_way = std::collections::VecDeque::new();
+            let (mut now, mut free_at, mut in_order_at) = (start, start, start);
+            let (mut carried, mut longest, mut count) = (0.0, Duration::ZERO, 0);
+            while now < end {
+                while on_the_way.is_empty() || on_the_way.len() * PART < window.bytes(now) {
+                    let sent = window.sent((on_the_way.len() + 1) * PART, PART, now);
+                    free_at = free_at.max(now) + Duration::from_secs_f64(PART as f64 / self.rate);
+                    count += 1;
+                    let lost = self.loses.is_some_and(|every| count % every == 0);
+                    let again = if lost { self.base + Duration::from_millis(200) } else { Duration::ZERO };
+                    in_order_at = in_order_at.max(free_at + self.base + again);
+                    on_the_way.push_back((sent, in_order_at, free_at - now));
+                }
+                let (sent, at, queued) = on_the_way.pop_front().unwrap();
+                now = now.max(at);
+                window.acknowledged(PART, &sent, Some(now - sent.at), now);
+                if now > half {
+                    carried += PART as f64;
+                    longest = longest.max(queued);
+                }
             }
-            let (sent_at, acknowledged_at) = sent.pop_front().unwrap();
-            now = acknowledged_at;
-            window.acknowledged(PART, now - sent_at, true, now);
-            if now > half {
-                carried += PART as f64;
-                longest = longest.max((now - sent_at).saturating_sub(base));
-            }
+            (carried / (end - half).as_secs_f64() / self.rate, longest)
         }
-        (carried / (end - half).as_secs_f64() / rate, longest)
     }
 
     #[test]
     fn a_window_fills_its_link_and_keeps_the_queue_short() {
         for megabits in [16.0, 100.0, 1_000.0] {
-            for base_ms in [0, 20, 60] {
-                let (share, queue) = carry(megabits * 125_000.0, Duration::from_millis(base_ms), 40);
+            for base_ms in [0, 20, 60, 100] {
+                let model = Model { rate: megabits * 125_000.0, base: Duration::from_millis(base_ms), loses: None };
+                let (share, queue) = model.carry(40);
                 let what = format!("{megabits} Mbit/s, {base_ms} ms: {share:.2} of the link, queue {queue:?}");
                 assert!(share > 0.9, "{what}");
-                // The smallest window is 128 ms of the slowest of these links.
-                assert!(queue < Duration::from_millis(220), "{what}");
+                assert!(queue < Duration::from_millis(200), "{what}");
             }
         }
-        let (share, _) = carry(12_500_000.0, Duration::from_millis(300), 60);
+        let (share, _) = Model { rate: 12_500_000.0, base: Duration::from_millis(300), loses: None }.carry(60);
         assert!(share > 0.9, "100 Mbit/s, 300 ms: {share:.2}");
     }
 
     #[test]
-    fn a_window_that_nobody_fills_does_not_grow() {
-        let (mut window, now) = (Window::default(), Instant::now());
-        for _ in 0..1_000 {
-            window.acknowledged(1 << 10, Duration::from_millis(1), false, now);
+    fn a_link_that_loses_segments_is_still_used() {
+        for (megabits, base_ms, least) in [(100.0, 60, 0.6), (16.0, 300, 0.5)] {
+            let model = Model { rate: megabits * 125_000.0, base: Duration::from_millis(base_ms), loses: Some(200) };
+            let (share, _) = model.carry(60);
+            assert!(share > least, "{megabits} Mbit/s, {base_ms} ms: {share:.2} of the link");
         }
-        assert_eq!(window.bytes(), BYTES_START);
-        assert_eq!(window.round_trip(), Some(Duration::from_millis(1)));
+    }
+
+    #[test]
+    fn a_window_starts_again_after_a_pause() {
+        let start = Instant::now();
+        let mut window = Window::new(start);
+        let mut now = start;
+        for _ in 0..50 {
+            let sent = window.sent(window.bytes(now), PART, now);
+            now += Duration::from_millis(10);
+            window.acknowledged(PART, &sent, Some(Duration::from_millis(10)), now);
+        }
+        assert!(window.bytes(now) > 2 * BYTES_MIN, "{}", window.bytes(now));
+        now += Duration::from_secs(1);
+        window.sent(PART, PART, now);
+        assert_eq!(window.bytes(now), BYTES_MIN);
     }
 }
