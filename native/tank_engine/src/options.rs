@@ -74,7 +74,8 @@ pub struct Timing {
     /// Log entries after which the state counts as a new snapshot, so that the log before it can
     /// be purged.
     pub snapshot_after: u64,
-    /// Log entries kept behind a snapshot for members that lag.
+    /// Log entries kept behind a snapshot for members that lag. While a member is receiving a snapshot, the
+    /// log since then is kept as well, up to as many bytes as the state has.
     pub log_keep: u64,
     /// Log entries purged at a time.
     pub purge_batch: u64,

@@ -12,11 +12,13 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
+use openraft::storage::{RaftSnapshotBuilder, RaftStateMachine};
+use tank_engine::command::{Request, RequestId};
 use tank_engine::error::EngineError;
 use tank_engine::snapshot::{Frame, SnapshotData};
 use tank_sim::{Rng, rng};
 
-use support::{Member, Victim, open, put, write_all};
+use support::{Member, Victim, block_on, open, put, write_all};
 
 /// A closed store of some entries.
 fn store(dir: &Path, name: &str, entries: usize, bytes: usize) {
@@ -231,4 +233,48 @@ fn a_snapshot_of_this_members_own_is_installed_too() {
     assert_eq!(target.failures.lock().unwrap().len(), 0);
     target.close();
     source.close();
+}
+
+#[test]
+fn while_a_snapshot_is_sent_the_log_since_then_is_kept_up_to_a_bound() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut member = Member::open(dir.path()).unwrap();
+    let mut index = 1;
+    let mut write = |member: &mut Member, bytes: usize| {
+        let id = RequestId { client: 1, sequence: index, resolved_below: index };
+        let command = put("k", &vec![1; bytes]);
+        member.apply(index, &[Request { id, time_ms: 1_000, command }]).unwrap();
+        index += 1;
+    };
+    let build = |member: &mut Member, force: bool| {
+        block_on(async {
+            let builder = member.machine.try_create_snapshot_builder(force).await;
+            match builder {
+                Some(mut builder) => builder.build_snapshot().await.unwrap().meta.last_log_id.map(|id| id.index),
+                None => None,
+            }
+        })
+    };
+    write(&mut member, 10);
+    assert_eq!(build(&mut member, false), Some(1));
+    write(&mut member, 10);
+    let sent = block_on(member.machine.get_current_snapshot()).unwrap().unwrap();
+    assert_eq!(build(&mut member, false), None, "a new one would have the log purged that its receiver needs next");
+    drop(sent);
+    assert_eq!(build(&mut member, false), Some(2), "it was sent");
+
+    let sent = block_on(member.machine.get_current_snapshot()).unwrap().unwrap();
+    write(&mut member, 10);
+    assert_eq!(build(&mut member, true), Some(3), "one is needed at any rate");
+    drop(sent);
+
+    let sent = block_on(member.machine.get_current_snapshot()).unwrap().unwrap();
+    for _part in 0..5 {
+        assert_eq!(build(&mut member, false), None);
+        write(&mut member, 14 << 20);
+    }
+    assert_eq!(build(&mut member, false), Some(8), "the log since then is larger than the state, and than 64 MiB");
+    drop(sent);
+    assert_eq!(member.failures.lock().unwrap().len(), 0);
+    member.close();
 }

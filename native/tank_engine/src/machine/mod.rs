@@ -65,6 +65,10 @@ const TRIM_BYTES: usize = 32 << 10;
 /// How far the time in the log goes on between two looks for clients to forget.
 const EXPIRE_EVERY_MS: u64 = 60_000;
 
+/// The log that is kept for members that are receiving a snapshot, unless the state is larger: then as
+/// many bytes as that.
+const LOG_FOR_RECEIVERS: u64 = 64 << 20;
+
 /// The state machine of one member.
 pub struct Machine {
     store: StateStore,
@@ -75,6 +79,8 @@ pub struct Machine {
     trimmed: Trimmed,
     published: Arc<Published>,
     snapshot: Option<Arc<PinnedSnapshot>>,
+    /// Bytes of the log entries that were applied since.
+    since_snapshot: u64,
     expired_ms: u64,
     health: Arc<Health>,
 }
@@ -95,6 +101,7 @@ impl Machine {
             trimmed: Trimmed::default(),
             published,
             snapshot: None,
+            since_snapshot: 0,
             expired_ms: 0,
             health,
         };
@@ -132,7 +139,9 @@ impl Machine {
         faults::point("apply");
         let Some(record) = batch.last().map(|(entry, _)| entry.index()) else { return Ok(()) };
         let store = self.store.clone();
-        let mut write = store.batch(batch_bytes(&batch) + TRIM_BYTES)?;
+        let bytes = batch_bytes(&batch);
+        self.since_snapshot = self.since_snapshot.saturating_add(bytes as u64);
+        let mut write = store.batch(bytes + TRIM_BYTES)?;
         let (mut remembered, mut revised) = (Vec::with_capacity(batch.len()), Vec::with_capacity(batch.len()));
         let mut answers = Vec::with_capacity(batch.len());
         for (entry, responder) in batch {
@@ -229,7 +238,17 @@ impl Machine {
         }
     }
 
+    /// Whether a member is receiving the last snapshot, and the log since then is worth keeping for it.
+    ///
+    /// A newer snapshot would have that log purged, and the member would need another snapshot after this
+    /// one; with enough writes, for ever. A log larger than the state is no help: it takes longer to send.
+    fn has_receivers(&self) -> bool {
+        let is_sent = self.snapshot.as_ref().is_some_and(|pinned| Arc::strong_count(pinned) > 1);
+        is_sent && self.since_snapshot < self.state.bytes.max(LOG_FOR_RECEIVERS)
+    }
+
     fn keep_snapshot(&mut self, pinned: Arc<PinnedSnapshot>) {
+        self.since_snapshot = 0;
         if let Some(before) = self.snapshot.replace(pinned) {
             reclaim::now(before);
         }
@@ -300,6 +319,13 @@ impl RaftStateMachine<Types> for Machine {
                 }
             })?;
         }
+    }
+
+    async fn try_create_snapshot_builder(&mut self, force: bool) -> Option<Builder> {
+        if !force && self.has_receivers() {
+            return None;
+        }
+        Some(self.get_snapshot_builder().await)
     }
 
     async fn get_snapshot_builder(&mut self) -> Builder {
