@@ -34,6 +34,7 @@ mod views;
 mod watches;
 
 mod errors;
+mod exit;
 mod faults;
 
 rustler::init!("Elixir.Tank.Store.Native", load = load);
