@@ -12,7 +12,7 @@ if Application.compile_env(:tank_store, :define_pod, true) do
         runs what the image says.
       * `args` - arguments after the command, a list of strings. Default `[]`.
       * `env` - environment variables, a map of strings to strings. A name is not empty and has
-        no `=`. Default `%{}`.
+        no `=`. Default `%{}`. `inspect/1` leaves it out: it may hold secrets.
       * `working_dir` - an absolute path in the container, or `nil` for the image's. Default
         `nil`.
       * `user` - such as `"www-data"` or `"1000:1000"`, or `nil` for the image's. Default `nil`.
@@ -57,6 +57,8 @@ if Application.compile_env(:tank_store, :define_pod, true) do
             tty: boolean()
           }
 
+    # Its environment may hold secrets, and structs are printed into logs and error reports.
+    @derive {Inspect, except: [:env]}
     defstruct name: nil,
               image: nil,
               command: [],
@@ -73,14 +75,15 @@ if Application.compile_env(:tank_store, :define_pod, true) do
 
     Reasons: `{:invalid_container, v}`, `{:invalid_FIELD, v}` for each of the fields,
     `{:duplicate_paths, paths}`, `{:unknown_keys, keys}`, `{:duplicate_keys, keys}`, and those of
-    `Tank.Mount.new/1`.
+    `Tank.Mount.new/1`. `{:invalid_env, names}` has the names of the variables that are refused,
+    without what an `=` separates from them, and no values; `:not_a_map` in their place.
 
         iex> {:ok, container} = Tank.Container.new(name: "app", image: {:rootfs, "/srv/alpine"})
         iex> {container.image, container.env}
         {{:rootfs, "/srv/alpine"}, %{}}
 
         iex> Tank.Container.new(name: "app", image: "alpine", env: %{"PORT" => 80})
-        {:error, {:invalid_env, %{"PORT" => 80}}}
+        {:error, {:invalid_env, ["PORT"]}}
     """
     @spec new(map() | keyword() | t()) :: {:ok, t()} | {:error, Tank.Pod.reason()}
     def new(input), do: input |> cast() |> Cast.answer()
@@ -120,10 +123,17 @@ if Application.compile_env(:tank_store, :define_pod, true) do
     defp image(reference), do: Check.filled(reference)
 
     defp env(env) when is_map(env) do
-      if Enum.all?(Map.to_list(env), &variable?/1), do: {:ok, env}, else: :error
+      case for {name, _value} = variable <- Map.to_list(env), not variable?(variable), do: name do
+        [] -> {:ok, env}
+        names -> Cast.problem({:invalid_env, names |> Enum.map(&shown/1) |> Enum.sort()})
+      end
     end
 
-    defp env(_other), do: :error
+    defp env(_other), do: Cast.problem({:invalid_env, :not_a_map})
+
+    # What comes after the `=` was meant as a value.
+    defp shown(name) when is_binary(name), do: name |> :binary.split("=") |> hd()
+    defp shown(name), do: name
 
     defp variable?({name, value}) do
       Check.filled(name) != :error and not String.contains?(name, "=") and

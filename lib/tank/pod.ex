@@ -53,7 +53,8 @@ if Application.compile_env(:tank_store, :define_pod, true) do
     A reason names the problem, wherever in the tree it was found:
 
       * `{:invalid_FIELD, value}`, such as `{:invalid_image, nil}`, for a field that cannot have
-        this value. A required field that is missing has the value `nil`.
+        this value. A required field that is missing has the value `nil`. Values of `env` are not
+        shown, since they may be secrets: `Tank.Container.new/1`.
       * `{:invalid_STRUCT, value}`, such as `{:invalid_container, 7}`, where a struct was expected
         and the value is no map, keyword list or struct of this kind.
       * `:no_containers`

@@ -42,9 +42,6 @@ defmodule Tank.ContainerTest do
         [{:rootfs, ""}, {:rootfs, "/a/../b"}, {:rootfs, "/a\0"}, {:oci, "/a"}, {:rootfs}, %{}],
     command: [nil, "sh", 'sh', ["sh" | "c"], [:sh], ["a\0"], [<<255>>], %{}],
     args: [nil, "x", [1], ["a" | :b], {"a"}],
-    env:
-      [nil, [], [{"A", "b"}], [a: "b"], %{a: "b"}, %{"A" => 1}, %{"A" => nil}] ++
-        [%{"" => "b"}, %{"A=B" => "c"}, %{"A\0" => "b"}, %{"A" => "b\0"}, "A=b"],
     working_dir: ["", "rel", "/a/../b", :tmp, '/tmp', "/a\0"],
     user: ["", 0, :root, 'root', <<255>>],
     mounts: [nil, %{}, "data", {[]}, [[] | :b]],
@@ -69,9 +66,32 @@ defmodule Tank.ContainerTest do
     end
   end
 
+  test "an environment that is refused is told by names, without the values" do
+    for {env, names} <- [
+          {%{a: "b"}, [:a]},
+          {%{"A" => 1, "B" => "", "C" => nil}, ["A", "C"]},
+          {%{"" => "b"}, [""]},
+          {%{"A=secret" => "c"}, ["A"]},
+          {%{"A\0" => "b"}, ["A\0"]},
+          {%{"A" => "b\0"}, ["A"]}
+        ] do
+      assert new(env: env) == {:error, {:invalid_env, names}}
+    end
+
+    for env <- [nil, [], [{"A", "b"}], [a: "b"], "A=b"],
+        do: assert(new(env: env) == {:error, {:invalid_env, :not_a_map}})
+  end
+
+  test "is printed without its environment, also in a pod" do
+    {:ok, container} = new(env: %{"PASSWORD" => "hunter2"})
+    refute inspect(container) =~ "hunter2"
+    refute inspect(%Tank.Pod{name: "web", containers: [container]}) =~ "hunter2"
+    assert inspect(container) =~ container.image
+  end
+
   test "a struct is neither an environment nor limits" do
     for struct <- [~D[2024-06-01], MapSet.new(), %Mount{}] do
-      assert new(env: struct) == {:error, {:invalid_env, struct}}
+      assert {:error, {:invalid_env, [_name | _more]}} = new(env: struct)
       assert new(limits: struct) == {:error, {:invalid_limits, struct}}
       assert new(limits: %{a: struct}) == {:error, {:invalid_limits, %{a: struct}}}
     end

@@ -30,8 +30,8 @@ defmodule Tank.PodSwitchTest do
       assert module in modules
     end
 
-    # One module a file, so that none can be left behind by a missing guard.
-    assert length(modules) == length(@files)
+    # One module a file, so that none can be left behind by a missing guard; and how a container is printed.
+    assert length(modules -- [Inspect.Tank.Container]) == length(@files)
     assert compiled("true") == modules
   end
 
