@@ -5,7 +5,7 @@ defmodule Tank.Store.Call do
   # A write is handed over to the engine, which answers with a message `{ref, answer}`. A caller that stops waiting
   # takes the call back, so that no message can come later.
 
-  alias Tank.Store.{Deadline, Error, Native, ReadCache, ReadIndex, Room, Running}
+  alias Tank.Store.{Deadline, Error, Native, ReadCache, ReadIndex, Room, Running, Tx}
 
   # Copying this much into the engine takes 50 microseconds; more is left to a dirty scheduler.
   @large_bytes 256 * 1024
@@ -16,7 +16,7 @@ defmodule Tank.Store.Call do
   @doc "Writes `value`; `condition` is the revision that the entry must have, or nil."
   @spec write(atom, :put | :create | :update, binary, term, non_neg_integer | nil, timeout) :: result(non_neg_integer)
   def write(store_id, kind, key, value, condition, timeout) do
-    with {:ok, store} <- Running.fetch(store_id) do
+    with {:ok, store} <- fetch_to_write(store_id) do
       submit(store, kind, key, encode(value), condition, timeout)
     end
   end
@@ -24,7 +24,7 @@ defmodule Tank.Store.Call do
   @doc "Hands over a command of `bytes` bytes; see native/tank_nif/src/commands.rs for what there is."
   @spec command(atom, tuple, non_neg_integer, timeout) :: result(non_neg_integer | tuple)
   def command(store_id, command, bytes, timeout) do
-    with {:ok, store} <- Running.fetch(store_id) do
+    with {:ok, store} <- fetch_to_write(store_id) do
       if bytes > @large_bytes,
         do: request(&Native.command_large(store, &1, command, &2), timeout),
         else: request(&Native.command(store, &1, command, &2), timeout)
@@ -38,7 +38,14 @@ defmodule Tank.Store.Call do
   @doc "Deletes the entry at `key` and all below it."
   @spec delete(atom, binary, non_neg_integer | nil, timeout) :: result(non_neg_integer)
   def delete(store_id, key, condition, timeout) do
-    with {:ok, store} <- Running.fetch(store_id), do: submit(store, :delete, key, "", condition, timeout)
+    with {:ok, store} <- fetch_to_write(store_id), do: submit(store, :delete, key, "", condition, timeout)
+  end
+
+  @doc "The store, for a write. Raises `ArgumentError` in a process that runs a transaction on it."
+  @spec fetch_to_write(atom) :: {:ok, Native.store()} | {:error, :noproc}
+  def fetch_to_write(store_id) do
+    :ok = Tx.refuse_write_beside!(store_id)
+    Running.fetch(store_id)
   end
 
   @doc "The value of the entry that the cache knows as `id`, linearizable; `to_key` makes its key."
@@ -103,8 +110,11 @@ defmodule Tank.Store.Call do
   @spec request((reference, non_neg_integer -> {:ok, Native.call()} | {:error, Error.reason()}), timeout) :: term
   def request(start, timeout) do
     ref = make_ref()
+    timeout = Deadline.bounded(timeout)
 
-    case start.(ref, engine_timeout(timeout)) do
+    # The engine gives up a moment before the caller: it knows whether something was written or surely not, the caller
+    # would only know that the time is over.
+    case start.(ref, timeout - Deadline.margin(timeout)) do
       {:ok, call} -> await(ref, call, timeout)
       {:error, reason} -> {:error, Error.public(reason)}
     end
@@ -178,9 +188,4 @@ defmodule Tank.Store.Call do
       {:error, reason} -> {:error, Error.public(reason)}
     end
   end
-
-  # The engine gives up a moment before the caller: it knows whether something was written or surely not, the caller
-  # would only know that the time is over.
-  defp engine_timeout(:infinity), do: 24 * 60 * 60 * 1000
-  defp engine_timeout(timeout), do: timeout - Deadline.margin(timeout)
 end

@@ -87,7 +87,7 @@ defmodule Tank.Store.Lease do
     holder = Call.encode(Keyword.fetch!(opts, :holder))
     sent = now()
 
-    with {:ok, key} <- key(name), {:ok, native} <- Running.fetch(store) do
+    with {:ok, key} <- key(name), {:ok, native} <- Call.fetch_to_write(store) do
       case Call.request(&Native.acquire_lease(native, &1, key, holder, ttl, &2), opts[:timeout]) do
         {:ok, {:lease, lease}} -> {:ok, %{from_native(lease, path(name), store) | deadline: sent + safe_ms(ttl)}}
         {:error, {:held, lease}} -> {:error, {:held, from_native(lease, path(name), store)}}
@@ -119,7 +119,7 @@ defmodule Tank.Store.Lease do
     opts = Keyword.validate!(opts, timeout: @timeout)
     sent = now()
 
-    with {:ok, key} <- key(lease.name), {:ok, native} <- Running.fetch(lease.store) do
+    with {:ok, key} <- key(lease.name), {:ok, native} <- Call.fetch_to_write(lease.store) do
       case Call.request(&Native.renew_lease(native, &1, key, lease.epoch, &2), opts[:timeout]) do
         {:ok, {:lease, _renewed}} -> {:ok, max(sent + safe_ms(lease.ttl) - now(), 0)}
         {:error, _reason} = error -> error
@@ -154,7 +154,7 @@ defmodule Tank.Store.Lease do
   def release(%__MODULE__{} = lease, opts \\ []) do
     opts = Keyword.validate!(opts, timeout: @timeout)
 
-    with {:ok, key} <- key(lease.name), {:ok, native} <- Running.fetch(lease.store) do
+    with {:ok, key} <- key(lease.name), {:ok, native} <- Call.fetch_to_write(lease.store) do
       case Call.request(&Native.release_lease(native, &1, key, lease.epoch, &2), opts[:timeout]) do
         {:ok, _revision} -> :ok
         {:error, :lease_ended} -> :ok

@@ -16,6 +16,8 @@ defmodule Tank.Store.Path do
   @string 2
   @stop 0
 
+  @wildcards [:*, :**, :has_data]
+
   @doc """
   The key of a path: its encoding, as the engine takes it.
 
@@ -25,6 +27,14 @@ defmodule Tank.Store.Path do
       {:error, {:invalid_path, "component 7 is neither an atom nor a string"}}
       iex> Tank.Store.Path.to_key("pods/web")
       {:error, {:invalid_path, "\\"pods/web\\" is not a list of atoms and strings"}}
+
+  `:*`, `:**` and `:has_data` match nodes in a pattern (`Tank.Store.Pattern`) and are no names of a node, so that a
+  function of one node does not take a pattern by mistake.
+
+      iex> {:error, {:invalid_path, why}} = Tank.Store.Path.to_key([:users, :*])
+      iex> why
+      ":* stands for many nodes, and here a path names one: patterns are for get_many, put_many, delete_many, clear, " <>
+        "count, stream and list_since"
   """
   @spec to_key(t) :: {:ok, binary} | {:error, {:invalid_path, String.t()}}
   def to_key(path) when is_list(path) do
@@ -33,6 +43,11 @@ defmodule Tank.Store.Path do
   end
 
   def to_key(path), do: {:error, {:invalid_path, "#{inspect(path)} is not a list of atoms and strings"}}
+
+  @doc false
+  # The key of a path that a store gave. Unlike what a caller means by `:*`, its atoms are nothing but names.
+  @spec to_stored_key(t) :: binary
+  def to_stored_key(path), do: path |> encoded() |> IO.iodata_to_binary()
 
   @doc """
   The key of the child `name` of the path with the key `parent`.
@@ -88,7 +103,8 @@ defmodule Tank.Store.Path do
   def to_string([]), do: "/"
 
   def to_string(path) do
-    case to_key(path) do
+    # Paths that a store gave are printed too, whatever atoms are in them.
+    case to_key(if(is_list(path), do: Enum.reject(path, &(&1 in @wildcards)), else: path)) do
       {:ok, _key} -> Enum.map_join(path, &("/" <> print(&1)))
       {:error, {:invalid_path, why}} -> raise ArgumentError, why
     end
@@ -145,19 +161,30 @@ defmodule Tank.Store.Path do
 
   defp encode(name), do: URI.encode(name, &URI.char_unreserved?/1)
 
-  defp names?([name | rest]) when is_binary(name) or is_atom(name), do: names?(rest)
+  defp names?([name | rest]) when is_binary(name), do: names?(rest)
+  defp names?([name | rest]) when is_atom(name) and name not in @wildcards, do: names?(rest)
   defp names?(rest), do: rest == []
 
   defp encoded([name | rest]) when is_binary(name), do: [@string, escape(name), @stop | encoded(rest)]
   defp encoded([name | rest]), do: [@atom, escape(Atom.to_string(name)), @stop | encoded(rest)]
   defp encoded([]), do: []
 
+  defp invalid([wildcard | _rest], _path) when wildcard in @wildcards, do: many(wildcard)
   defp invalid([name | rest], path) when is_binary(name) or is_atom(name), do: invalid(rest, path)
+  defp invalid([condition | _rest], _path) when is_tuple(condition), do: many(condition)
 
   defp invalid([other | _rest], _path),
     do: {:error, {:invalid_path, "component #{inspect(other)} is neither an atom nor a string"}}
 
   defp invalid(_improper, path), do: {:error, {:invalid_path, "#{inspect(path)} is not a proper list"}}
+
+  defp many(condition) do
+    why =
+      "#{inspect(condition)} stands for many nodes, and here a path names one: patterns are for get_many, put_many, " <>
+        "delete_many, clear, count, stream and list_since"
+
+    {:error, {:invalid_path, why}}
+  end
 
   # Names hardly ever hold one of the two bytes: looking first costs less than building the name anew. And looking
   # byte by byte costs less than `:binary.match/2`, which makes its search tables for each call.

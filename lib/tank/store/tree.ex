@@ -26,7 +26,7 @@ defmodule Tank.Store.Tree do
 
   ## Options of all functions
 
-    * `:timeout` - milliseconds, or `:infinity`; 5,000 by default. It covers all that a call does.
+    * `:timeout` - milliseconds, or `:infinity`, which is a day; 5,000 by default. It covers all that a call does.
     * `:favor`, of functions that read - `:consistency`, the default, gives what the last acknowledged write left,
       whoever made it; `:low_latency` gives what this member knows, at once, and without a quorum.
 
@@ -243,6 +243,9 @@ defmodule Tank.Store.Tree do
       `{:error, {:conflict, entry}}`, with nil when there is no entry.
     * `:lease` - the lease that the entry goes with, by its epoch or a struct with an `:epoch`: the entry is deleted when
       the lease ends. `{:error, :lease_ended}` when it is not held any more.
+    * `:unless_same` - `true`: writes only if the entry has another value or another lease, or there is none. Otherwise
+      nothing changes: no revision is made, and no watch is told. For what writes the same again and again. It cannot
+      be combined with `:if_revision`.
 
   Within a transaction, the revision that writing functions give is the one that it reads: its own is not known yet.
 
@@ -251,11 +254,17 @@ defmodule Tank.Store.Tree do
       iex> {:error, {:conflict, entry}} = Tank.Store.Tree.put(:app, [:p], 3, if_revision: revision)
       iex> entry.value
       2
+      iex> {:ok, revision} = Tank.Store.Tree.put(:app, [:p], 2, unless_same: true)
+      iex> Tank.Store.Tree.put(:app, [:p], 2, unless_same: true)
+      {:ok, revision}
   """
   @spec put(store, Path.t(), term, keyword) :: {:ok, revision} | error
   def put(store, path, value, opts \\ []) do
-    opts = Options.write(opts, if_revision: nil, lease: nil)
-    write(store, :put, path, value, Options.condition(opts[:if_revision]), opts)
+    opts = Options.write(opts, if_revision: nil, lease: nil, unless_same: false)
+
+    if Options.unless_same!(opts),
+      do: put_unless_same(store, path, value, opts),
+      else: write(store, :put, path, value, Options.condition(opts[:if_revision]), opts)
   end
 
   @doc """
@@ -418,7 +427,8 @@ defmodule Tank.Store.Tree do
   Runs `fun` over the store as it is at one revision, and commits what it writes if all that it read still holds.
 
   `fun` gets a transaction, which reading and writing functions of this module take in the place of the store. It reads
-  its own writes. It is any function: it runs in the calling process, may call others, and is not compiled anew.
+  its own writes. It is any function: it runs in the calling process, may call others, and is not compiled anew. A write
+  by the store's id in it raises `ArgumentError`: it would not be a part of the transaction.
 
   What it read is compared when it is committed: values and what there was not, and every entry below the prefix of what it
   listed, counted or selected. When something has changed, `fun` **runs again**, so it should do nothing else that cannot
@@ -562,6 +572,17 @@ defmodule Tank.Store.Tree do
       case store do
         %Tx{} = tx -> Tx.write(tx, kind, key, Call.encode(value), condition, lease)
         store -> Writes.write(store, kind, key, Call.encode(value), condition, lease, opts[:timeout])
+      end
+    end
+  end
+
+  defp put_unless_same(store, path, value, opts) do
+    lease = Operation.epoch(opts[:lease])
+
+    with {:ok, key} <- Path.to_key(path) do
+      case store do
+        %Tx{} = tx -> Tx.put_unless_same(tx, key, Call.encode(value), lease)
+        store -> Writes.put_unless_same(store, key, Call.encode(value), lease, opts[:timeout])
       end
     end
   end

@@ -18,12 +18,21 @@ defmodule Tank.Store.Tx do
   @running {__MODULE__, :running}
 
   @doc false
-  @spec open(View.t()) :: t
-  def open(view) do
+  @spec open(atom, View.t()) :: t
+  def open(store_id, view) do
     ref = make_ref()
-    revision = Native.view_revision(view)
-    state = %{ref: ref, base: view, view: view, unseen: [], revision: revision, compare: MapSet.new(), ops: []}
-    Process.put(@running, state)
+
+    Process.put(@running, %{
+      store_id: store_id,
+      ref: ref,
+      base: view,
+      view: view,
+      unseen: [],
+      revision: Native.view_revision(view),
+      compare: MapSet.new(),
+      ops: []
+    })
+
     %__MODULE__{ref: ref}
   end
 
@@ -34,6 +43,21 @@ defmodule Tank.Store.Tx do
   @doc false
   @spec running :: map | nil
   def running, do: Process.get(@running)
+
+  @doc false
+  # A write that names the store would be committed at once, at each run, and stay after a rollback.
+  @spec refuse_write_beside!(atom) :: :ok
+  def refuse_write_beside!(store_id) do
+    case Process.get(@running) do
+      %{store_id: ^store_id} ->
+        raise ArgumentError,
+              "this process runs a transaction on #{inspect(store_id)}, and this write would not be a part of it: " <>
+                "give the transaction (tx) in the place of the store to a function of Tank.Store.Tree"
+
+      _none_or_of_another_store ->
+        :ok
+    end
+  end
 
   @doc false
   # As the writes so far leave it.
@@ -101,6 +125,26 @@ defmodule Tank.Store.Tx do
           {:ok, non_neg_integer} | {:error, term}
   def write(tx, kind, key, payload, condition, lease) do
     with :ok <- allowed(tx, kind, key, condition), do: write(tx, {:put, key, payload, lease})
+  end
+
+  @doc false
+  # Puts, unless the entry has this very payload and lease.
+  @spec put_unless_same(t, binary, binary, non_neg_integer) :: {:ok, non_neg_integer} | {:error, term}
+  def put_unless_same(tx, key, payload, lease) do
+    note_value(tx, key)
+
+    case View.entry(view(tx), key) do
+      {:ok, entry} ->
+        if entry.lease == lease and Call.encode(entry.value) == payload,
+          do: {:ok, revision(tx)},
+          else: write(tx, {:put, key, payload, lease})
+
+      {:error, :not_found} ->
+        write(tx, {:put, key, payload, lease})
+
+      {:error, _reason} = error ->
+        error
+    end
   end
 
   @doc false

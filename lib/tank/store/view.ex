@@ -85,8 +85,7 @@ defmodule Tank.Store.View do
   defp behind(entries, page) when length(entries) < page, do: :over
 
   defp behind(entries, _page) do
-    {:ok, key} = entries |> List.last() |> elem(0) |> Tank.Store.Path.to_key()
-    key
+    entries |> List.last() |> elem(0) |> Tank.Store.Path.to_stored_key()
   end
 
   # A read that would hold up a normal scheduler says so, and is made on a dirty one.

@@ -247,6 +247,40 @@ defmodule Tank.Store.TransactionTest do
     end
   end
 
+  test "a write by the store's id in it is refused: it would be no part of it", %{store: s} do
+    {:ok, lease} = Tank.Store.Lease.acquire(s, "held", holder: 1, ttl: 60_000)
+
+    for write <- [
+          fn -> Tree.put(s, [:outside], 1) end,
+          fn -> Tree.create(s, [:outside], 1) end,
+          fn -> Tree.delete(s, [:outside]) end,
+          fn -> Tree.put_many(s, [:*], 1) end,
+          fn -> Tree.txn(s, [], [{:put, [:outside], 1}], []) end,
+          fn -> Tree.compact(s, 1) end,
+          fn -> Tank.Store.Lease.acquire(s, "other", holder: 1, ttl: 60_000) end,
+          fn -> Tank.Store.Lease.renew(lease) end,
+          fn -> Tank.Store.Lease.release(lease) end
+        ] do
+      error = assert_raise ArgumentError, fn -> Tree.transaction(s, fn _tx -> write.() end) end
+      assert error.message =~ "transaction (tx)"
+    end
+
+    refute Tree.exists(s, [:outside])
+    # Reads of the store are no part of it either, and do no harm; nor do writes after it.
+    assert Tree.transaction(s, fn _tx -> Tree.exists(s, [:outside]) end) == {:ok, false}
+    assert {:ok, _revision} = Tree.put(s, [:outside], 1)
+    assert Tank.Store.Lease.release(lease) == :ok
+  end
+
+  test "unless_same in it writes only what is another value", %{store: s} do
+    {:ok, revision} = Tree.put(s, [:same], 1)
+    assert {:ok, _} = Tree.transaction(s, &Tree.put!(&1, [:same], 1, unless_same: true))
+    assert Tree.get_entry!(s, [:same]).revision == revision
+    assert {:ok, _} = Tree.transaction(s, &Tree.put!(&1, [:same], 1.0, unless_same: true))
+    assert {:ok, _} = Tree.transaction(s, &Tree.put!(&1, [:new], nil, unless_same: true))
+    assert {Tree.get!(s, [:same]), Tree.get!(s, [:new])} == {1.0, nil}
+  end
+
   test "too many reads or writes", %{store: s} do
     writes = fn tx -> for n <- 1..1_025, do: Tree.put!(tx, ["#{n}"], n) end
     assert Tree.transaction(s, writes) == {:error, {:too_large, :transaction, 1_024}}

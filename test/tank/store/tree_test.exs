@@ -265,6 +265,53 @@ defmodule Tank.Store.TreeTest do
       assert Tree.get!(s, [:a]) == 2
     end
 
+    test "unless_same: an equal value makes no revision, and no change", %{store: s} do
+      {:ok, revision} = Tree.put(s, [:same], %{a: 1}, unless_same: true)
+      {:ok, watch} = Tank.Store.Watch.start(s, [:same], from: :now)
+      assert Tree.put(s, [:same], %{a: 1}, unless_same: true) == {:ok, revision}
+      assert %{version: 1, revision: ^revision} = Tree.get_entry!(s, [:same])
+      {:ok, lease} = Tank.Store.Lease.acquire(s, "of_same", holder: 1, ttl: 60_000)
+      {:ok, second} = Tree.put(s, [:same], %{a: 1}, unless_same: true, lease: lease)
+      assert Tree.put(s, [:same], %{a: 1}, unless_same: true, lease: lease) == {:ok, second}
+      {:ok, third} = Tree.put(s, [:same], %{a: 1.0}, unless_same: true, lease: lease)
+      assert %{version: 3, revision: ^third} = Tree.get_entry!(s, [:same])
+      ref = watch.ref
+      for revision <- [second, third], do: assert_receive({:store_watch, ^ref, {:changes, ^revision, [_change]}})
+      Tank.Store.Watch.cancel(watch)
+      Tank.Store.Lease.release(lease)
+
+      assert_raise ArgumentError, ~r/together/, fn -> Tree.put(s, [:same], 1, unless_same: true, if_revision: 1) end
+      assert_raise ArgumentError, ~r/true or false/, fn -> Tree.put(s, [:same], 1, unless_same: 1) end
+    end
+
+    test "a pattern in the place of a path is refused by each function of one node", %{store: s} do
+      Tree.put!(s, [:users, "ann"], 1)
+
+      for part <- [:*, :**, :has_data, {:name_matches, ~r/a/}, {:is, "ann"}], path = [:users, part] do
+        for call <- [
+              &Tree.get(s, &1),
+              &Tree.get(s, &1, favor: :low_latency),
+              &Tree.get_entry(s, &1),
+              &Tree.get_entry(s, &1, revision: 1),
+              &Tree.list(s, &1),
+              &Tree.put(s, &1, 2),
+              &Tree.create(s, &1, 2),
+              &Tree.update(s, &1, 2),
+              &Tree.compare_and_swap(s, &1, 1, 2),
+              &Tree.delete(s, &1),
+              &Tree.txn(s, [], [{:delete, &1}], []),
+              &Tree.txn(s, [{:exists, &1, :==, true}], [], [])
+            ] do
+          assert {:error, {:invalid_path, why}} = call.(path)
+          assert why =~ "delete_many"
+        end
+
+        assert_raise Error, ~r/delete_many/, fn -> Tree.exists(s, path) end
+      end
+
+      assert Tree.get_many!(s, [:users, :**]) |> elem(0) == %{[:users, "ann"] => 1}
+    end
+
     test "a condition on the revision", %{store: s} do
       {:ok, r1} = Tree.put(s, [:a], 1, if_revision: 0)
       assert {:error, {:conflict, %Entry{value: 1}}} = Tree.put(s, [:a], 2, if_revision: 0)

@@ -29,6 +29,17 @@ defmodule Tank.Store.Tree.Options do
   def condition(revision) when is_integer(revision) and revision >= 0, do: {:revision, revision}
   def condition(other), do: raise(ArgumentError, "if_revision: is a revision, got: #{inspect(other)}")
 
+  @doc "Whether a put is to be left out when it would change nothing."
+  @spec unless_same!(keyword) :: boolean
+  def unless_same!(opts) do
+    case {opts[:unless_same], opts[:if_revision]} do
+      {same?, nil} when is_boolean(same?) -> same?
+      {false, _revision} -> false
+      {true, _revision} -> raise ArgumentError, "unless_same: and if_revision: cannot be given together"
+      {other, _revision} -> raise ArgumentError, "unless_same: is true or false, got: #{inspect(other)}"
+    end
+  end
+
   @doc "Those of a list."
   @spec range(keyword) :: {keyword, map}
   def range(opts) do

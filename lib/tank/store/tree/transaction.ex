@@ -30,7 +30,7 @@ defmodule Tank.Store.Tree.Transaction do
 
   defp attempt(store_id, fun, favor, retries, tried, deadline) do
     with {:ok, view} <- View.take(store_id, favor, Deadline.remaining(deadline)) do
-      case call(fun, Tx.open(view)) do
+      case call(fun, Tx.open(store_id, view)) do
         {:rolled_back, reason} ->
           {:error, reason}
 

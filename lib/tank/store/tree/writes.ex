@@ -12,6 +12,15 @@ defmodule Tank.Store.Tree.Writes do
     command(store_id, {kind, key, payload, condition, lease}, byte_size(payload), timeout)
   end
 
+  @doc "Puts, unless the entry has this very payload and lease: then nothing changes."
+  @spec put_unless_same(atom, binary, binary, non_neg_integer, timeout) :: {:ok, non_neg_integer} | {:error, term}
+  def put_unless_same(store_id, key, payload, lease, timeout) do
+    same = [{:payload, key, true, payload}, {:lease_epoch, key, :==, lease}]
+
+    with {:ok, %{revision: revision}} <- encoded_txn(store_id, same, [], [{:put, key, payload, lease}], timeout),
+         do: {:ok, revision}
+  end
+
   @spec command(atom, tuple, non_neg_integer, timeout) :: {:ok, term} | {:error, term}
   def command(store_id, command, bytes, timeout), do: answer(Call.command(store_id, command, bytes, timeout))
 
