@@ -122,7 +122,9 @@ defmodule Tank.Store.Backup do
   @doc """
   Puts the entries of a file that `export/3` wrote into a store, over those that are there under the same paths.
 
-  The file is checked first: `{:error, {:malformed, line}}`, and nothing was written, also when its end is missing. Then
+  The whole file is checked first, and nothing is written unless all of it is right: `{:error, {:malformed, line}}`, also
+  when its end is missing, `{:error, {:invalid_value, line, path}}` for a value that does not decode,
+  `{:error, {:too_large, what, limit}}` for a path or a value over the store's limits. Then
   some hundred entries at a time are written at one revision each; after another error, some are in the store. The atoms
   in the file become atoms of this VM: import what you trust.
 
@@ -174,28 +176,52 @@ defmodule Tank.Store.Backup do
   defp progress(fun) when is_function(fun, 2), do: fun
   defp progress({pid, tag}) when is_pid(pid), do: fn done, total -> send(pid, {tag, done, total}) end
 
-  # The library works on a thread of its own, which another process waits for.
+  # The library works on a thread of its own, which another process waits for. That one is not linked: a caller that traps
+  # exits would find its end in the mailbox.
   defp work(opts, fun) do
     work = Native.progress()
-    task = Task.async(fn -> fun.(work) end)
-    await(task, work, opts[:progress])
+    {worker, monitor} = spawn_monitor(fn -> exit({:worked, fun.(work)}) end)
+    cancel_without(self(), worker, work)
+
+    try do
+      await(monitor, work, opts[:progress])
+    after
+      # For a progress function that raised.
+      Process.demonitor(monitor, [:flush])
+      Native.cancel_progress(work)
+    end
   end
 
-  defp await(task, work, progress) do
-    result = Task.yield(task, @poll_ms)
-    {done, total} = Native.progress_of(work)
-
-    case result do
-      nil ->
-        progress.(done, total)
-        await(task, work, progress)
-
-      {:ok, {:ok, about}} ->
+  defp await(monitor, work, progress) do
+    receive do
+      {:DOWN, ^monitor, :process, _worker, {:worked, {:ok, about}}} ->
+        {_done, total} = Native.progress_of(work)
         progress.(total, total)
         {:ok, about}
 
-      {:ok, {:error, reason}} ->
+      {:DOWN, ^monitor, :process, _worker, {:worked, {:error, reason}}} ->
         {:error, Error.public(reason)}
+
+      # The worker was killed, or the library raised, which was logged.
+      {:DOWN, ^monitor, :process, _worker, _crash} ->
+        {:error, :engine_failed}
+    after
+      @poll_ms ->
+        {done, total} = Native.progress_of(work)
+        progress.(done, total)
+        await(monitor, work, progress)
     end
+  end
+
+  # Nobody wants the result of a caller that died.
+  defp cancel_without(caller, worker, work) do
+    spawn(fn ->
+      [of_caller, of_worker] = for pid <- [caller, worker], do: Process.monitor(pid)
+
+      receive do
+        {:DOWN, ^of_caller, :process, ^caller, _reason} -> Native.cancel_progress(work)
+        {:DOWN, ^of_worker, :process, ^worker, _reason} -> :ok
+      end
+    end)
   end
 end

@@ -21,12 +21,14 @@ defmodule Tank.Store.Error do
   | `:lease_ended` | the lease that the entry was to go with is not held any more; nothing was written | acquire it anew |
   | `:too_many_conflicts` | a transaction met others at every try; nothing was written | retry later |
   | `:engine_failed`, `{:storage, why}`, `:disk_full` | the store stopped at a fault; a write under way is unknown | its supervisor restarts it; free space for `:disk_full` |
+  | `{:no_data_dir, store_id}` | `Tank.Store` was given no `:data_dir`, and no store of this id runs | give one, or start the store first |
   | `{:locked, path}` | another store has the directory open | stop that one |
   | `{:wrong_store, found}`, `{:newer_format, found}` | the directory is another store's, or a newer release's | give the right one |
   | `{:not_a_directory, path}`, `{:permission_denied, path}`, `{:not_a_store, path}`, `{:data_dir, path}` | the directory cannot be used | give another one, or mend it |
   | `{:not_empty, path}` | a backup is restored into a new or an empty directory only | give another one |
   | `{:file, path}` | a backup, an export or an import cannot be read or written | |
   | `{:malformed, line}` | that line of a file is not what an export writes | |
+  | `{:invalid_value, line, path}` | the value in that line of a file, for the entry at `path`, does not decode | |
   | `{:held, lease}`, `:lease_ended` | another one holds the lease; it is not held any more | `Tank.Store.Lease` |
   | `{:corrupt, what}` | `what` (`:format`, `:marker`, `:log`, `:state`, `:vote`, `:database`, `:backup`) is damaged | restore a backup, or let the member join anew |
   | `{:invalid_option, option}` | the option has no such value | |
@@ -138,6 +140,15 @@ defmodule Tank.Store.Error do
     do: "data_dir #{path}: #{why}"
 
   defp message_of({:malformed, line}) when is_integer(line), do: "line #{line} is not what an export writes"
+
+  defp message_of({:invalid_value, line, path}),
+    do: "line #{line}: the value of #{inspect(path)} is not in the external term format: nothing was written"
+
+  defp message_of({:no_data_dir, store_id}) do
+    "no :data_dir given, and no store #{inspect(store_id)} runs: give a :data_dir, or start that store with " <>
+      "Tank.Store.Cluster.start/2 before"
+  end
+
   defp message_of({:held, lease}), do: "the lease is held: #{inspect(lease)}"
   defp message_of({:already_running, dir}), do: "a store of this id is running in #{dir}"
   defp message_of(reason), do: inspect(reason)

@@ -302,8 +302,16 @@ impl Write {
     }
 
     fn check(&self, value_bytes_max: usize) -> Result<(), EngineError> {
-        Key::check(&self.key)?;
-        within("value", self.payload.len(), value_bytes_max)
+        Self::check_sizes(&self.key, self.payload.len(), value_bytes_max)
+    }
+
+    /// Checks the path of a write and the size of its payload.
+    ///
+    /// # Errors
+    /// [`EngineError::InvalidPath`] or [`EngineError::TooLarge`].
+    pub fn check_sizes(key: &Key, payload_bytes: usize, value_bytes_max: usize) -> Result<(), EngineError> {
+        Key::check(key)?;
+        within("value", payload_bytes, value_bytes_max)
     }
 }
 

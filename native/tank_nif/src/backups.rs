@@ -132,6 +132,15 @@ fn page<'a>(env: Env<'a>, pinned: ResourceArc<Pinned>, after: Option<Binary<'a>>
     (page, atoms::nil()).encode(env)
 }
 
+/// Whether a put of `payload_bytes` bytes at `key` is within the store's limits: `:ok` or `{:error, reason}`.
+#[rustler::nif]
+fn check_put<'a>(env: Env<'a>, store: &'a Store, key: Binary<'a>, payload_bytes: usize) -> Term<'a> {
+    match store.engine.check_put(&Key::from_bytes(&key), payload_bytes) {
+        Ok(()) => atoms::ok().encode(env),
+        Err(error) => errors::error(env, &error),
+    }
+}
+
 /// Puts all of `[{key, payload, lease}]` at one revision, `lease` being the epoch of the lease that
 /// the entry goes with, or 0; and, unless `guard` is nil, only if the lease with the name and the
 /// epoch `{name, epoch}` is held. Answers as `write`, with `{:ok, {:txn, ...}}`.

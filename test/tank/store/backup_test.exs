@@ -3,6 +3,8 @@ defmodule Tank.Store.BackupTest do
 
   alias Tank.Store.{Backup, Call, Cluster, Lease, Native, Running}
 
+  import Bitwise, only: [<<<: 2]
+
   @moduletag :tmp_dir
   @fixtures Path.expand("../../fixtures", __DIR__)
 
@@ -174,7 +176,7 @@ defmodule Tank.Store.BackupTest do
     # As another release of the BEAM, or another language, might have written it.
     {:ok, native} = Running.fetch(:tank)
     {:ok, key} = Tank.Store.Path.to_key([:foreign])
-    strange = <<131, 99, :io_lib.format("~.20e", [1.5]) |> IO.iodata_to_binary()::binary, 0::40>>
+    strange = <<131, 99, :io_lib.format("~.20e", [1.5]) |> IO.iodata_to_binary()::binary, 0::56>>
     Call.request(&Native.put_all(native, &1, [{key, strange, 0}], nil, &2), 5_000)
     {:ok, lease} = Lease.acquire(:tank, "l", holder: 1, ttl: 600_000)
     {:ok, leased} = Tank.Store.Path.to_key([:leased])
@@ -242,6 +244,73 @@ defmodule Tank.Store.BackupTest do
     File.write!(file, Enum.join([hd(lines), "% mine", "", "{[x, <<\"y\">>], #{~s("z")}}.", "%% end"], "\n"))
     assert Backup.import(other, file) == {:ok, %{entries: 1}}
     assert entries(other) == %{[:x, "y"] => :erlang.term_to_binary(~c"z")}
+  end
+
+  describe "an import writes nothing unless all of it can be kept:" do
+    setup %{dir: dir} do
+      put(:tank, [:tank, :pods, "web"], pod("web"))
+      file = Path.join(dir, "export")
+      {:ok, _result} = Backup.export(:tank, file)
+      %{export: file, text: File.read!(file)}
+    end
+
+    defp import_with(line, %{export: file, text: text}) do
+      before = entries(:tank)
+      File.write!(file, String.replace(text, "%% end", "{[tank,pods,<<\"x1\">>],1}.\n#{line}\n%% end"))
+      result = Backup.import(:tank, file)
+      assert entries(:tank) == before
+      result
+    end
+
+    test "a value that does not decode, told with its line and path", context do
+      for payload <- [<<131, 77, 1>>, "", <<131, 97, 1, 0>>, <<97, 1>>, <<131, 100, 5::16, "a">>] do
+        line = "{[tank,pods,<<\"bad\">>],etf,<<\"#{Base.encode64(payload)}\">>}."
+        assert {:error, {:invalid_value, number, [:tank, :pods, "bad"]}} = import_with(line, context)
+        assert number == length(String.split(context.text, "\n"))
+      end
+
+      assert Tank.Store.list_pods() == [pod("web")]
+    end
+
+    test "a path and a value over the limits", context do
+      assert import_with("{[tank,<<\"#{String.duplicate("n", 256)}\">>],1}.", context) ==
+               {:error, {:too_large, :path_component, 255}}
+
+      large = Base.encode64(:erlang.term_to_binary(String.duplicate("v", 16 * 1024 * 1024)))
+      assert {:error, {:too_large, :value, _limit}} = import_with("{[v],etf,<<\"#{large}\">>}.", context)
+    end
+  end
+
+  describe "whoever asks for a backup" do
+    test "finds nothing in the mailbox, also when exits are trapped", %{dir: dir} do
+      Process.flag(:trap_exit, true)
+      file = Path.join(dir, "backup")
+      assert {:ok, _about} = Backup.create(:tank, file)
+      assert {:error, {:file, _path}} = Backup.create(:tank, "/nowhere/backup")
+      assert {:ok, _about} = Backup.restore(file, Path.join(dir, "restored"))
+      assert {:error, {:not_empty, _path}} = Backup.restore(file, Path.join(dir, "restored"))
+      refute_receive _message, 50
+    end
+
+    test "gets what the progress function raises, and the work ends", %{dir: dir} do
+      {file, restored} = {Path.join(dir, "backup"), Path.join(dir, "restored")}
+      {:ok, _about} = Backup.create(:tank, file)
+      raises = fn _done, _total -> raise "no" end
+      assert_raise RuntimeError, "no", fn -> Backup.restore(file, restored, progress: raises) end
+    end
+
+    test "and dies has it cancelled", %{dir: dir} do
+      file = Path.join(dir, "backup")
+      for n <- 1..16, do: put(:tank, [:large, "#{n}"], :crypto.strong_rand_bytes(8 <<< 20))
+      test = self()
+      {caller, monitor} = spawn_monitor(fn -> Backup.create(:tank, file, progress: {test, :progress}) end)
+      # It is under way.
+      eventually("the file to grow", fn -> match?({:ok, %{size: size}} when size > 0, File.stat(file <> ".tmp")) end)
+      Process.exit(caller, :kill)
+      assert_receive {:DOWN, ^monitor, :process, ^caller, :killed}
+      eventually("the file to go", fn -> not File.exists?(file <> ".tmp") end)
+      refute File.exists?(file)
+    end
   end
 
   @khepri %{

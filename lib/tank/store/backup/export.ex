@@ -112,13 +112,26 @@ defmodule Tank.Store.Backup.Export do
       with {:ok, term} <- Export.parse(line),
            {:ok, path, payload} <- entry(term),
            {:ok, key} <- Tank.Store.Path.to_key(path),
+           :ok <- decodes(term, payload),
            {:cont, acc} <- fun.(key, payload, acc) do
         {:cont, {{:body, number}, acc}}
       else
         {:halt, result} -> {:halt, result}
+        {:invalid_value, path} -> {:halt, {:error, {:invalid_value, number, path}}}
         _bad -> malformed(number)
       end
     end
+
+    # What does not decode would make each list of its part of the store fail, for good.
+    defp decodes({path, :etf, _encoded}, payload) do
+      {_value, used} = :erlang.binary_to_term(payload, [:used])
+      if used == byte_size(payload), do: :ok, else: {:invalid_value, path}
+    rescue
+      ArgumentError -> {:invalid_value, path}
+    end
+
+    # It was a term, and has just been encoded.
+    defp decodes(_path_and_value, _payload), do: :ok
 
     defp entry({path, :etf, encoded}) when is_list(path) and is_binary(encoded) do
       with {:ok, payload} <- Base.decode64(encoded), do: {:ok, path, payload}

@@ -3,7 +3,7 @@ defmodule Tank.Store.Backup.Import do
   # Puts the entries that a reader finds in a file into a store: reads it once to know that all of it can be read, and
   # once more to write.
 
-  alias Tank.Store.{Call, Error, Native, Running}
+  alias Tank.Store.{Call, Error, Native}
 
   # Entries written at one revision. More would be no quicker, and hold up other writes.
   @entries_max 256
@@ -13,10 +13,18 @@ defmodule Tank.Store.Backup.Import do
 
   @spec run(atom, module, String.t(), keyword) :: {:ok, map} | {:error, Error.reason()}
   def run(store, reader, path, opts) do
-    with {:ok, native} <- Running.fetch(store),
-         {:ok, total, _found} <- reader.fold(path, 0, fn _key, _payload, count -> {:cont, count + 1} end) do
+    with {:ok, native} <- Call.fetch_to_write(store),
+         {:ok, total, _found} <- reader.fold(path, 0, &check(native, &1, &2, &3)) do
       write = fn batch -> put_all(native, Enum.reverse(batch), opts[:timeout]) end
       write_all(reader, path, write, total, opts[:progress])
+    end
+  end
+
+  # The store would refuse a batch in the middle of the file.
+  defp check(native, key, payload, count) do
+    case Native.check_put(native, key, byte_size(payload)) do
+      :ok -> {:cont, count + 1}
+      {:error, reason} -> {:halt, {:error, Error.public(reason)}}
     end
   end
 

@@ -24,6 +24,8 @@ pub(crate) fn write(
 ) -> Result<(), EngineError> {
     let temporary = temporary(path);
     let written = write_to(&temporary, about, snapshot, progress, check)
+        // It may have been cancelled during the last sync.
+        .and_then(|()| progress.add(0))
         .and_then(|()| fs::rename(&temporary, path).map_err(|error| EngineError::from_file(path, &error)));
     if let Err(error) = written {
         let _ = fs::remove_file(&temporary);

@@ -4,8 +4,9 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use crate::command::Command;
+use crate::command::{Command, Write};
 use crate::error::EngineError;
+use crate::key::Key;
 use crate::outcome::Outcome;
 
 use super::Engine;
@@ -105,6 +106,14 @@ impl Engine {
             return Err((error, reply));
         }
         self.0.ingress.submit(command, timeout, reply)
+    }
+
+    /// Whether a put of `payload_bytes` bytes at `key` is within the limits that [`Engine::write`] checks.
+    ///
+    /// # Errors
+    /// [`EngineError::InvalidPath`] or [`EngineError::TooLarge`].
+    pub fn check_put(&self, key: &Key, payload_bytes: usize) -> Result<(), EngineError> {
+        Write::check_sizes(key, payload_bytes, self.0.options.value_bytes_max)
     }
 
     /// Calls `reply` once the view holds every write that was acknowledged before this call. Gives
