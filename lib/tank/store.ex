@@ -41,7 +41,9 @@ defmodule Tank.Store do
   processes have written and been answered. An `{:error, :timeout}` means that the outcome of a write is unknown; the
   other errors are those of `Tank.Store.Error`.
 
-  A call before `Tank.Store` is started raises "Tank.Store is not started". Calls wait for 5 seconds at the most.
+  A call before `Tank.Store` is first started raises "Tank.Store is not started". While it does not run later on, as when
+  its supervisor restarts it, functions that write return `{:error, :noproc}`, and those that read raise
+  `Tank.Store.Error` with that reason. Calls wait for 5 seconds at the most.
   """
 
   alias Tank.Store.{Call, Error, Owner, Path}

@@ -42,7 +42,7 @@ defmodule Tank.Store.Cluster do
   joining again changes that.
 
   Functions without a store id are about the default store (`get_default_store_id/0`). Timeouts are in milliseconds,
-  5,000 unless given, and may be `:infinity`.
+  5,000 unless given, and may be `:infinity`, which is a day: no call waits longer.
 
   ## Options
 
@@ -101,12 +101,15 @@ defmodule Tank.Store.Cluster do
   end
 
   @doc """
-  Stops a store, and returns when its directory is free. Its data stays. One that does not run is fine.
+  Stops a store, and returns when its directory is free. Its data stays. Returns `:ok` if the store does not run.
+
+  `{:error, :timeout}` when the store is not closed after two minutes, as on a disk that does not answer. It goes on
+  closing; call this again to wait for it.
 
       iex> Tank.Store.Cluster.stop(:never_started)
       :ok
   """
-  @spec stop(store_id) :: :ok
+  @spec stop(store_id) :: :ok | {:error, :timeout}
   def stop(store_id \\ get_default_store_id()) when is_atom(store_id), do: Instance.stop(store_id)
 
   @doc """
@@ -399,11 +402,11 @@ defmodule Tank.Store.Cluster do
       iex> Tank.Store.Cluster.subscribe(:never_started)
       {:error, :noproc}
   """
-  @spec subscribe(store_id) :: :ok | {:error, :noproc}
+  @spec subscribe(store_id) :: :ok | {:error, :noproc | :timeout}
   def subscribe(store_id \\ get_default_store_id()) when is_atom(store_id), do: Events.subscribe(store_id, self())
 
   @doc "Ends a `subscribe/1` of the calling process."
-  @spec unsubscribe(store_id) :: :ok | {:error, :noproc}
+  @spec unsubscribe(store_id) :: :ok | {:error, :noproc | :timeout}
   def unsubscribe(store_id \\ get_default_store_id()) when is_atom(store_id), do: Events.unsubscribe(store_id, self())
 
   @doc """

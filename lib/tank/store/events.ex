@@ -8,21 +8,24 @@ defmodule Tank.Store.Events do
 
   use GenServer
 
-  alias Tank.Store.{Members, Names, Native, Running}
+  alias Tank.Store.{Members, Names, Native, ProcessCall, Running}
 
   # Until there is a store.
   @look_every_ms 50
+
+  # It answers at once, unless the node is overloaded.
+  @timeout 5_000
 
   @type event :: {:leader, node | nil, non_neg_integer} | {:members, [{atom, node}]} | {:quorum, :ok | :lost}
 
   def start_link(config), do: GenServer.start_link(__MODULE__, config.store_id, name: name(config.store_id))
 
   @doc "Tells `pid` what is, and then what changes, until it dies."
-  @spec subscribe(atom, pid) :: :ok | {:error, :noproc}
+  @spec subscribe(atom, pid) :: :ok | {:error, :noproc | :timeout}
   def subscribe(store_id, pid), do: call(store_id, {:subscribe, pid})
 
   @doc "Ends that."
-  @spec unsubscribe(atom, pid) :: :ok | {:error, :noproc}
+  @spec unsubscribe(atom, pid) :: :ok | {:error, :noproc | :timeout}
   def unsubscribe(store_id, pid), do: call(store_id, {:unsubscribe, pid})
 
   @impl true
@@ -103,11 +106,7 @@ defmodule Tank.Store.Events do
     %{state | subscribers: subscribers, followed: followed}
   end
 
-  defp call(store_id, request) do
-    GenServer.call(name(store_id), request)
-  catch
-    :exit, {:noproc, _call} -> {:error, :noproc}
-  end
+  defp call(store_id, request), do: ProcessCall.call(name(store_id), request, @timeout)
 
   defp name(store_id), do: {:via, Registry, {Names, {:events, store_id}}}
 end

@@ -61,7 +61,7 @@ defmodule Tank.Store.Formation do
         join(store_id, nodes, role, hd(present), deadline)
 
       role == :voter and node() == hd(all) and reached * 2 > length(all) ->
-        Server.found(store_id)
+        Server.found(store_id, deadline)
 
       true ->
         again(store_id, nodes, role, deadline, {:error, {:tank, :no_cluster_formed, %{reached: reached, nodes: all}}})
@@ -91,6 +91,7 @@ defmodule Tank.Store.Formation do
 
     nodes
     |> Enum.map(&{&1, Task.async(fn -> Remote.call(&1, __MODULE__, :state, [store_id], deadline) end)})
+    # Each call ends in time by itself.
     |> Enum.map(fn {node, task} -> {node, Task.await(task, :infinity)} end)
   end
 

@@ -13,7 +13,8 @@ defmodule Tank.Store.Grove do
 
     * `:store` - the id of a running store; with `:data_dir` the id that it gets, `:grove` by default.
     * `:data_dir` - a directory: the backend starts a store of its own there. It is shared by all backends of this node
-      that are given the same directory and id, and stops when the last of them is closed.
+      that are given the same directory and id, and stops when the last of them is closed. A backend is closed by
+      `close/1`, or by the end of the process that opened it.
     * `:prefix` - the path below which the groups are, `[:grove]` by default. Backends with the same store and prefix
       share their groups; with another prefix, not the beginning of the first, they know nothing of each other.
     * `:merge` - a function that merges two states, the stored one and the one to save: `save/3` then never loses what
@@ -35,12 +36,11 @@ defmodule Tank.Store.Grove do
 
   @options [:store, :data_dir, :prefix, :merge, :timeout]
   @timeout 5_000
-  @start_timeout 60_000
   # Entries of a page of `list_groups/1`, which has keys only.
   @page 1_000
   @format_version 1
 
-  @enforce_keys [:store, :prefix, :merge, :timeout, :open, :booted?]
+  @enforce_keys [:store, :prefix, :merge, :timeout, :open, :boot, :opener]
   defstruct @enforce_keys
 
   @typedoc "A backend that was opened by `init/1`. It may be used by any process of its node."
@@ -63,7 +63,7 @@ defmodule Tank.Store.Grove do
     opts = options!(opts)
     store = Map.get(opts, :store, :grove)
 
-    with {:ok, booted?} <- obtain(store, opts) do
+    with {:ok, boot} <- obtain(store, opts) do
       # The one flag that all copies of the ref share.
       open = :atomics.new(1, [])
       :atomics.put(open, 1, 1)
@@ -75,7 +75,8 @@ defmodule Tank.Store.Grove do
          merge: opts[:merge],
          timeout: Map.get(opts, :timeout, @timeout),
          open: open,
-         booted?: booted?
+         boot: boot,
+         opener: self()
        }}
     end
   end
@@ -159,7 +160,7 @@ defmodule Tank.Store.Grove do
   """
   @spec close(ref) :: :ok
   def close(%__MODULE__{} = ref) do
-    if :atomics.exchange(ref.open, 1, 0) == 1 and ref.booted?, do: Boot.stop(ref.store), else: :ok
+    if :atomics.exchange(ref.open, 1, 0) == 1 and ref.boot != nil, do: Boot.close(ref.boot, ref.opener), else: :ok
   end
 
   # -- Saving
@@ -275,8 +276,8 @@ defmodule Tank.Store.Grove do
     error in Error -> {:error, error.reason}
   end
 
-  defp obtain(store, %{data_dir: dir}), do: Boot.start(dir, store, @start_timeout)
-  defp obtain(store, _opts), do: if(Cluster.is_store_running(store), do: {:ok, false}, else: {:error, :noproc})
+  defp obtain(store, %{data_dir: dir}), do: Boot.start(dir, store)
+  defp obtain(store, _opts), do: if(Cluster.is_store_running(store), do: {:ok, nil}, else: {:error, :noproc})
 
   defp options!(opts) do
     opts = Map.new(opts)

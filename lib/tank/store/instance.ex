@@ -14,7 +14,10 @@ defmodule Tank.Store.Instance do
 
   use Supervisor, restart: :temporary
 
-  alias Tank.Store.{Events, Inbox, Names, Peers, ReadIndex, Reopening, Server}
+  alias Tank.Store.{Deadline, Events, Inbox, Names, Peers, ReadIndex, Reopening, Server}
+
+  # Twice what closing may take: the server is killed after 30 s, and its supervisor may be busy with another store.
+  @stop_timeout 120_000
 
   @doc "Starts a store and waits until it answers. `owner` is the process whose end closes it, or nil."
   @spec start(Server.config()) :: {:ok, pid} | {:error, term}
@@ -26,8 +29,7 @@ defmodule Tank.Store.Instance do
         {:ok, pid}
 
       {:error, {:shutdown, {:failed_to_start_child, _child, {:already_started, orphan}}}} ->
-        await_end(orphan)
-        start(config)
+        with :ok <- await_end(orphan, Deadline.in_ms(@stop_timeout)), do: start(config)
 
       {:error, {:shutdown, {:failed_to_start_child, Server, reason}}} ->
         {:error, reason}
@@ -37,23 +39,33 @@ defmodule Tank.Store.Instance do
     end
   end
 
-  @doc "Stops a store, and waits until its directory is free. One that does not run is fine."
-  @spec stop(atom) :: :ok
+  @doc """
+  Stops whatever store runs under this id, and waits until its directory is free; `:ok` if none does.
+
+  For users, who know a store by its id. What started a store or looked at one stops that instance (`stop/2`).
+  """
+  @spec stop(atom) :: :ok | {:error, :timeout}
   def stop(store_id) do
     case whereis(store_id) do
       nil ->
-        await_end(Server.whereis(store_id))
+        await_end(Server.whereis(store_id), Deadline.in_ms(@stop_timeout))
 
       pid ->
         stop(store_id, pid)
     end
   end
 
-  @doc "Stops this instance of a store, and none that came after it."
-  @spec stop(atom, pid) :: :ok
-  def stop(store_id, instance) do
-    _already_gone? = DynamicSupervisor.terminate_child(instances(store_id), instance)
-    :ok
+  @doc """
+  Stops this instance of a store, and none that came after it. After a timeout it is still being stopped.
+  """
+  @spec stop(atom, pid | nil, Deadline.t()) :: :ok | {:error, :timeout}
+  def stop(store_id, instance, deadline \\ Deadline.in_ms(@stop_timeout))
+  def stop(_store_id, nil, _deadline), do: :ok
+
+  # The supervisor is asked by another process, which goes on when this one gives up.
+  def stop(store_id, instance, deadline) do
+    spawn(fn -> DynamicSupervisor.terminate_child(instances(store_id), instance) end)
+    await_end(instance, deadline)
   end
 
   @doc "The supervisor of a store, from the moment it begins to start."
@@ -70,11 +82,18 @@ defmodule Tank.Store.Instance do
   end
 
   # A child whose supervisor was killed is about to end; its server closes the store before.
-  defp await_end(nil), do: :ok
+  defp await_end(nil, _deadline), do: :ok
 
-  defp await_end(orphan) do
-    monitor = Process.monitor(orphan)
-    receive do: ({:DOWN, ^monitor, :process, ^orphan, _reason} -> :ok)
+  defp await_end(pid, deadline) do
+    monitor = Process.monitor(pid)
+
+    receive do
+      {:DOWN, ^monitor, :process, ^pid, _reason} -> :ok
+    after
+      Deadline.remaining(deadline) ->
+        Process.demonitor(monitor, [:flush])
+        {:error, :timeout}
+    end
   end
 
   defp instances(store_id), do: {:via, PartitionSupervisor, {Tank.Store.Instances, store_id}}

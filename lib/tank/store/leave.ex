@@ -10,12 +10,15 @@ defmodule Tank.Store.Leave do
   @doc "Leaves the cluster if there is one, stops the store, and erases its data. If it cannot leave, nothing changes."
   @spec reset(atom, Deadline.t()) :: :ok | {:error, term}
   def reset(store_id, deadline) do
+    # Of this store: by the time that it has left, another one may run under its id.
+    instance = Instance.whereis(store_id)
+
     with {:ok, store} <- Running.fetch(store_id),
          {:ok, dir} <- Server.data_dir(store_id),
          {:ok, cluster} <- Members.of(store),
          :ok <- leave(store_id, store, cluster, Deadline.before(deadline)),
-         :ok <- Server.retire(store_id, Members.others(cluster) != []) do
-      :ok = Instance.stop(store_id)
+         :ok <- Server.retire(store_id, Members.others(cluster) != [], deadline),
+         :ok <- Instance.stop(store_id, instance, deadline) do
       erase(dir, store_id)
     else
       # One has come in since: it is to be left in good order.
@@ -74,6 +77,7 @@ defmodule Tank.Store.Leave do
   defp ask(nodes, function, args, deadline) do
     nodes
     |> Task.async_stream(&{&1, Remote.call(&1, __MODULE__, function, args, deadline)},
+      # Each call ends in time by itself.
       timeout: :infinity,
       ordered: false,
       max_concurrency: length(nodes)

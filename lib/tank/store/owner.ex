@@ -27,27 +27,28 @@ defmodule Tank.Store.Owner do
     GenServer.start_link(__MODULE__, config, name: Tank.Store)
   end
 
-  @doc "The id of the store that `Tank.Store` stands for. Raises when it is not started."
+  @doc """
+  The id of the store that `Tank.Store` stands for; nil, which no store has, while it does not run. Raises when it was
+  never started in this VM.
+  """
   @spec store_id! :: atom
   def store_id! do
-    # It is there from the end of the start on, and for ever when the process was killed. Looking whether a process
-    # lives costs a tenth of looking up a name.
+    # It is there from the end of the first start on, for ever. Looking whether a process lives costs a tenth of looking
+    # up a name.
     case :persistent_term.get(__MODULE__, nil) do
-      {store_id, owner} -> if Process.alive?(owner), do: store_id, else: raise_not_started()
-      nil -> raise_not_started()
+      {store_id, owner} -> if Process.alive?(owner), do: store_id
+      nil -> raise "Tank.Store is not started"
     end
   end
 
   @impl true
   def init(%{store_id: store_id} = config) do
     Process.flag(:trap_exit, true)
-    # Left there by a predecessor that was killed.
-    :persistent_term.erase(__MODULE__)
 
     case attach(config, now() + @settling_timeout) do
-      {:ok, owned?} ->
+      {:ok, instance} ->
         :persistent_term.put(__MODULE__, {store_id, self()})
-        {:ok, %{store_id: store_id, owned?: owned?}}
+        {:ok, %{store_id: store_id, instance: instance}}
 
       {:error, reason} ->
         {:stop, {:store_init_failed, reason}}
@@ -56,24 +57,22 @@ defmodule Tank.Store.Owner do
 
   @impl true
   def handle_info({:DOWN, _ref, :process, _instance, reason}, state) do
-    {:stop, {:store_stopped, reason}, %{state | owned?: false}}
+    {:stop, {:store_stopped, reason}, %{state | instance: nil}}
   end
 
   def handle_info(_other, state), do: {:noreply, state}
 
   @impl true
-  def terminate(_reason, %{owned?: owned?, store_id: store_id}) do
-    :persistent_term.erase(__MODULE__)
-    if owned?, do: Instance.stop(store_id), else: :ok
-  end
+  # The instance that this process started: by now another one may run under the store's id.
+  def terminate(_reason, %{instance: instance, store_id: store_id}), do: Instance.stop(store_id, instance)
 
-  # Returns once the store answers, and says whether it is ours to stop.
+  # Returns once the store answers, with the instance that is ours to stop, or nil.
   defp attach(config, deadline) do
-    with {:ok, owned?} <- obtain(config, deadline) do
+    with {:ok, instance} <- obtain(config, deadline) do
       case await_ready(config) do
-        :ok -> {:ok, owned?}
+        :ok -> {:ok, instance}
         # Whoever it belongs to has just stopped it.
-        {:error, :noproc} when not owned? and config.data_dir != nil -> attach_again(config, deadline)
+        {:error, :noproc} when instance == nil and config.data_dir != nil -> attach_again(config, deadline)
         {:error, reason} -> {:error, reason}
       end
     end
@@ -106,12 +105,15 @@ defmodule Tank.Store.Owner do
   end
 
   defp obtain(%{data_dir: nil, store_id: store_id}, _deadline) do
-    with {:ok, _store} <- Running.fetch(store_id), do: {:ok, false}
+    case Running.fetch(store_id) do
+      {:ok, _store} -> {:ok, nil}
+      {:error, :noproc} -> {:error, Error.from_native({:no_data_dir, store_id})}
+    end
   end
 
   defp obtain(%{data_dir: dir, store_id: store_id, options: options} = config, deadline) do
     case Start.owned(dir, store_id, options, self()) do
-      {:ok, _instance} -> {:ok, true}
+      {:ok, instance} -> {:ok, instance}
       {:error, {:already_started, instance}} -> attach_or_wait(instance, config, deadline)
       {:error, reason} -> {:error, reason}
     end
@@ -124,7 +126,7 @@ defmodule Tank.Store.Owner do
          true <- owner == nil or Process.alive?(owner),
          {:ok, dir} <- Server.data_dir(config.store_id) do
       if dir == Path.expand(config.data_dir),
-        do: {:ok, false},
+        do: {:ok, nil},
         else: {:error, Error.from_native({:already_running, dir})}
     else
       _closing_or_opening -> wait(instance, config, deadline)
@@ -147,8 +149,6 @@ defmodule Tank.Store.Owner do
   end
 
   defp now, do: System.monotonic_time(:millisecond)
-
-  defp raise_not_started, do: raise("Tank.Store is not started")
 
   defp store_id!(options) do
     case Keyword.get(options, :store_id, :tank) do

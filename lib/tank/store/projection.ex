@@ -11,6 +11,9 @@ defmodule Tank.Store.Projection do
   your functions make of an entry; they are ordinary functions, and run in the projection's own process. Any process
   reads the table, with `:ets.lookup/2` and the like.
 
+  An entry for which `:key` or `:value` raises, throws or exits has no row: that is logged, `skipped/2` counts it, and the
+  projection goes on. It gets its row with the next change for which they return.
+
   The table lags behind the store by a moment: `await/3` waits until it holds what was written. It is never emptied:
   when the watch ends, since the history was compacted or the store opened anew, the table stays as it is until it can
   be compared with the store again, and then only what differs is changed. While the store is down it is tried again and
@@ -33,7 +36,9 @@ defmodule Tank.Store.Projection do
 
   use GenServer
 
-  alias Tank.Store.{Entry, Path, Pattern, Watch}
+  require Logger
+
+  alias Tank.Store.{Deadline, Entry, Path, Pattern, ProcessCall, Watch}
 
   @retry_ms 10
   @retry_max_ms 1_000
@@ -66,7 +71,8 @@ defmodule Tank.Store.Projection do
     * `:name` - registers the process
     * `:favor` - of the snapshot, see `Tank.Store.Watch.start/3`; `:low_latency` also works without a majority
     * `:timeout` - milliseconds that this may take, 5,000 by default
-    * `:ets` - more options of the table, such as `:ordered_set`
+    * `:ets` - more options of the table, such as `:ordered_set` or `:compressed`. A key has one row, which is a pair:
+      `:bag`, `:duplicate_bag`, `:private` and another `:keypos` than 1 are refused
 
   Raises `ArgumentError` for an option that makes no sense; `{:error, {:invalid_pattern, why}}` when a change does not tell
   whether an entry matches.
@@ -89,8 +95,26 @@ defmodule Tank.Store.Projection do
       raise ArgumentError, "option :pattern: #{why}"
     end
 
+    for option <- Keyword.get(opts, :ets, []), refused?(option) do
+      raise ArgumentError,
+            "option :ets cannot have #{inspect(option)}: a key has one row, {key, value}, for all readers"
+    end
+
     GenServer.start_link(__MODULE__, opts, Keyword.take(opts, [:name]))
   end
+
+  defp refused?({:keypos, position}), do: position != 1
+  defp refused?(option), do: option in [:bag, :duplicate_bag, :private]
+
+  @doc """
+  How many entries have no row, because `:key` or `:value` failed for them.
+
+      iex> Tank.Store.Projection.skipped(:no_projection)
+      {:error, :noproc}
+  """
+  @spec skipped(GenServer.server(), timeout) :: {:ok, non_neg_integer} | {:error, :timeout | :noproc}
+  def skipped(projection, timeout \\ 5_000),
+    do: ProcessCall.call(projection, :skipped, Deadline.bounded(timeout))
 
   @doc """
   Waits until the table holds all that was written up to `revision`.
@@ -102,10 +126,8 @@ defmodule Tank.Store.Projection do
   """
   @spec await(GenServer.server(), non_neg_integer, timeout) :: :ok | {:error, :timeout | :noproc}
   def await(projection, revision, timeout \\ 5_000) when is_integer(revision) and revision >= 0 do
-    GenServer.call(projection, {:await, revision, timeout}, timeout)
-  catch
-    :exit, {:timeout, _call} -> {:error, :timeout}
-    :exit, _gone -> {:error, :noproc}
+    timeout = Deadline.bounded(timeout)
+    ProcessCall.call(projection, {:await, revision, timeout}, timeout)
   end
 
   @impl true
@@ -119,7 +141,8 @@ defmodule Tank.Store.Projection do
       key: opts[:key] || (& &1.path),
       value: opts[:value] || (& &1.value),
       table: table,
-      # The key of each entry in the table, by its path: an entry that is gone has none any more.
+      # The key of each entry in the table, by its path: an entry that is gone has none any more. `:skipped` for one
+      # without a row.
       keys: %{},
       # While a snapshot comes: the same, of what has come.
       loading: nil,
@@ -131,16 +154,20 @@ defmodule Tank.Store.Projection do
       retry_ms: @retry_ms
     }
 
-    timeout = Keyword.get(opts, :timeout, @load_timeout)
-    {:ok, state |> begin(:snapshot) |> load(System.monotonic_time(:millisecond) + timeout)}
+    deadline = opts |> Keyword.get(:timeout, @load_timeout) |> Deadline.in_ms()
+    {:ok, state |> begin(:snapshot) |> load(deadline)}
   end
 
   @impl true
+  def handle_call(:skipped, _from, state) do
+    {:reply, {:ok, Enum.count(state.loading || state.keys, &match?({_path, :skipped}, &1))}, state}
+  end
+
   def handle_call({:await, revision, _timeout}, _from, %{revision: current} = state) when current >= revision,
     do: {:reply, :ok, state}
 
   def handle_call({:await, revision, timeout}, from, state) do
-    if timeout != :infinity, do: Process.send_after(self(), {:gave_up, from}, timeout)
+    Process.send_after(self(), {:gave_up, from}, timeout)
     if state.watch, do: Watch.report_at(state.watch, revision)
     {:noreply, %{state | waiting: [{revision, from} | state.waiting]}}
   end
@@ -193,7 +220,7 @@ defmodule Tank.Store.Projection do
       {:store_watch, ^ref, message} -> message |> handle(state) |> load(deadline)
       :retry -> state |> begin(:snapshot) |> load(deadline)
     after
-      max(deadline - System.monotonic_time(:millisecond), 0) -> state
+      Deadline.remaining(deadline) -> state
     end
   end
 
@@ -207,9 +234,9 @@ defmodule Tank.Store.Projection do
 
   defp handle({:changes, revision, changes}, state) do
     written = for {_change, %Entry{} = entry} <- changes, into: %{}, do: {entry.path, write(entry, state)}
-    old = for {%{path: path}, _entry} <- changes, {:ok, key} <- [Map.fetch(state.keys, path)], do: key
+    old = for {%{path: path}, _entry} <- changes, {:ok, {:row, _key} = row} <- [Map.fetch(state.keys, path)], do: row
     # Last, and not what another entry has taken over: a reader finds one of the two.
-    for key <- old -- Map.values(written), do: :ets.delete(state.table, key)
+    for {:row, key} <- old -- Map.values(written), do: :ets.delete(state.table, key)
     gone = for {%{path: path}, nil} <- changes, do: path
     reached(%{state | keys: state.keys |> Map.drop(gone) |> Map.merge(written)}, revision)
   end
@@ -231,14 +258,28 @@ defmodule Tank.Store.Projection do
 
   # A row that is as it should be is left alone.
   defp write(entry, state) do
-    row = {key, _value} = {state.key.(entry), state.value.(entry)}
-    if :ets.lookup(state.table, key) != [row], do: :ets.insert(state.table, row)
-    key
+    with {:ok, {key, _value} = row} <- row(entry, state) do
+      if :ets.lookup(state.table, key) != [row], do: :ets.insert(state.table, row)
+      {:row, key}
+    end
+  end
+
+  # The functions are the user's: they may fail in any way, and what fails for one entry must not take the others along.
+  defp row(entry, state) do
+    {:ok, {state.key.(entry), state.value.(entry)}}
+  catch
+    kind, reason ->
+      Logger.error(fn ->
+        "projection #{inspect(state.table)}: no row for the entry at #{inspect(entry.path)}: " <>
+          Exception.format(kind, reason, __STACKTRACE__)
+      end)
+
+      :skipped
   end
 
   # What the store does not have any more, whenever it came into the table.
   defp delete_others(table, keys) do
-    kept = keys |> Map.values() |> MapSet.new()
+    kept = for {_path, {:row, key}} <- keys, into: MapSet.new(), do: key
     held = :ets.select(table, [{{:"$1", :_}, [], [:"$1"]}])
     for key <- held, key not in kept, do: :ets.delete(table, key)
   end

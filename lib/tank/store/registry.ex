@@ -59,9 +59,11 @@ defmodule Tank.Store.Registry do
       has a leader, `Tank.Store.Cluster.wait_for_leader/2` says.
 
   It needs Erlang/OTP 25.1. Hidden nodes (`-hidden`) take no part: `:pg` does not see them. Calls wait for 5 seconds at
-  the most, and a moment for a registry that is being started anew; they exit when there is none.
+  the most, and a moment for a registry that is being restarted. `{:error, :noproc}` when none runs, `{:error, :timeout}`
+  when it does not answer.
   """
 
+  alias Tank.Store.{Deadline, ProcessCall}
   alias Tank.Store.Registry.{Row, Server}
 
   @timeout 5_000
@@ -78,6 +80,9 @@ defmodule Tank.Store.Registry do
           timeout: timeout,
           registered_at: integer
         }
+
+  @typedoc "No registry runs on this node, or it does not answer."
+  @type no_answer :: {:error, :noproc | :timeout}
 
   @typedoc "What a subscriber gets."
   @type event :: {:store_event, :announced | :retired, row}
@@ -131,7 +136,7 @@ defmodule Tank.Store.Registry do
       iex> Tank.Store.Registry.unannounce_store(:announce_doc)
       :ok
   """
-  @spec announce_store(atom, map | keyword | struct) :: :ok
+  @spec announce_store(atom, map | keyword | struct) :: :ok | no_answer
   def announce_store(store_id, config) when is_atom(store_id), do: call({:announce, Row.new(store_id, config), self()})
 
   @doc """
@@ -142,7 +147,7 @@ defmodule Tank.Store.Registry do
       iex> Tank.Store.Registry.unannounce_store(:never_announced)
       :ok
   """
-  @spec unannounce_store(atom) :: :ok
+  @spec unannounce_store(atom) :: :ok | no_answer
   def unannounce_store(store_id) when is_atom(store_id), do: call({:unannounce, store_id})
 
   @doc """
@@ -152,7 +157,7 @@ defmodule Tank.Store.Registry do
       iex> is_list(rows)
       true
   """
-  @spec list_stores :: {:ok, [row]}
+  @spec list_stores :: {:ok, [row]} | no_answer
   def list_stores, do: call(:list)
 
   @doc """
@@ -161,10 +166,9 @@ defmodule Tank.Store.Registry do
       iex> Tank.Store.Registry.list_stores_on_node(:nobody@nowhere)
       {:ok, []}
   """
-  @spec list_stores_on_node(node) :: {:ok, [row]}
+  @spec list_stores_on_node(node) :: {:ok, [row]} | no_answer
   def list_stores_on_node(node) when is_atom(node) do
-    {:ok, rows} = list_stores()
-    {:ok, Enum.filter(rows, &(&1.node == node))}
+    with {:ok, rows} <- list_stores(), do: {:ok, Enum.filter(rows, &(&1.node == node))}
   end
 
   @doc """
@@ -173,13 +177,13 @@ defmodule Tank.Store.Registry do
       iex> Tank.Store.Registry.get_store_info(:never_announced)
       {:error, :not_found}
   """
-  @spec get_store_info(atom) :: {:ok, row} | {:error, :not_found}
+  @spec get_store_info(atom) :: {:ok, row} | {:error, :not_found} | no_answer
   def get_store_info(store_id) when is_atom(store_id) do
-    {:ok, rows} = list_stores()
-
-    case Enum.filter(rows, &(&1.store_id == store_id)) do
-      [] -> {:error, :not_found}
-      rows -> {:ok, Enum.max_by(rows, & &1.registered_at)}
+    with {:ok, rows} <- list_stores() do
+      case Enum.filter(rows, &(&1.store_id == store_id)) do
+        [] -> {:error, :not_found}
+        rows -> {:ok, Enum.max_by(rows, & &1.registered_at)}
+      end
     end
   end
 
@@ -205,7 +209,7 @@ defmodule Tank.Store.Registry do
       iex> Tank.Store.Registry.unsubscribe(self())
       :ok
   """
-  @spec subscribe(pid, snapshot: boolean) :: :ok
+  @spec subscribe(pid, snapshot: boolean) :: :ok | no_answer
   def subscribe(pid \\ self(), opts \\ []) when is_pid(pid) and is_list(opts) do
     call({:subscribe, pid, snapshot!(opts)})
   end
@@ -216,7 +220,7 @@ defmodule Tank.Store.Registry do
       iex> Tank.Store.Registry.unsubscribe(self())
       :ok
   """
-  @spec unsubscribe(pid) :: :ok
+  @spec unsubscribe(pid) :: :ok | no_answer
   def unsubscribe(pid \\ self()) when is_pid(pid), do: call({:unsubscribe, pid})
 
   defp snapshot!([]), do: false
@@ -225,15 +229,17 @@ defmodule Tank.Store.Registry do
   defp snapshot!(other),
     do: raise(ArgumentError, "the only option is :snapshot, true or false; got: #{inspect(other)}")
 
-  defp call(request), do: call(request, System.monotonic_time(:millisecond) + @absent_ms)
+  defp call(request), do: call(request, Deadline.in_ms(@absent_ms))
 
-  # All calls may be made twice. So one that meets a registry that was killed just now goes to the next one.
+  # All calls may be made twice. So one that meets a registry that has just ended goes to the next one.
   defp call(request, deadline) do
-    GenServer.call(__MODULE__, request, @timeout)
-  catch
-    :exit, {reason, _call} = exit when reason in [:noproc, :killed, :shutdown] ->
-      if System.monotonic_time(:millisecond) > deadline, do: exit(exit)
-      Process.sleep(@look_again_ms)
-      call(request, deadline)
+    with {:error, :noproc} <- ProcessCall.call(__MODULE__, request, @timeout) do
+      if Deadline.remaining(deadline) == 0 do
+        {:error, :noproc}
+      else
+        Process.sleep(@look_again_ms)
+        call(request, deadline)
+      end
+    end
   end
 end

@@ -30,6 +30,9 @@ defmodule Tank.Store.Remote do
     :error, {:erpc, :timeout} -> no_answer(node)
     # A node without this library, or with another version of it: no store that we could talk to.
     :error, {:exception, :undef, _stacktrace} -> {:error, :noproc}
+    # A process that it called ended there, as when the store or the node is just being stopped.
+    :exit, {:exception, _reason} -> {:error, :noproc}
+    :exit, {:signal, _reason} -> {:error, :noproc}
   end
 
   defp no_answer(node), do: if(node in Node.list(:connected), do: {:error, :timeout}, else: {:error, :nodedown})

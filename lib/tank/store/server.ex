@@ -25,6 +25,7 @@ defmodule Tank.Store.Server do
     Native,
     Options,
     Peers,
+    ProcessCall,
     ReadCache,
     Reopening,
     Running
@@ -66,31 +67,20 @@ defmodule Tank.Store.Server do
 
   @doc "Makes the store a new member of another cluster; what it holds goes when that has taken it in."
   @spec join(atom, map, Deadline.t()) :: :ok | {:error, term}
-  def join(store_id, request, deadline) do
-    GenServer.call(name(store_id), {:join, request, deadline}, Deadline.remaining(deadline))
-  catch
-    :exit, {:timeout, _call} -> {:error, :timeout}
-    :exit, _gone -> {:error, :noproc}
-  end
+  def join(store_id, request, deadline),
+    do: ProcessCall.call(name(store_id), {:join, request, deadline}, Deadline.remaining(deadline))
 
   @doc """
   Has the store serve nobody any more, so that it can be erased. Refuses, unless it has left its cluster already, when
   there are other members: one may have come in a moment ago.
   """
-  @spec retire(atom, left? :: boolean) :: :ok | {:error, term}
-  def retire(store_id, left?) do
-    GenServer.call(name(store_id), {:retire, left?}, :infinity)
-  catch
-    :exit, _gone -> {:error, :noproc}
-  end
+  @spec retire(atom, left? :: boolean, Deadline.t()) :: :ok | {:error, term}
+  def retire(store_id, left?, deadline),
+    do: ProcessCall.call(name(store_id), {:retire, left?}, Deadline.remaining(deadline))
 
   @doc "Notes that the store is the first of a cluster that others may join (Tank.Store.Formation)."
-  @spec found(atom) :: :ok | {:error, :noproc}
-  def found(store_id) do
-    GenServer.call(name(store_id), :found, :infinity)
-  catch
-    :exit, _gone -> {:error, :noproc}
-  end
+  @spec found(atom, Deadline.t()) :: :ok | {:error, :noproc | :timeout}
+  def found(store_id, deadline), do: ProcessCall.call(name(store_id), :found, Deadline.remaining(deadline))
 
   @doc "Whether it is."
   @spec founder?(atom) :: boolean
@@ -98,12 +88,7 @@ defmodule Tank.Store.Server do
 
   @doc "Makes the store, with all it holds, the only member of a cluster of its own."
   @spec go_alone(atom, timeout) :: :ok | {:error, term}
-  def go_alone(store_id, timeout) do
-    GenServer.call(name(store_id), :go_alone, timeout)
-  catch
-    :exit, {:timeout, _call} -> {:error, :timeout}
-    :exit, _gone -> {:error, :noproc}
-  end
+  def go_alone(store_id, timeout), do: ProcessCall.call(name(store_id), :go_alone, timeout)
 
   @doc "The ids of the running stores."
   @spec store_ids :: [atom]

@@ -36,7 +36,7 @@ defmodule Tank.Store.Syncer do
   sends messages to. Types should not share keys.
   """
 
-  alias Tank.Store.Backend
+  alias Tank.Store.{Backend, Deadline, ProcessCall}
   alias Tank.Store.Backend.{Key, ListOptions, ValidationError}
   alias Tank.Store.Syncer.{Merger, Source, Update}
 
@@ -87,16 +87,27 @@ defmodule Tank.Store.Syncer do
     end
   end
 
-  @doc "Starts a syncer. One that was started is fine; one that was stopped stays so."
-  @spec start(t) :: :ok
-  def start(%__MODULE__{pid: pid}), do: call(pid, :start)
+  # The merger answers at once, unless the node is overloaded.
+  @start_timeout 5_000
+  @stop_timeout 60_000
+
+  @doc """
+  Starts a syncer. Returns `:ok` also if it runs already, and if it has ended, which it stays.
+
+  `{:error, :timeout}` when the node is too busy to start it within 5 seconds: it may start later.
+  """
+  @spec start(t) :: :ok | {:error, :timeout}
+  def start(%__MODULE__{pid: pid}), do: call(pid, :start, @start_timeout)
 
   @doc """
   Stops a syncer, and returns when its consumer has been told that all is deleted. Called by a callback, it returns at
-  once. One that was stopped is fine.
+  once. Returns `:ok` also if the syncer has ended.
+
+  `{:error, :timeout}` when the consumer has not taken all of that within `timeout` milliseconds. The syncer goes on
+  telling it; call this again to wait for the end.
   """
-  @spec stop(t) :: :ok
-  def stop(%__MODULE__{pid: pid}), do: call(pid, :stop)
+  @spec stop(t, timeout) :: :ok | {:error, :timeout}
+  def stop(%__MODULE__{pid: pid}, timeout \\ @stop_timeout), do: call(pid, :stop, timeout)
 
   @doc false
   # Hands one thing over to the consumer.
@@ -112,10 +123,9 @@ defmodule Tank.Store.Syncer do
   defp message({:unparsed, key, raw}), do: {:parse_failed, Key.to_path(key), raw}
   defp message(out), do: out
 
-  defp call(pid, request) do
-    GenServer.call(pid, request, :infinity)
-  catch
-    :exit, {reason, _call} when reason in [:noproc, :normal] -> :ok
+  # It has ended, however: there is nothing to start or to stop any more.
+  defp call(pid, request, timeout) do
+    with {:error, :noproc} <- ProcessCall.call(pid, request, Deadline.bounded(timeout)), do: :ok
   end
 
   defp types([_ | _] = types) do

@@ -67,13 +67,15 @@ defmodule Tank.Store.Watch do
   It ends too, without a message, when the process dies.
   """
 
-  alias Tank.Store.{Call, Deadline, Error, Native, Path, Pattern, Running}
+  alias Tank.Store.{Call, Deadline, Error, Native, Path, Pattern, ProcessCall, Running}
   alias Tank.Store.Watch.Feed
 
   @enforce_keys [:ref, :revision, :store, :pid]
   defstruct [:ref, :revision, :store, :pid]
 
   @timeout 5_000
+  # It hears of its end between two batches, which takes milliseconds. One that does not is killed.
+  @cancel_timeout 5_000
   # Until what is told of a watch that was killed has surely come.
   @last_words_ms 1_000
   @defaults [
@@ -132,24 +134,31 @@ defmodule Tank.Store.Watch do
       ref = make_ref()
       args = %{native: native, what: what, ref: ref, subscriber: self(), opts: opts}
 
-      case DynamicSupervisor.start_child(Tank.Store.Watches, {Feed, args}) do
+      case ProcessCall.run(fn -> DynamicSupervisor.start_child(Tank.Store.Watches, {Feed, args}) end) do
         {:ok, pid} -> {:ok, %__MODULE__{ref: ref, revision: began_at(ref), store: store, pid: pid}}
         {:error, {:shutdown, reason}} -> {:error, Error.public(reason)}
+        # The library's supervisor of watches does not run: the application is being stopped.
+        {:error, :noproc} -> {:error, :noproc}
+        # The watch's process crashed, which was logged.
+        {:error, _crash} -> {:error, :engine_failed}
       end
     end
   end
 
   @doc """
-  Ends a watch, and removes its messages from the caller's mailbox. One that has ended is fine.
+  Ends a watch, and removes its messages from the caller's mailbox. Returns `:ok` also if the watch has ended. It takes
+  6 seconds at the most.
 
       iex> Tank.Store.Watch.cancel(%Tank.Store.Watch{ref: make_ref(), revision: 0, store: :tank, pid: spawn(fn -> :ok end)})
       :ok
   """
   @spec cancel(t) :: :ok
   def cancel(%__MODULE__{ref: ref, pid: pid}) do
-    monitor = Process.monitor(pid)
-    send(pid, {:cancel, ref})
-    receive do: ({:DOWN, ^monitor, :process, ^pid, _reason} -> :ok)
+    with :killed <- ProcessCall.stop(pid, {:cancel, ref}, @cancel_timeout) do
+      # The library tells the subscriber, from another thread.
+      receive do: ({:store_watch, ^ref, {:cancelled, _reason}} -> :ok), after: (@last_words_ms -> :ok)
+    end
+
     flush(ref)
   end
 

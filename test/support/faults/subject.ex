@@ -194,6 +194,7 @@ defmodule Tank.Store.Faults.Subject do
     if Workload.shared?(name), do: perform_shared(kind, name, id), else: perform_own(kind, name, id)
   rescue
     error in [RuntimeError] ->
+      # Of a VM in which it was not started yet.
       if error.message == "Tank.Store is not started", do: {:error, :noproc}, else: {:error, error}
   end
 

@@ -166,6 +166,53 @@ defmodule Tank.Store.GroveTest do
     refute Cluster.is_store_running(id)
   end
 
+  test "a store of its own stops when its last user ends, however often that one began again", %{tmp_dir: dir} do
+    id = unique_id()
+
+    user = fn ->
+      test = self()
+
+      pid =
+        spawn(fn ->
+          send(test, {:opened, self(), Grove.init(data_dir: dir, store: id)})
+          Process.sleep(:infinity)
+        end)
+
+      receive do: ({:opened, ^pid, {:ok, ref}} -> {pid, ref})
+    end
+
+    {lasting, ref} = user.()
+    # Crashed and restarted: each time it opens the backend again.
+    for _time <- 1..3 do
+      {pid, _ref} = user.()
+      kill(pid)
+    end
+
+    assert Grove.save(ref, :group, 1) == :ok
+    kill(lasting)
+    eventually("the store to stop", fn -> not Cluster.is_store_running(id) end)
+    assert Grove.load(ref, :group) == {:error, :noproc}
+    assert Grove.close(ref) == :ok
+
+    {:ok, again} = Grove.init(data_dir: dir, store: id)
+    assert Grove.load(again, :group) == {:ok, 1}
+    :ok = Grove.close(again)
+    refute Cluster.is_store_running(id)
+  end
+
+  test "a store of its own that is stopped by hand can be opened again", %{tmp_dir: dir} do
+    id = unique_id()
+    {:ok, one} = Grove.init(data_dir: dir, store: id)
+    :ok = Cluster.stop(id)
+    assert Grove.load(one, :group) == {:error, :noproc}
+    {:ok, two} = Grove.init(data_dir: dir, store: id)
+    # It counts for the store that it opened, not for this one.
+    :ok = Grove.close(one)
+    assert Grove.load(two, :group) == {:ok, nil}
+    :ok = Grove.close(two)
+    refute Cluster.is_store_running(id)
+  end
+
   test "a store that somebody else started in the directory is left running", %{tmp_dir: dir} do
     id = start_store(dir)
     {:ok, ref} = Grove.init(data_dir: dir, store: id)

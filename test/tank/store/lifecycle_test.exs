@@ -35,12 +35,14 @@ defmodule Tank.Store.LifecycleTest do
     :ok = Cluster.stop(slow)
   end
 
-  describe "before it is started, and after it was stopped" do
-    test "every call says so", %{tmp_dir: dir} do
-      assert_not_started()
-      start_tank(dir)
-      :ok = Tank.Store.put_pod(pod("web"))
-      stop_tank()
+  describe "before it is first started" do
+    # As in a new VM.
+    setup do
+      :persistent_term.erase(Tank.Store.Owner)
+      :ok
+    end
+
+    test "every call says so" do
       assert_not_started()
     end
 
@@ -64,6 +66,43 @@ defmodule Tank.Store.LifecycleTest do
           ] do
         assert_raise RuntimeError, "Tank.Store is not started", call
       end
+    end
+  end
+
+  describe "while it does not run after that" do
+    test "writes give an error, and reads raise one: stopped, killed, with a store that was stopped", %{tmp_dir: dir} do
+      start_tank(dir)
+      :ok = Tank.Store.put_pod(pod("web"))
+      stop_tank()
+      assert_noproc()
+
+      Process.flag(:trap_exit, true)
+      {:ok, pid} = Tank.Store.start_link(data_dir: dir)
+      kill(pid)
+      assert_noproc()
+      {:ok, pid} = Tank.Store.start_link(data_dir: dir)
+      :ok = Cluster.stop(:tank)
+      assert_receive {:EXIT, ^pid, {:store_stopped, _reason}}, 5_000
+      assert_noproc()
+    end
+
+    defp assert_noproc do
+      for write <- [
+            fn -> Tank.Store.put_pod(pod("web")) end,
+            fn -> Tank.Store.create_pod(pod("web")) end,
+            fn -> Tank.Store.delete_pod("web") end,
+            fn -> Tank.Store.put_at([:a], 1) end,
+            fn -> Tank.Store.delete_at([:a]) end
+          ],
+          do: assert(write.() == {:error, :noproc})
+
+      for read <- [
+            fn -> Tank.Store.get_pod("web") end,
+            fn -> Tank.Store.list_pods() end,
+            fn -> Tank.Store.get_at([:a]) end,
+            fn -> Tank.Store.children_at([:a]) end
+          ],
+          do: assert(%Error{reason: :noproc} = catch_error(read.()))
     end
   end
 
@@ -247,8 +286,11 @@ defmodule Tank.Store.LifecycleTest do
     end
 
     test "there must be one", %{tmp_dir: _dir} do
-      assert start_unlinked([]) == {:error, {:store_init_failed, :noproc}}
-      assert start_unlinked(store_id: :no_such_store) == {:error, {:store_init_failed, :noproc}}
+      for {options, id} <- [{[], :tank}, {[store_id: :no_such_store], :no_such_store}] do
+        assert {:error, {:store_init_failed, %Error{reason: {:no_data_dir, ^id}} = error}} = start_unlinked(options)
+        assert Exception.message(error) =~ "no :data_dir given, and no store #{inspect(id)} runs"
+      end
+
       assert Process.whereis(Tank.Store) == nil
     end
 
@@ -258,7 +300,19 @@ defmodule Tank.Store.LifecycleTest do
       monitor = Process.monitor(pid)
       :ok = Cluster.stop(id)
       assert_receive {:DOWN, ^monitor, :process, ^pid, {:store_stopped, _reason}}, 5_000
-      assert_raise RuntimeError, "Tank.Store is not started", fn -> Tank.Store.list_pods() end
+      assert %Error{reason: :noproc} = catch_error(Tank.Store.list_pods())
+    end
+
+    test "its end leaves a store alone that another process started since under the same id", %{tmp_dir: dir} do
+      pid = start_tank(dir)
+      # What it is told of the end of its own store waits in its mailbox.
+      :ok = :sys.suspend(pid)
+      :ok = Cluster.stop(:tank)
+      start_store(dir, store_id: :tank)
+      successor = instance(:tank)
+      stop_tank()
+      assert instance(:tank) == successor
+      assert Cluster.is_store_running(:tank)
     end
   end
 

@@ -150,6 +150,51 @@ defmodule Tank.Store.ProjectionTest do
     assert rows(table) == [{[:a], 1}]
   end
 
+  describe "a function that fails for an entry" do
+    @describetag :capture_log
+
+    defp picky(%{value: :raise}), do: raise("no")
+    defp picky(%{value: :throw}), do: throw(:no)
+    defp picky(%{value: :exit}), do: exit(:no)
+    defp picky(%{value: value}), do: value
+
+    test "costs the row of that entry alone, in a snapshot and in changes", %{store: store, table: table} do
+      for {name, value} <- [a: :raise, b: 1, c: :throw], do: put(store, [:a, name], value)
+      projection = project(store, table, value: &picky/1)
+      assert rows(table) == [{[:a, :b], 1}]
+      assert Projection.skipped(projection) == {:ok, 2}
+
+      # What had a row has none any more, and gets it back.
+      put(store, [:a, :d], 4)
+      put(store, [:a, :b], :exit)
+      assert Projection.await(projection, put(store, [:a, :a], 0)) == :ok
+      assert rows(table) == [{[:a, :a], 0}, {[:a, :d], 4}]
+      assert Projection.skipped(projection) == {:ok, 2}
+      assert Projection.await(projection, put(store, [:a, :b], 2)) == :ok
+      assert rows(table) == [{[:a, :a], 0}, {[:a, :b], 2}, {[:a, :d], 4}]
+      assert Projection.await(projection, delete(store, [:a])) == :ok
+      assert {rows(table), Projection.skipped(projection)} == {[], {:ok, 0}}
+    end
+
+    test "of :key too, and the table outlives the store's reopening", %{store: store, table: table} do
+      put(store, [:a, "x"], 1)
+      put(store, [:a, "y"], :raise)
+      projection = project(store, table, key: &picky/1, value: & &1.path)
+      kill_server(store)
+      assert Projection.await(projection, put(store, [:a, "z"], 3)) == :ok
+      assert rows(table) == [{1, [:a, "x"]}, {3, [:a, "z"]}]
+      assert Projection.skipped(projection) == {:ok, 1}
+    end
+  end
+
+  test "tables that would hold several rows of a key, or that nobody reads, are refused", %{store: store} do
+    for option <- [:bag, :duplicate_bag, :private, {:keypos, 2}] do
+      assert_raise ArgumentError, ~r/option :ets/, fn ->
+        Projection.start_link(store: store, table: :t, ets: [option])
+      end
+    end
+  end
+
   test "wrong options are refused", %{store: store} do
     assert_raise ArgumentError, ~r/:store/, fn -> Projection.start_link(table: :t) end
     assert_raise ArgumentError, ~r/:table/, fn -> Projection.start_link(store: store) end

@@ -284,10 +284,13 @@ defmodule Tank.Store.RegistryTest do
       :ok = Stores.unannounce_store(id)
     end
 
-    test "that is not there makes calls exit" do
+    test "that is not there makes calls return an error" do
       supervisor = Tank.Store.Registry.Supervisor
       :ok = Supervisor.terminate_child(supervisor, Tank.Store.Registry.Server)
-      assert {:noproc, _call} = catch_exit(Stores.list_stores())
+      assert Stores.list_stores() == {:error, :noproc}
+      assert Stores.list_stores_on_node(node()) == {:error, :noproc}
+      assert Stores.get_store_info(:any) == {:error, :noproc}
+      assert Stores.subscribe() == {:error, :noproc}
       {:ok, _registry} = Supervisor.restart_child(supervisor, Tank.Store.Registry.Server)
       assert {:ok, _rows} = Stores.list_stores()
     end

@@ -54,6 +54,46 @@ defmodule Tank.Store.SyncerTest do
     assert Enum.sort(for %Update{type: :deleted, kv: kv} <- gone, do: kv.key) == Enum.sort(Enum.map(pairs, & &1.key))
   end
 
+  for reason <- [:shutdown, :kill] do
+    test "survives the end of a process of the store that it is just calling (#{reason})", %{
+      store: store,
+      client: client
+    } do
+      kept = create!(client, ["kept"], 1)
+      {mirror, _syncer} = Mirror.start_link(client, retry_ms: 5)
+      eventually("the mirror", fn -> match?([:in_sync | _], Mirror.state(mirror).statuses) end)
+
+      [{events, _value}] = Registry.lookup(Tank.Store.Names, {:events, store})
+      :ok = :sys.suspend(events)
+      # The watch ends, and the follower is about to subscribe again.
+      for {_id, watch, _type, _modules} <- DynamicSupervisor.which_children(Tank.Store.Watches), do: kill(watch)
+      eventually("its call", fn -> Process.info(events, :message_queue_len) > {:message_queue_len, 0} end)
+      Process.exit(events, unquote(reason))
+
+      created =
+        eventually("the store to be back", fn ->
+          # Whose outcome is unknown is written again.
+          with {:error, _} <- Backend.apply(client, %KVPair{key: ["new"], value: 2}), do: nil
+        end)
+
+      assert {:ok, created} = created
+      expected = Map.new([kept, created], &{&1.key, {&1.value, &1.revision}})
+      eventually("the mirror to go on", fn -> Mirror.state(mirror).entries == expected end)
+    end
+  end
+
+  test "stop gives up on a consumer that takes nothing, and goes on", %{client: client} do
+    Blocking.test(self())
+    {:ok, syncer} = Backend.syncer(client, Blocking, [])
+    :ok = Syncer.start(syncer)
+    assert_receive {:called, caller, {:status, :wait_for_datastore}}
+    assert Syncer.stop(syncer, 20) == {:error, :timeout}
+    send(caller, :go_on)
+    assert Syncer.stop(syncer, 5_000) == :ok
+    assert Syncer.stop(syncer) == :ok
+    assert Syncer.start(syncer) == :ok
+  end
+
   test "stop deletes what the consumer has, and then there is silence", %{client: client} do
     create_many!(client, 1_500)
     {mirror, syncer} = Mirror.start_link(client, [])

@@ -305,6 +305,14 @@ defmodule Tank.Store.WatchTest do
       assert Watch.cancel(watch) == :ok
     end
 
+    test "cancel kills a watch that does not hear of it, and leaves nothing behind", %{store: store} do
+      {:ok, watch} = Watch.start(store, [])
+      :ok = :sys.suspend(watch.pid)
+      assert Watch.cancel(watch) == :ok
+      refute Process.alive?(watch.pid)
+      refute_received {:store_watch, _ref, _message}
+    end
+
     test "it ends with the process that started it", %{store: store} do
       test = self()
 

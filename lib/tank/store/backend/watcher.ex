@@ -5,12 +5,14 @@ defmodule Tank.Store.Backend.Watcher do
 
   use GenServer, restart: :temporary
 
-  alias Tank.Store.{Backend, Watch}
+  alias Tank.Store.{Backend, ProcessCall, Watch}
   alias Tank.Store.Backend.{Event, Failure, ListOptions, Read}
 
   # Events are held back while so many messages wait for the consumer; the store's history keeps what follows.
   @mailbox_max 1_000
   @look_again_ms 10
+  # It hears of its end between two messages. One that does not is killed.
+  @cancel_timeout 5_000
 
   @enforce_keys [:ref, :pid]
   defstruct [:ref, :pid]
@@ -26,15 +28,16 @@ defmodule Tank.Store.Backend.Watcher do
     case GenServer.start(__MODULE__, args) do
       {:ok, pid} -> {:ok, %__MODULE__{ref: ref, pid: pid}}
       {:error, {:shutdown, reason}} -> {:error, Failure.new(reason, ListOptions.base(options))}
+      # It crashed, which was logged.
+      {:error, _crash} -> {:error, Failure.new(:engine_failed, ListOptions.base(options))}
     end
   end
 
   @doc false
   @spec cancel(t) :: :ok
   def cancel(%__MODULE__{pid: pid, ref: ref}) do
-    monitor = Process.monitor(pid)
-    send(pid, {:cancel, ref})
-    receive do: ({:DOWN, ^monitor, :process, ^pid, _reason} -> flush(ref))
+    _ended = ProcessCall.stop(pid, {:cancel, ref}, @cancel_timeout)
+    flush(ref)
   end
 
   @doc false

@@ -9,22 +9,29 @@ defmodule Tank.Store.Syncer.Merger do
 
   use GenServer, restart: :temporary
 
+  alias Tank.Store.ProcessCall
   alias Tank.Store.Syncer.{Caller, Feed, Follower}
 
   def start_link(args), do: GenServer.start_link(__MODULE__, args)
 
   @spec listed(pid, Feed.type(), [Tank.Store.Syncer.Item.t()]) :: :ok
-  def listed(merger, type, items), do: GenServer.call(merger, {:listed, type, items}, :infinity)
+  def listed(merger, type, items), do: call(merger, {:listed, type, items})
 
   @spec changed(pid, Feed.type(), [Feed.change()]) :: :ok
-  def changed(merger, type, changes), do: GenServer.call(merger, {:changed, type, changes}, :infinity)
+  def changed(merger, type, changes), do: call(merger, {:changed, type, changes})
 
   @spec lost(pid, Feed.type()) :: :ok
-  def lost(merger, type), do: GenServer.call(merger, {:lost, type}, :infinity)
+  def lost(merger, type), do: call(merger, {:lost, type})
 
   @doc "What the consumer is to be told next; waits until there is something."
   @spec next(pid) :: Feed.out() | :done
-  def next(merger), do: GenServer.call(merger, :next, :infinity)
+  def next(merger), do: call(merger, :next)
+
+  # Without a bound: the merger answers a follower at once and the caller when there is news. Both are linked to it, so
+  # that they end with it, and a follower that gave up would only list again what the merger has not taken in yet.
+  defp call(merger, request) do
+    with {:error, :noproc} <- ProcessCall.call(merger, request, :infinity), do: exit(:normal)
+  end
 
   @impl true
   def init(%{types: types, callbacks: callbacks} = args) do
