@@ -134,7 +134,8 @@ impl Rpc {
             started: Instant::now(),
             peers: Mutex::default(),
             waiting: Mutex::default(),
-            next_id: AtomicU64::new(1),
+            // Not where the last opening of the store began: its calls are still being answered.
+            next_id: AtomicU64::new(random_id()? >> 1),
             next_link: AtomicU64::new(random_id()?),
             wake: Notify::new(),
             stats: PeerStats::default(),
@@ -609,5 +610,20 @@ impl Drop for Forget<'_> {
             lock(&self.rpc.peer(waiting.to, None)).link.cancel(self.call_id);
             self.rpc.wake.notify_one();
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::peers::NoPeers;
+
+    #[test]
+    fn no_opening_of_a_store_waits_for_the_answers_to_another_ones_calls() {
+        let identity = Identity { store_id: "tank".to_owned(), cluster_id: 1, member_id: 2 };
+        let open = || Rpc::new(identity.clone(), Arc::new(NoPeers)).unwrap();
+        let calls = |rpc: &Rpc| (0..1_000).map(|_| rpc.ask(3, Lane::Control).0).collect::<Vec<_>>();
+        let (first, second) = (calls(&open()), calls(&open()));
+        assert!(first.iter().all(|call| !second.contains(call)), "{first:?}");
     }
 }
