@@ -128,6 +128,28 @@ fn a_dead_member_is_removed_and_a_new_one_takes_its_node() {
 }
 
 #[test]
+fn a_member_that_ends_before_the_cluster_reached_it_founds_no_other_one() {
+    let mut cluster = Cluster::of(2);
+    cluster.nodes.push(None);
+    let cluster_id = cluster.engine(0).identity().cluster_id;
+    let member_id = random_id().unwrap();
+    let formation = Formation::Joining { cluster_id, member_id };
+    cluster.start(2, formation);
+    cluster.stop(2);
+    // As it was promised to the cluster, it comes back as what it is: with nothing, and not on its own.
+    cluster.start(2, Formation::NewCluster);
+    assert_eq!(cluster.engine(2).identity().member_id, member_id);
+    assert!(cluster.engine(2).cluster().unwrap().members.is_empty());
+    let refused = put_within(cluster.engine(2), "a", b"1", Duration::from_millis(300));
+    assert_eq!(refused, Err(EngineError::NoQuorum));
+    let member = Member { node: Cluster::name(2), witness: false };
+    change(cluster.engine(0), Change::AddLearner(member_id, member)).unwrap();
+    change(cluster.engine(0), Change::Promote(member_id)).unwrap();
+    put(cluster.engine(2), "a", b"2").unwrap();
+    cluster.agree();
+}
+
+#[test]
 fn a_witness_serves_nobody_and_never_stays_the_leader() {
     let mut cluster = Cluster::of(2);
     cluster.nodes.push(None);

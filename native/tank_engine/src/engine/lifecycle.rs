@@ -159,7 +159,7 @@ impl Engine {
                 return Err(error);
             }
         };
-        let ready = get_ready(&raft, member_id, &options, &health).await;
+        let ready = get_ready(&raft, &parts.directory, &options, &health).await;
         let ready = ready.and_then(|vote| Ok((vote, random_id()?, random_id()?)));
         let ready = match ready {
             Ok((vote, client, keeper)) => Ready { runtime, vote, client, keeper },
@@ -309,7 +309,13 @@ fn check_reach(purged: Option<LogId>, applied: Option<LogId>) -> Result<(), Engi
 
 /// Makes the only member of a cluster its leader, and waits until its state is current: returns
 /// the vote that it leads with. A member that has others, or joins them, has to wait for those.
-async fn get_ready(raft: &Raft, me: u64, options: &Options, health: &Health) -> Result<Option<Vote>, EngineError> {
+async fn get_ready(
+    raft: &Raft,
+    directory: &Directory,
+    options: &Options,
+    health: &Health,
+) -> Result<Option<Vote>, EngineError> {
+    let me = directory.identity.member_id;
     let failed = |what: &str| health.check().err().unwrap_or_else(|| EngineError::Failed(what.to_owned()));
     let fatal = |error: openraft::errors::Fatal<Types>| failed(&error.to_string());
     if raft.is_initialized().await.map_err(fatal)? {
@@ -318,7 +324,7 @@ async fn get_ready(raft: &Raft, me: u64, options: &Options, health: &Health) -> 
         }
         // Nobody else can lead: waiting for the election timeout would be for nothing.
         raft.trigger().elect(false).await.map_err(fatal)?;
-    } else if !matches!(options.formation, Formation::Joining { .. }) {
+    } else if !directory.joins {
         let members = BTreeMap::from([(me, Member { node: options.node.clone(), witness: false })]);
         raft.initialize(members).await.map_err(|error| failed(&error.to_string()))?;
     } else {

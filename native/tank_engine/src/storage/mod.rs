@@ -47,6 +47,9 @@ pub struct Directory {
     pub identity: Identity,
     /// The database.
     pub db: Arc<Db>,
+    /// Whether it was made for a member that joins a cluster: such a member founds none, also when it has heard
+    /// nothing yet of the one that takes it in.
+    pub(crate) joins: bool,
     /// The marker of the log's durable end.
     pub marker: Arc<MarkerFile>,
     claim: Claim,
@@ -82,14 +85,14 @@ impl Directory {
         match Format::read(&path)? {
             None => {
                 check_unused(&path)?;
-                Self::create(path, identity()?, claim)
+                Self::create(path, identity()?, formation, claim)
             }
             // The last start ended before the store was ready: nothing in it was ever promised.
             Some(format) if format.stage == Stage::Creating => {
                 format.check_store(store_id)?;
                 check_never_used(&path)?;
                 remove_parts(&path)?;
-                Self::create(path, identity()?, claim)
+                Self::create(path, identity()?, formation, claim)
             }
             Some(format) => {
                 format.check_store(store_id)?;
@@ -102,14 +105,18 @@ impl Directory {
         }
     }
 
-    fn create(path: PathBuf, identity: Identity, claim: Claim) -> Result<Self, EngineError> {
+    fn create(path: PathBuf, identity: Identity, formation: Formation, claim: Claim) -> Result<Self, EngineError> {
         Format { stage: Stage::Creating, identity: identity.clone() }.write(&path)?;
         let db = rocks::open(&path, true)?;
         rocks::write_identity(&db, &identity).map_err(|error| EngineError::from_rocks(&path, &error))?;
+        let joins = matches!(formation, Formation::Joining { .. });
+        if joins {
+            rocks::write_joins(&db).map_err(|error| EngineError::from_rocks(&path, &error))?;
+        }
         let marker = MarkerFile::create(&path, identity.member_id)?;
         SegmentLog::create(&path, identity.member_id).map_err(|error| EngineError::from_io(&path, &error))?;
         Format { stage: Stage::Ready, identity: identity.clone() }.write(&path)?;
-        Ok(Self { path, identity, db: Arc::new(db), marker: Arc::new(marker), claim })
+        Ok(Self { path, identity, db: Arc::new(db), joins, marker: Arc::new(marker), claim })
     }
 
     fn open_existing(path: PathBuf, identity: Identity, claim: Claim) -> Result<Self, EngineError> {
@@ -121,7 +128,8 @@ impl Directory {
             let detail = format!("FORMAT says {identity:?}, the database says {found:?}");
             return Err(EngineError::Corrupt { what: "format", detail });
         }
-        Ok(Self { path, identity, db: Arc::new(db), marker: Arc::new(marker), claim })
+        let joins = rocks::read_joins(&db)?;
+        Ok(Self { path, identity, db: Arc::new(db), joins, marker: Arc::new(marker), claim })
     }
 
     /// The log in it.

@@ -38,6 +38,7 @@ const DEFAULT: &str = rocksdb::DEFAULT_COLUMN_FAMILY_NAME;
 
 const IDENTITY: &str = "identity";
 const GENERATION: &str = "generation";
+const JOINS: &str = "joins";
 
 const MIB: usize = 1 << 20;
 
@@ -150,6 +151,22 @@ pub fn read_meta<T: DeserializeOwned>(db: &Db, name: &str) -> Result<Option<T>, 
         .get_pinned_cf(&family(db, META)?, name)
         .map_err(|error| EngineError::Corrupt { what: "database", detail: error.to_string() })?;
     bytes.map(|bytes| decode(&bytes)).transpose()
+}
+
+/// Notes that the database is of a member that was made to join a cluster.
+///
+/// # Errors
+/// The disk's.
+pub(super) fn write_joins(db: &Db) -> Result<(), rocksdb::Error> {
+    write_meta(db, JOINS, &true, true)
+}
+
+/// Whether that was noted.
+///
+/// # Errors
+/// It cannot be read.
+pub(super) fn read_joins(db: &Db) -> Result<bool, EngineError> {
+    Ok(read_meta(db, JOINS)?.unwrap_or(false))
 }
 
 /// MessagePack of a value.
