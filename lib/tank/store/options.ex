@@ -26,7 +26,8 @@ defmodule Tank.Store.Options do
     {:heartbeat_ms, @milliseconds, 50, "milliseconds between two heartbeats of a leader"},
     {:election_ms, @milliseconds, 150,
      "milliseconds; a member stands for election when it hears nothing from a leader for two to three times as long, " <>
-       "or for a third longer once the connection is lost"},
+       "longer where round trips are long or the leader is heard irregularly, or for a third longer once the connection " <>
+       "is lost"},
     {:snapshot_after, @count, 20_000, "log entries after which older ones may be dropped"},
     {:log_keep, @count, 10_000, "dropped log entries that are kept for members that lag"},
     {:purge_batch, @count, 5_000, "log entries dropped at a time"},

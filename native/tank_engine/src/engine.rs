@@ -2,12 +2,13 @@
 //!
 //! ```text
 //! write --> ingress (bounded) --> raft core --> log --> apply --> view, then the answer
-//! read  --> view, while the read gate is open; otherwise after a round through the raft core
+//! read  --> view, while this member has authority; otherwise after a round through the raft core
 //! watch --> the newest revisions in memory, or the history on the disk
 //! ```
 
 mod alone;
 mod backup;
+mod callers;
 mod calls;
 mod changes;
 mod cluster_watch;
@@ -22,8 +23,6 @@ pub(crate) mod members;
 mod past;
 mod read_index;
 mod readers;
-mod watch;
-mod witness;
 
 pub use calls::{Reply, Status};
 pub use changes::{Changed, From, Since};
@@ -45,7 +44,9 @@ use crate::options::Options;
 use crate::peers::Server;
 use crate::probe::Probe;
 use crate::raft::Raft;
-use crate::read_gate::ReadGate;
+use crate::raft::authority::Authority;
+use crate::raft::election::Elections;
+use crate::raft::witness::Witness;
 use crate::runtime::Runtime;
 use crate::storage::format::Identity;
 use crate::sync::lock;
@@ -56,7 +57,6 @@ use ingress::Ingress;
 use leader::LeaderClient;
 use lifecycle::Parts;
 use readers::Readers;
-use witness::Witness;
 
 /// An open store. Clones are handles on the same one; [`Engine::close`] ends it for all.
 #[derive(Clone)]
@@ -69,7 +69,7 @@ struct Inner {
     raft: Raft,
     published: Arc<Published>,
     replay: Replay,
-    gate: Arc<ReadGate>,
+    authority: Arc<Authority>,
     health: Arc<Health>,
     log_stats: Arc<WriterStats>,
     disk_usage: DiskUsage,
@@ -77,6 +77,7 @@ struct Inner {
     readers: Readers,
     leader: LeaderClient,
     peers: Arc<Server>,
+    elections: Arc<Elections>,
     witness: Arc<Witness>,
     closed: AtomicBool,
     /// What closing takes apart; gone afterwards.
@@ -101,13 +102,13 @@ impl Engine {
     /// The store is closed or has failed, or is a witness.
     pub fn authoritative_view(&self) -> Result<Option<Guard<Arc<View>>>, EngineError> {
         self.check_serves()?;
-        Ok(self.0.gate.view(&self.0.published))
+        Ok(self.0.authority.view())
     }
 
     /// Whether the entries of a slot ([`LastChanged`]) are still what they were in the view of
     /// `revision`. `None` when they are for this member, but whether they are for all takes asking.
     pub fn is_current(&self, slot: u32, revision: u64) -> Option<bool> {
-        // In this order: what is looked at after the gate is no older than the gate's word.
+        // In this order: what is looked at after the lease is no older than what the lease says.
         let Ok(view) = self.authoritative_view() else { return Some(false) };
         let unchanged = self.last_changed().is_unchanged(slot, revision);
         if unchanged && view.is_none() { None } else { Some(unchanged) }

@@ -34,6 +34,7 @@ pub mod snapshot;
 pub mod state;
 pub mod storage;
 
+mod applied;
 pub mod environment;
 mod evict;
 pub mod faults;
@@ -42,7 +43,6 @@ pub mod probe;
 pub mod reclaim;
 pub mod runtime;
 
-mod read_gate;
 mod scratch;
 mod sync;
 

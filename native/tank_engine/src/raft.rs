@@ -1,7 +1,12 @@
 //! The one place that names openraft's types: an upgrade of it changes this module, [`crate::log`],
 //! [`crate::machine`] and `crate::network`, and nothing else.
 
+pub(crate) mod authority;
+pub(crate) mod election;
+pub(crate) mod witness;
+
 use std::sync::Arc;
+use std::time::Duration;
 
 use openraft::alias;
 use openraft::{OptionalSend, RaftTypeConfig};
@@ -64,6 +69,9 @@ pub type Vote = alias::VoteOf<Types>;
 pub type StoredMembership = alias::StoredMembershipOf<Types>;
 /// What a snapshot stands for.
 pub type SnapshotMeta = alias::SnapshotMetaOf<Types>;
+/// The question for a vote, and the answer.
+pub(crate) type VoteRequest = openraft::raft::VoteRequest<Types>;
+pub(crate) type VoteResponse = openraft::raft::VoteResponse<Types>;
 /// The answer to a write, as openraft gives it.
 pub type WriteResult = openraft::raft::ClientWriteResult<Types>;
 
@@ -83,19 +91,34 @@ impl<T: OptionalSend + 'static> openraft::raft::responder::Responder<Types, T> f
     }
 }
 
+/// After so long without a word of a majority a leader takes no more writes, and leads no more. Longer than any
+/// round trip, and than the pauses of a connection that loses packets: what takes longer cannot be written to.
+const QUORUM_LOST_AFTER: Duration = Duration::from_secs(3);
+
+/// As [`QUORUM_LOST_AFTER`], for a store with longer times.
+pub(crate) fn quorum_lost_after(timing: &Timing) -> Duration {
+    QUORUM_LOST_AFTER.max(timing.vote_embargo() * 2)
+}
+
 /// openraft's settings for a store.
+///
+/// Its elections and leases are not used ([`election`], [`authority`]), but for the time that a leader takes
+/// writes after a majority has answered, and its calls for votes and for handing over.
 ///
 /// # Errors
 /// What openraft finds wrong with the timing.
 pub(crate) fn config(timing: &Timing) -> Result<Arc<openraft::Config>, openraft::ConfigError> {
+    let lease_ms = u64::try_from(quorum_lost_after(timing).as_millis()).unwrap_or(u64::MAX - 1);
     openraft::Config {
         cluster_name: "tank_store".to_owned(),
         heartbeat_interval: timing.heartbeat_ms,
-        election_timeout_min: timing.election_ms,
-        // It is also how long followers vote for nobody else.
-        election_timeout_max: u64::try_from(timing.vote_embargo().as_millis()).unwrap_or(u64::MAX),
-        // A candidate that cannot win must not disturb a leader that works.
-        enable_pre_vote: Some(true),
+        enable_elect: false,
+        // A leader that was removed hands over as any other does.
+        removed_leader_step_down: openraft::StepDownPolicy::Never,
+        // The time of a call for votes.
+        election_timeout_min: lease_ms,
+        // The time that a leader takes writes.
+        election_timeout_max: lease_ms.saturating_add(1),
         // Unsafe when, as here, applying does not sync: a leader could answer from a state that
         // lost its tail.
         enable_leader_restore: Some(false),

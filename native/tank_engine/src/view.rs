@@ -6,7 +6,9 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use arc_swap::{ArcSwap, Guard};
 use bytes::Bytes;
 use tokio::sync::Notify;
+use tokio::time::Instant;
 
+use crate::applied::AppliedQueue;
 use crate::entries::{self, Entries};
 use crate::entry::Entry;
 use crate::error::EngineError;
@@ -100,6 +102,7 @@ pub struct Published {
     memory: Arc<Memory>,
     leases_changed: Notify,
     awaited: Awaited,
+    applied: AppliedQueue,
     last_changed: LastChanged,
     hub: Arc<Hub>,
 }
@@ -147,6 +150,7 @@ impl Published {
         if !old.leases.ptr_eq(&view.leases) {
             self.leases_changed.notify_one();
         }
+        self.applied.release(view.applied_index());
         reclaim::when_unused(old);
     }
 
@@ -157,6 +161,11 @@ impl Published {
             self.awaited.reached.notified().await;
         }
         self.awaited.revision.store(u64::MAX, Ordering::SeqCst);
+    }
+
+    /// Returns whether the view shows the log up to `index` before `deadline`.
+    pub(crate) async fn await_applied(&self, index: u64, deadline: Instant) -> bool {
+        self.applied.wait(index, deadline, || self.load().applied_index()).await
     }
 
     /// Returns once a view with other leases was published since the last call returned. For one

@@ -118,12 +118,17 @@ fn children_large<'a>(env: Env<'a>, store: &'a Store, prefix: Binary<'a>, roomy:
 }
 
 /// Asks for the view to become authoritative: `{:ok, call}`, and `{reference, :ok}` or
-/// `{reference, {:error, reason}}` comes within `timeout_ms`.
+/// `{reference, {:error, reason}}` comes within `timeout_ms`; or `{:error, reason}` at once.
 #[rustler::nif]
 fn await_readable<'a>(env: Env<'a>, store: &'a Store, reference: Term<'a>, timeout_ms: u64) -> NifResult<Term<'a>> {
     let (call, reply) = reply::expect(env, reply::reference(reference)?, |env, ()| atoms::ok().encode(env));
-    store.engine.await_readable(Duration::from_millis(timeout_ms), reply);
-    Ok((atoms::ok(), call).encode(env))
+    Ok(match store.engine.await_readable(Duration::from_millis(timeout_ms), reply) {
+        Ok(()) => (atoms::ok(), call).encode(env),
+        Err((error, reply)) => {
+            reply::refuse(&call, reply);
+            errors::error(env, &error)
+        }
+    })
 }
 
 /// Who can be asked for a read index now: `{node, store_id, cluster_id, member_id}`; nil when this

@@ -1,7 +1,9 @@
-//! A network between engines of one process, which can be cut link by link.
+//! A network between engines of one process, which can be cut link by link, and made slow.
 
 use std::collections::{HashMap, HashSet};
+use std::sync::mpsc::{self, Sender};
 use std::sync::{Arc, Mutex, PoisonError, Weak};
+use std::time::{Duration, Instant};
 
 use tank_engine::engine::Engine;
 use tank_engine::peers::{Channel, NotSent, Transport};
@@ -20,6 +22,16 @@ struct State {
     lossy: Option<Lossy>,
     /// How many frames were sent from a node to another on a channel.
     sent: HashMap<(String, String, Channel), u64>,
+    /// How long frames are on their way, and where they are meanwhile.
+    slow: Option<(Duration, Sender<Delayed>)>,
+}
+
+/// A frame on its way.
+struct Delayed {
+    due: Instant,
+    from: String,
+    to: String,
+    frame: Vec<u8>,
 }
 
 /// Loses one frame of `every` on a channel, as often as `left` says.
@@ -77,12 +89,29 @@ impl SimNet {
         self.lock().lossy = Some(Lossy { channel, every, left: times, had: 0 });
     }
 
+    /// Lets every frame take so long from now on.
+    pub fn delay(self: &Arc<Self>, time: Duration) {
+        let (sender, delayed) = mpsc::channel::<Delayed>();
+        let net = Arc::downgrade(self);
+        std::thread::spawn(move || {
+            for frame in delayed {
+                std::thread::sleep(frame.due.saturating_duration_since(Instant::now()));
+                let Some(net) = net.upgrade() else { return };
+                let engine = net.lock().engines.get(&frame.to).cloned();
+                if let Some(engine) = engine {
+                    engine.deliver(&frame.from, &frame.frame);
+                }
+            }
+        });
+        self.lock().slow = Some((time, sender));
+    }
+
     /// How many frames `from` has sent to `to` on a channel, lost ones included.
     pub fn sent(&self, from: &str, to: &str, channel: Channel) -> u64 {
         self.lock().sent.get(&(from.to_owned(), to.to_owned(), channel)).copied().unwrap_or(0)
     }
 
-    /// Mends every link.
+    /// Mends every link. Slow ones stay slow.
     pub fn heal(&self) {
         let mut state = self.lock();
         state.cut.clear();
@@ -114,6 +143,10 @@ impl Transport for SimTransport {
             *state.sent.entry((self.node.clone(), node.to_owned(), channel)).or_default() += 1;
             if state.loses(channel) || state.cut.contains(&(self.node.clone(), node.to_owned())) {
                 return Ok(());
+            }
+            if let Some((time, delayed)) = &state.slow {
+                let (from, to, due) = (self.node.clone(), node.to_owned(), Instant::now() + *time);
+                return delayed.send(Delayed { due, from, to, frame }).map_err(|_| NotSent::Disconnected);
             }
             state.engines.get(node).cloned().ok_or(NotSent::Disconnected)?
         };

@@ -122,7 +122,7 @@ fn readers_that_wait_at_the_same_time_share_a_question() {
     for _ in 0..READERS {
         let sender = sender.clone();
         let reply = Reply::new(move |read| drop(sender.send(read)));
-        cluster.engine(follower).await_readable(TIMEOUT, reply);
+        assert!(cluster.engine(follower).await_readable(TIMEOUT, reply).is_ok());
     }
     for _ in 0..READERS {
         assert_eq!(answers.recv_timeout(TIMEOUT).expect("an answer"), Ok(()));
@@ -137,7 +137,7 @@ fn a_question_that_is_lost_is_asked_again_and_readers_end_in_time() {
     put(cluster.engine(0), "n", b"1").unwrap();
     let leader = cluster.leader();
     let follower = cluster.engine((leader + 1) % 3);
-    let read = |timeout| wait(|reply| follower.await_readable(timeout, reply));
+    let read = |timeout| wait(|reply| drop(follower.await_readable(timeout, reply)));
     // The leader hears nothing of the follower, which hears the leader, and has another one to rest on.
     cluster.net.cut(&Cluster::name((leader + 1) % 3), &Cluster::name(leader));
     thread::scope(|scope| {

@@ -26,6 +26,15 @@ impl<T> Reply<T> {
         Self(Some(Box::new(answer)))
     }
 
+    /// Answers with the error that `failed` knows by then, if it does.
+    pub(super) fn unless(mut self, failed: impl FnOnce() -> Option<EngineError> + Send + 'static) -> Self
+    where
+        T: 'static,
+    {
+        let answer = self.0.take();
+        Self(answer.map(|answer| -> Answer<T> { Box::new(move |result| answer(failed().map_or(result, Err))) }))
+    }
+
     /// Gives the answer.
     pub fn send(mut self, result: Result<T, EngineError>) {
         if let Some(answer) = self.0.take() {
@@ -118,10 +127,16 @@ impl Engine {
 
     /// Calls `reply` once the view holds every write that was acknowledged before this call. Gives
     /// up after `timeout`.
-    pub fn await_readable(&self, timeout: Duration, reply: Reply<()>) {
+    ///
+    /// # Errors
+    /// The store is closed or has failed. `reply` is not used.
+    pub fn await_readable(&self, timeout: Duration, reply: Reply<()>) -> Result<(), (EngineError, Reply<()>)> {
+        if let Err(error) = self.check() {
+            return Err((error, reply));
+        }
         let engine = self.clone();
-        let reply = Reply::new(move |read| reply.send(engine.check().and(read)));
-        self.0.readers.wait(timeout, reply);
+        let waiting = self.0.readers.wait(timeout, reply.unless(move || engine.check().err()));
+        waiting.map_err(|reply| (self.check().err().unwrap_or(EngineError::Closed), reply))
     }
 
     /// As [`Engine::await_readable`], once a quorum has answered after this call: a leader's lease does
@@ -159,7 +174,7 @@ impl Engine {
             log_entries: load(&inner.log_stats.entries),
             log_bytes: load(&inner.log_stats.bytes),
             applied_index: view.applied_index(),
-            readable: inner.gate.is_open(),
+            readable: inner.authority.is_open(),
         })
     }
 }

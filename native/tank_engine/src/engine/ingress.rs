@@ -1,11 +1,12 @@
 //! Writes on their way into the raft core: bounded, numbered, answered once.
 
+use std::collections::VecDeque;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, Weak};
 use std::time::Duration;
 
 use openraft::errors::ClientWriteError;
-use tokio::sync::mpsc;
+use tokio::sync::{Notify, mpsc};
 use tokio::time::Instant;
 
 use crate::command::{Command, Request, RequestId};
@@ -16,11 +17,12 @@ use crate::health::Health;
 use crate::log::AtOnce;
 use crate::options::Options;
 use crate::outcome::Outcome;
-use crate::peers::AHEAD_BYTES_MIN;
+use crate::peers::{AHEAD_BYTES_MIN, NotWritten};
 use crate::raft::{Responder, WriteResult};
 use crate::runtime::{self, Runtime};
 use crate::sync::lock;
 
+use super::callers::Woken;
 use super::calls::Reply;
 use super::leader::LeaderClient;
 
@@ -34,6 +36,10 @@ const AT_ONCE_BYTES_MAX: usize = 64 << 10;
 /// that comes second would wait until the first has its answer, though only the disk is busy.
 const SINGLE_WRITER_AFTER: u32 = 16;
 
+/// How often the writes that the raft core has are looked at, while it has some.
+const LOOK_MIN: Duration = Duration::from_millis(10);
+const LOOK_MAX: Duration = Duration::from_millis(100);
+
 /// The way in for writes.
 pub(super) struct Ingress {
     queue: mpsc::UnboundedSender<Pending>,
@@ -42,6 +48,8 @@ pub(super) struct Ingress {
 }
 
 struct Bounds {
+    /// A write came while there was none.
+    came: Arc<Notify>,
     writes: AtomicUsize,
     bytes: AtomicUsize,
     writes_max: usize,
@@ -56,15 +64,22 @@ struct Sequences {
     next: u64,
     /// Every sequence below is resolved.
     resolved_below: u64,
-    /// From `resolved_below` on: whether it is resolved.
-    resolved: std::collections::VecDeque<bool>,
+    /// From `resolved_below` on; `None` for one that is resolved.
+    open: VecDeque<Option<Open>>,
+}
+
+/// A write that is not answered yet.
+struct Open {
+    reply: Reply<Outcome>,
+    bytes: usize,
+    /// When the raft core must have answered; `None` when that is looked after elsewhere.
+    deadline: Option<Instant>,
 }
 
 /// A write that was let in. However it ends, its place becomes free and its caller hears of it.
 struct Pending {
     command: Option<Command>,
     id: RequestId,
-    reply: Option<Reply<Outcome>>,
     bytes: usize,
     /// Nothing else was on its way when it came.
     alone: bool,
@@ -84,6 +99,7 @@ impl Ingress {
     ) -> Self {
         let (queue, pending) = mpsc::unbounded_channel();
         let bounds = Arc::new(Bounds {
+            came: Arc::default(),
             writes: AtomicUsize::new(0),
             bytes: AtomicUsize::new(0),
             writes_max: options.in_flight_max,
@@ -92,6 +108,7 @@ impl Ingress {
             health: Arc::clone(health),
         });
         runtime.spawn("ingress", health, feed(pending, leader, at_once));
+        runtime.spawn("ingress-deadlines", health, tell_in_time(Arc::downgrade(&bounds)));
         Self { queue, bounds, client }
     }
 
@@ -110,16 +127,16 @@ impl Ingress {
             Ok(others) => others == 0,
             Err(error) => return Err((error, reply)),
         };
-        let id = self.bounds.number(self.client);
-        let bounds = Arc::clone(&self.bounds);
         let deadline = Instant::now() + timeout;
-        let pending = Pending { command: Some(command), id, reply: Some(reply), bytes, alone, deadline, bounds };
+        let id = self.bounds.number(self.client, Open { reply, bytes, deadline: Some(deadline) });
+        let bounds = Arc::clone(&self.bounds);
+        let pending = Pending { command: Some(command), id, bytes, alone, deadline, bounds };
         let Err(unsent) = self.queue.send(pending) else { return Ok(()) };
         // Nobody listens any more. The caller is told by what is returned: a reply must not be
         // sent from within the call.
-        let mut pending = unsent.0;
+        let reply = self.bounds.resolve(unsent.0.id.sequence);
         let error = self.bounds.health.check().err().unwrap_or(EngineError::Closed);
-        pending.reply.take().map_or(Ok(()), |reply| Err((error, reply)))
+        reply.map_or(Ok(()), |reply| Err((error, reply)))
     }
 }
 
@@ -131,13 +148,13 @@ async fn feed(mut queue: mpsc::UnboundedReceiver<Pending>, leader: LeaderClient,
     while queue.recv_many(&mut taken, TAKE_MAX).await > 0 {
         faults::point("ingress");
         let time_ms = wall_ms();
-        if single_writer.seen(is_alone(&taken)) && leader.authority.gate.is_open_for_good() {
+        if single_writer.seen(is_alone(&taken)) && leader.authority.is_alone() {
             at_once.ask();
         }
         for mut pending in taken.drain(..) {
             let Some(command) = pending.command.take() else { continue };
             let request = Request { id: pending.id, time_ms, command };
-            if pending.bytes >= AHEAD_BYTES_MIN && !leader.authority.gate.is_open_for_good() {
+            if pending.bytes >= AHEAD_BYTES_MIN && !leader.authority.is_alone() {
                 // Others have to hold it before it is logged.
                 pending.forward(Arc::clone(&leader), request);
                 continue;
@@ -147,6 +164,30 @@ async fn feed(mut queue: mpsc::UnboundedReceiver<Pending>, leader: LeaderClient,
             if leader.raft.client_write_ff(request, Some(responder)).await.is_err() {
                 return;
             }
+        }
+    }
+}
+
+/// Answers writes that the raft core has for too long: it keeps what it cannot commit until it hears of another
+/// leader. Ends with the store.
+async fn tell_in_time(bounds: Weak<Bounds>) {
+    loop {
+        let came = {
+            let Some(bounds) = bounds.upgrade() else { return };
+            Arc::clone(&bounds.came)
+        };
+        came.notified().await;
+        loop {
+            let Some(bounds) = bounds.upgrade() else { return };
+            let now = Instant::now();
+            let over = bounds.take_over(now);
+            for reply in over {
+                reply.send(Err(bounds.lost()));
+            }
+            let next = bounds.next_deadline();
+            drop(bounds);
+            let Some(next) = next else { break };
+            tokio::time::sleep_until(next.clamp(now + LOOK_MIN, now + LOOK_MAX)).await;
         }
     }
 }
@@ -187,25 +228,74 @@ impl Bounds {
         self.bytes.fetch_sub(bytes, Ordering::Relaxed);
     }
 
-    fn number(&self, client: u64) -> RequestId {
+    fn number(&self, client: u64, open: Open) -> RequestId {
         let mut sequences = lock(&self.sequences);
         let sequence = sequences.next;
         sequences.next += 1;
-        sequences.resolved.push_back(false);
+        sequences.open.push_back(Some(open));
+        if sequences.open.len() == 1 {
+            self.came.notify_one();
+        }
         RequestId { client, sequence, resolved_below: sequences.resolved_below }
     }
 
-    fn resolve(&self, sequence: u64) {
+    /// Frees the place of a write, whose reply this is. `None` when that has happened before.
+    fn resolve(&self, sequence: u64) -> Option<Reply<Outcome>> {
+        let open = lock(&self.sequences).resolve(sequence)?;
+        self.give_back(open.bytes);
+        Some(open.reply)
+    }
+
+    /// From now on somebody else looks after the deadline of a write.
+    fn leave_deadline(&self, sequence: u64) {
+        if let Some(Some(open)) = lock(&self.sequences).slot(sequence) {
+            open.deadline = None;
+        }
+    }
+
+    /// Frees the places of those whose time is over.
+    fn take_over(&self, now: Instant) -> Vec<Reply<Outcome>> {
         let mut sequences = lock(&self.sequences);
-        let offset = sequence.saturating_sub(sequences.resolved_below);
-        let slot = usize::try_from(offset).ok().and_then(|offset| sequences.resolved.get_mut(offset));
-        if let Some(resolved) = slot {
-            *resolved = true;
+        let first = sequences.resolved_below;
+        let is_over = |open: &Option<Open>| open.as_ref().and_then(|open| open.deadline).is_some_and(|at| at <= now);
+        let over: Vec<_> = (first..).zip(&sequences.open).filter(|(_, open)| is_over(open)).map(|(at, _)| at).collect();
+        let over: Vec<_> = over.into_iter().filter_map(|sequence| sequences.resolve(sequence)).collect();
+        drop(sequences);
+        over.into_iter()
+            .map(|open| {
+                self.give_back(open.bytes);
+                open.reply
+            })
+            .collect()
+    }
+
+    /// The next deadline; `None` when nothing is open. A distant one when others look after all.
+    fn next_deadline(&self) -> Option<Instant> {
+        let sequences = lock(&self.sequences);
+        let deadlines = sequences.open.iter().flatten().filter_map(|open| open.deadline);
+        let far = || Instant::now() + LOOK_MAX;
+        (!sequences.open.is_empty()).then(|| deadlines.min().unwrap_or_else(far))
+    }
+
+    /// What the caller of a write is told whose end is not known.
+    fn lost(&self) -> EngineError {
+        self.health.check().err().unwrap_or(EngineError::Unknown)
+    }
+}
+
+impl Sequences {
+    fn slot(&mut self, sequence: u64) -> Option<&mut Option<Open>> {
+        let offset = sequence.checked_sub(self.resolved_below)?;
+        self.open.get_mut(usize::try_from(offset).ok()?)
+    }
+
+    fn resolve(&mut self, sequence: u64) -> Option<Open> {
+        let open = self.slot(sequence)?.take();
+        while let Some(None) = self.open.front() {
+            self.open.pop_front();
+            self.resolved_below += 1;
         }
-        while sequences.resolved.front() == Some(&true) {
-            sequences.resolved.pop_front();
-            sequences.resolved_below += 1;
-        }
+        open
     }
 }
 
@@ -223,28 +313,69 @@ impl Pending {
 
     /// Asks the leader, wherever it is.
     fn forward(self, leader: Arc<LeaderClient>, request: Request) {
-        let health = Arc::clone(&self.bounds.health);
+        self.bounds.leave_deadline(self.id.sequence);
+        let forwarded = Forwarded { pending: self, request, leader, maybe_logged: false };
+        // Without a leader, no task is needed to wait for one.
+        if forwarded.leader.is_known() { forwarded.start() } else { forwarded.wait() }
+    }
+
+    fn reply(self, result: Result<Outcome, EngineError>) {
+        // Its place is free before its caller can know: whoever writes one after the other needs one.
+        if let Some(reply) = self.bounds.resolve(self.id.sequence) {
+            reply.send(result);
+        }
+    }
+}
+
+/// A write that another member has to log.
+struct Forwarded {
+    pending: Pending,
+    request: Request,
+    leader: Arc<LeaderClient>,
+    /// It was handed over before, and its fate was not learned.
+    maybe_logged: bool,
+}
+
+impl Forwarded {
+    /// Asks the leader, in a task.
+    fn start(mut self) {
+        let health = Arc::clone(&self.pending.bounds.health);
         runtime::spawn_here("forward", health, async move {
-            let outcome = leader.write(request, self.deadline).await;
-            self.reply(outcome);
+            let deadline = self.pending.deadline;
+            match self.leader.try_write(&self.request, deadline).await {
+                Ok(written) => {
+                    let applied = self.leader.await_applied(written.index, deadline).await;
+                    self.end(applied.map(|()| written.outcome));
+                }
+                Err(why) => {
+                    self.maybe_logged |= why == NotWritten::Unknown;
+                    self.wait();
+                }
+            }
         });
     }
 
-    fn reply(mut self, result: Result<Outcome, EngineError>) {
-        let Some(reply) = self.reply.take() else { return };
-        // Its place is free before its caller can know: whoever writes one after the other needs one.
-        drop(self);
-        reply.send(result);
+    /// Waits for a leader, in the queue of the callers.
+    fn wait(self) {
+        let callers = Arc::clone(&self.leader.callers);
+        callers.wait(self.pending.deadline, move |why| match why {
+            Woken::Leader if Instant::now() < self.pending.deadline => self.start(),
+            _ if self.maybe_logged => self.end(Err(EngineError::Unknown)),
+            _ => self.end(Err(EngineError::NoQuorum)),
+        });
+    }
+
+    fn end(self, result: Result<Outcome, EngineError>) {
+        self.leader.seeds.let_go(self.request.id);
+        self.pending.reply(result);
     }
 }
 
 impl Drop for Pending {
     fn drop(&mut self) {
-        self.bounds.resolve(self.id.sequence);
-        self.bounds.give_back(self.bytes);
-        if let Some(reply) = self.reply.take() {
+        if let Some(reply) = self.bounds.resolve(self.id.sequence) {
             // The store ended with the write on its way: it may or may not be in the log.
-            reply.send(Err(self.bounds.health.check().err().unwrap_or(EngineError::Unknown)));
+            reply.send(Err(self.bounds.lost()));
         }
     }
 }
@@ -255,6 +386,7 @@ mod tests {
 
     fn bounds(writes_max: usize, bytes_max: usize) -> Bounds {
         Bounds {
+            came: Arc::default(),
             writes: AtomicUsize::new(0),
             bytes: AtomicUsize::new(0),
             writes_max,
@@ -294,14 +426,36 @@ mod tests {
         assert_eq!(bounds.take(1), Ok(0));
     }
 
+    fn open(deadline: Option<Instant>) -> Open {
+        Open { reply: Reply::new(drop), bytes: 1, deadline }
+    }
+
     #[test]
     fn resolved_below_follows_the_oldest_open_request() {
         let bounds = bounds(10, 10);
-        let below = |bounds: &Bounds| bounds.number(1).resolved_below;
+        let below = |bounds: &Bounds| bounds.number(1, open(None)).resolved_below;
         assert_eq!((below(&bounds), below(&bounds), below(&bounds)), (0, 0, 0));
         bounds.resolve(1);
         assert_eq!(below(&bounds), 0, "0 is still open");
         bounds.resolve(0);
         assert_eq!(below(&bounds), 2);
+        assert!(bounds.resolve(1).is_none(), "once");
+    }
+
+    #[test]
+    fn writes_whose_time_is_over_give_up_their_places_and_the_others_keep_theirs() {
+        let bounds = bounds(10, 10);
+        let now = Instant::now();
+        for deadline in [Some(now + LOOK_MAX), Some(now), None, Some(now)] {
+            bounds.take(1).unwrap();
+            bounds.number(1, open(deadline));
+        }
+        bounds.leave_deadline(3);
+        assert_eq!(bounds.take_over(now).len(), 1);
+        assert_eq!(bounds.take_over(now).len(), 0);
+        assert_eq!(bounds.writes.load(Ordering::Relaxed), 3);
+        assert_eq!(bounds.next_deadline(), Some(now + LOOK_MAX));
+        assert!(bounds.resolve(1).is_none() && bounds.resolve(0).is_some());
+        assert_eq!(bounds.number(1, open(None)).resolved_below, 2);
     }
 }

@@ -11,17 +11,12 @@ use tokio::time::{Instant, timeout_at};
 
 use crate::command::Request;
 use crate::error::EngineError;
-use crate::outcome::Outcome;
-use crate::peers::{
-    Answer, Authority, Basis, Call, CallError, Change, Lane, NotChanged, NotWritten, Rpc, Seeds, Wait, Written,
-};
+use crate::peers::{Answer, Basis, Call, CallError, Change, Lane, NotChanged, NotWritten, Rpc, Seeds, Wait, Written};
+use crate::raft::authority::Authority;
 use crate::raft::{Member, MemberId, Raft};
 
+use super::callers::{Callers, Woken};
 use super::members;
-
-/// Between two tries, while no leader is known or it does not lead any more. Leaders change in
-/// hundreds of milliseconds; a change that is seen ends the wait at once.
-const RETRY: Duration = Duration::from_millis(20);
 
 /// How long one try waits for the leader's answer: frames may get lost. A request that is asked
 /// twice is applied once.
@@ -31,11 +26,12 @@ pub(super) const TRY: Duration = Duration::from_secs(2);
 #[derive(Clone)]
 pub(super) struct LeaderClient {
     pub(super) raft: Raft,
-    pub(super) authority: Authority,
+    pub(super) authority: Arc<Authority>,
     pub(super) rpc: Arc<Rpc>,
     pub(super) seeds: Arc<Seeds>,
     pub(super) me: MemberId,
-    /// How recently a member must have answered to be counted on.
+    pub(super) callers: Arc<Callers>,
+    /// How recently a member must have answered to be counted on, where that takes no time.
     pub(super) in_touch_within: Duration,
 }
 
@@ -46,29 +42,6 @@ enum Leader {
 }
 
 impl LeaderClient {
-    /// Writes `request`, and returns once its outcome is visible in this member's view.
-    pub(super) async fn write(&self, request: Request, deadline: Instant) -> Result<Outcome, EngineError> {
-        let outcome = self.write_until(&request, deadline).await;
-        self.seeds.let_go(request.id);
-        outcome
-    }
-
-    async fn write_until(&self, request: &Request, deadline: Instant) -> Result<Outcome, EngineError> {
-        let mut maybe_logged = false;
-        while Instant::now() < deadline {
-            match self.try_write(request, deadline).await {
-                Ok(written) => {
-                    self.await_applied(written.index, deadline).await?;
-                    return Ok(written.outcome);
-                }
-                Err(NotWritten::NotLeader) => {}
-                Err(NotWritten::Unknown) => maybe_logged = true,
-            }
-            self.pause(deadline).await;
-        }
-        Err(if maybe_logged { EngineError::Unknown } else { EngineError::NoQuorum })
-    }
-
     /// Returns once the leader has heard from a quorum, asked after this call began, and this member's
     /// view holds every write that was acknowledged before.
     pub(super) async fn await_quorum(&self, deadline: Instant) -> Result<(), EngineError> {
@@ -76,7 +49,9 @@ impl LeaderClient {
             if let Some(index) = self.read_index(Basis::Quorum, remaining(deadline).min(TRY)).await {
                 return self.await_applied(index, deadline).await;
             }
-            self.pause(deadline).await;
+            if self.callers.leader(deadline).await == Woken::TimeOver {
+                break;
+            }
         }
         Err(EngineError::NoQuorum)
     }
@@ -90,14 +65,23 @@ impl LeaderClient {
                     NotChanged::Other(why) => EngineError::Storage(why),
                 });
             }
-            self.pause(deadline).await;
+            if self.callers.leader(deadline).await == Woken::TimeOver {
+                break;
+            }
         }
         Err(EngineError::NoQuorum)
     }
 
+    /// How recently a member must have answered to be counted on.
+    pub(super) fn in_touch_within(&self) -> Duration {
+        self.in_touch_within + self.rpc.round_trip_max()
+    }
+
     async fn try_change(&self, change: &Change, deadline: Instant) -> Option<Result<(), NotChanged>> {
         match self.leader() {
-            Leader::Here => members::change_by(&self.raft, change.clone(), self.in_touch_within, deadline).await,
+            Leader::Here => {
+                members::change_by(&self.raft, &self.authority, change.clone(), self.in_touch_within(), deadline).await
+            }
             Leader::There(id, member) => {
                 let within_ms = u64::try_from(remaining(deadline).as_millis()).unwrap_or(u64::MAX);
                 let call = Call::Change { change: change.clone(), within_ms };
@@ -110,7 +94,8 @@ impl LeaderClient {
         }
     }
 
-    async fn try_write(&self, request: &Request, deadline: Instant) -> Result<Written, NotWritten> {
+    /// Asks the leader once to write `request`.
+    pub(super) async fn try_write(&self, request: &Request, deadline: Instant) -> Result<Written, NotWritten> {
         match self.leader() {
             Leader::Here => {
                 let writing = self.seeds.write(&self.raft, request.clone(), remaining(deadline));
@@ -134,7 +119,9 @@ impl LeaderClient {
     /// The log index that a view must have for reads that began before this call. Asks once.
     pub(super) async fn read_index(&self, basis: Basis, within: Duration) -> Option<u64> {
         match self.leader() {
-            Leader::Here => timeout_at(Instant::now() + within, self.authority.read_index(basis)).await.ok()?,
+            Leader::Here => {
+                timeout_at(Instant::now() + within, self.authority.read_index(&self.raft, basis)).await.ok()?
+            }
             Leader::There(id, member) => {
                 match self.ask(id, &member, Lane::Control, &Call::ReadIndex(basis), within).await {
                     Ok(Answer::ReadIndex(index)) => index,
@@ -174,16 +161,13 @@ impl LeaderClient {
 
     /// Returns once this member's view shows the log up to `index`.
     pub(super) async fn await_applied(&self, index: u64, deadline: Instant) -> Result<(), EngineError> {
-        if self.has_applied(index) {
-            return Ok(());
-        }
-        let wait = self.raft.wait(Some(remaining(deadline)));
         // The write is applied elsewhere; only this member's view may lack it.
-        wait.applied_index_at_least(Some(index), "applied here").await.map(drop).map_err(|_| EngineError::Unknown)
+        let applied = self.authority.published().await_applied(index, deadline).await;
+        if applied { Ok(()) } else { Err(EngineError::Unknown) }
     }
 
     pub(super) fn has_applied(&self, index: u64) -> bool {
-        self.authority.published.load().applied_index() >= index
+        self.authority.published().load().applied_index() >= index
     }
 
     /// The leader, if this member knows it and is another one.
@@ -192,6 +176,11 @@ impl LeaderClient {
             Leader::There(id, member) => Some((id, member)),
             Leader::Here | Leader::Unknown => None,
         }
+    }
+
+    /// Whether a leader is known, here or elsewhere.
+    pub(super) fn is_known(&self) -> bool {
+        !matches!(self.leader(), Leader::Unknown)
     }
 
     fn leader(&self) -> Leader {
@@ -204,16 +193,6 @@ impl LeaderClient {
                 None => Leader::Unknown,
             },
             None => Leader::Unknown,
-        }
-    }
-
-    /// Waits for a moment, or until something about the leader changes.
-    pub(super) async fn pause(&self, deadline: Instant) {
-        let mut metrics = self.raft.server_metrics();
-        let _ = metrics.borrow_and_update();
-        let until = deadline.min(Instant::now() + RETRY);
-        if !matches!(timeout_at(until, metrics.changed()).await, Ok(Ok(()))) {
-            tokio::time::sleep_until(until).await;
         }
     }
 }

@@ -25,9 +25,11 @@ use crate::log::{AtOnce, LogCloser, LogStore, WriterStats};
 use crate::machine::{Machine, Replay, StateStore};
 use crate::options::{Formation, Options, Timing};
 use crate::payload::Memory;
-use crate::peers::{Authority, Network, NoPeers, Rpc, Seeds, Server, Transport};
+use crate::peers::{Network, NoPeers, Rpc, Seeds, Server, Transport};
+use crate::raft::authority::{self, Authority, Follow};
+use crate::raft::election::Elections;
+use crate::raft::witness::Witness;
 use crate::raft::{self, LogId, Member, Raft, Types, Vote};
-use crate::read_gate::ReadGate;
 use crate::runtime::Runtime;
 use crate::storage::Directory;
 use crate::storage::format::random_id;
@@ -40,8 +42,7 @@ use super::ingress::Ingress;
 use super::leader::LeaderClient;
 use super::leases::Keeper;
 use super::readers::Readers;
-use super::witness::Witness;
-use super::{Engine, Inner, alone, idle, watch, witness};
+use super::{Engine, Inner, alone, callers, idle};
 
 /// How long the only member may take to elect itself and to replay its log.
 const READY_TIMEOUT: Duration = Duration::from_secs(120);
@@ -133,7 +134,8 @@ impl Engine {
         let (log, closer) = LogStore::open(disk, &directory.path, &health)?;
         let (log_stats, at_once, purged) = (log.stats(), log.at_once(), log.purged());
         let rpc = Arc::new(Rpc::new(directory.identity.clone(), transport)?);
-        let (published, gate) = (publishing(&options, &health)?, Arc::new(ReadGate::default()));
+        let published = publishing(&options, &health)?;
+        let authority = Arc::new(Authority::new(Arc::clone(&published)));
         published.hub().set_bytes_max(options.recent_bytes_max);
         let machine = StateStore::open(db, &directory.path)
             .and_then(|store| Machine::open(store, Arc::clone(&published), Arc::clone(&health)))
@@ -142,7 +144,8 @@ impl Engine {
         let seeds = Arc::new(Seeds::new(Arc::clone(&rpc), member_id));
         let started = match machine {
             Ok(machine) => {
-                let network = Network { rpc: Arc::clone(&rpc), gate: Arc::clone(&gate), seeds: Arc::clone(&seeds) };
+                let (rpc, gate, seeds) = (Arc::clone(&rpc), Arc::clone(&authority), Arc::clone(&seeds));
+                let network = Network { rpc, gate, seeds };
                 let raft = Raft::new(member_id, config, network, log, machine).await;
                 raft.map_err(|fatal| health.check().err().unwrap_or(EngineError::Failed(fatal.to_string())))
             }
@@ -171,9 +174,8 @@ impl Engine {
             }
         };
         let me = member_id;
-        let authority = Authority { raft: raft.clone(), gate, published };
-        let leader =
-            LeaderClient { raft, authority, rpc, seeds, me, in_touch_within: options.timing.in_touch_within() };
+        let (callers, in_touch_within) = (Arc::default(), options.timing.in_touch_within());
+        let leader = LeaderClient { raft, authority, rpc, seeds, me, callers, in_touch_within };
         Ok(Self::assemble(options, parts, leader, health, (log_stats, at_once), ready))
     }
 
@@ -187,25 +189,42 @@ impl Engine {
     ) -> Self {
         let Ready { runtime, vote, client, keeper } = ready;
         let (raft, lease) = (leader.raft.clone(), options.timing.leader_lease());
-        let Authority { gate, published, .. } = leader.authority.clone();
-        if vote.is_some() {
-            gate.open_for_good();
+        let authority = Arc::clone(&leader.authority);
+        let published = Arc::clone(authority.published());
+        if let Some(vote) = &vote {
+            authority.lead_alone(vote);
         }
-        let watch = watch::follow(raft.clone(), leader.me, vote, lease, Arc::clone(&gate), Arc::clone(&health));
-        runtime.spawn("raft-watch", &health, watch);
+        let witness = Arc::new(Witness::new(&raft, leader.me, options.witness));
+        let follow = Follow {
+            authority: Arc::clone(&authority),
+            raft: raft.clone(),
+            me: leader.me,
+            witness: Arc::clone(&witness),
+            lease,
+            health: Arc::clone(&health),
+        };
+        runtime.spawn("raft-watch", &health, authority::follow(follow, vote));
+        let elections = Elections::new(
+            raft.clone(),
+            Arc::clone(&authority),
+            Arc::clone(&leader.rpc),
+            leader.me,
+            &options.timing,
+            Arc::clone(&witness),
+        );
         let keeper = Keeper {
             raft: raft.clone(),
             me: leader.me,
             published: Arc::clone(&published),
-            quorum_age_max: options.timing.in_touch_within(),
+            elections: Arc::clone(&elections),
             client: keeper,
         };
         runtime.spawn("leases", &health, keeper.keep());
         let (peers, dir) = ((Arc::clone(&leader.rpc), Arc::clone(&leader.seeds)), parts.directory.path.clone());
-        let peers = Server::start(&runtime, peers, leader.authority.clone(), dir, Arc::clone(&health), &options.timing);
-        let witness = Arc::new(Witness::new(&raft, leader.me, options.witness));
-        let stand_in = witness::follow(raft.clone(), Arc::clone(&witness), &peers, options.timing.clone());
-        runtime.spawn("witness", &health, stand_in);
+        let served = (raft.clone(), Arc::clone(&authority));
+        let peers = Server::start(&runtime, peers, served, Arc::clone(&elections), dir, Arc::clone(&health));
+        runtime.spawn("callers", &health, callers::probe(leader.clone()));
+        runtime.spawn("elections", &health, Arc::clone(&elections).run());
         runtime.spawn("idle", &health, idle::follow(raft.clone(), leader.me));
         published.hub().start(&health);
         let engine = Self(Arc::new(Inner {
@@ -214,6 +233,7 @@ impl Engine {
             readers: Readers::start(&runtime, leader.clone(), options.timing.in_touch_within(), &health),
             disk_usage: DiskUsage::start(&runtime, &parts.directory.path, &health),
             peers,
+            elections,
             witness,
             runtime,
             leader,
@@ -221,7 +241,7 @@ impl Engine {
             options,
             raft,
             published,
-            gate,
+            authority,
             health,
             log_stats,
             closed: AtomicBool::new(false),
@@ -251,7 +271,7 @@ impl Engine {
     async fn end(&self) -> Result<(), EngineError> {
         self.0.closed.store(true, Ordering::Release);
         let Some(parts) = lock(&self.0.parts).take() else { return Ok(()) };
-        self.0.gate.shut();
+        self.0.authority.close();
         self.0.published.hub().close();
         let _ = self.0.raft.shutdown().await;
         parts.close().await

@@ -9,26 +9,15 @@ use openraft::async_runtime::watch::WatchReceiver;
 use openraft::errors::{ChangeMembershipError, ClientWriteError};
 use openraft::metrics::RaftMetrics;
 use openraft::raft::ReadPolicy;
-use tokio::time::Instant;
+use tokio::time::{Instant, timeout_at};
 
 use crate::error::EngineError;
 use crate::peers::{Change, NotChanged};
+use crate::raft::authority::{Authority, age, leading_vote};
 use crate::raft::{MemberId, Raft, StoredMembership, Types};
 
 use super::Engine;
 use super::calls::Reply;
-
-/// A round of votes takes a few milliseconds between nodes of one network.
-const HEAD_START: Duration = Duration::from_millis(40);
-
-/// How often a member that lost its leader asks for votes before it waits as any other would.
-const ASK_MAX: u32 = 8;
-
-/// Between the first two times; then longer and longer, as the network may need.
-const ASK_AGAIN: Duration = Duration::from_millis(15);
-
-/// A promise ends by the raft core's clock, which was read a moment before ours.
-const GRACE: Duration = Duration::from_millis(2);
 
 /// A member, as this one knows it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -83,7 +72,7 @@ impl Engine {
         let membership = metrics.membership_config.membership();
         let voters: BTreeSet<MemberId> = membership.voter_ids().collect();
         let leads = metrics.state == openraft::ServerState::Leader;
-        let within = self.0.options.timing.in_touch_within();
+        let within = self.0.elections.in_touch_within();
         let matched = |id: &MemberId| metrics.replication.as_ref()?.get(id)?.as_ref().map(|log_id| log_id.index());
         let members = membership.nodes().map(|(id, member)| MemberStatus {
             id: *id,
@@ -108,13 +97,13 @@ impl Engine {
 
     fn in_touch(&self, metrics: &RaftMetrics<Types>) -> bool {
         let me = self.0.leader.me;
-        let within = self.0.options.timing.in_touch_within();
+        let within = self.0.elections.in_touch_within();
         if metrics.state == openraft::ServerState::Leader {
             let alone = metrics.membership_config.voter_ids().eq([me]);
             let acked = metrics.last_quorum_acked.as_deref();
-            return alone || acked.is_some_and(|at| crate::engine::watch::age(*at) < within);
+            return alone || acked.is_some_and(|at| age(*at) < within);
         }
-        metrics.current_leader.is_some() && self.0.peers.heard_from_leader().is_some_and(|at| at.elapsed() < within)
+        metrics.current_leader.is_some() && self.0.elections.heard().is_some_and(|at| at.elapsed() < within)
     }
 
     /// The store is not open on `node`, which is connected: what was asked there is not waited for any
@@ -123,55 +112,11 @@ impl Engine {
         self.0.leader.rpc.lost(node);
     }
 
-    /// The connection to `node` was lost. If the leader runs there, this member stands for election
-    /// as soon as nobody can rest on that leader's lease any more, without the time that it would
-    /// otherwise give a late heartbeat.
+    /// The connection to `node` was lost: what was asked there is not waited for, and if the leader runs there,
+    /// another one is elected soon.
     pub fn peer_lost(&self, node: &str) {
         self.0.leader.rpc.lost(node);
-        if self.0.witness.is_one() {
-            return;
-        }
-        let Ok(cluster) = self.cluster() else { return };
-        let lost = cluster.members.iter().find(|member| Some(member.id) == cluster.leader && member.node == node);
-        let Some(leader) = lost.map(|member| member.id).filter(|id| *id != self.0.leader.me) else { return };
-        let engine = self.clone();
-        self.0.runtime.spawn("peer-lost", &self.0.health, async move { engine.succeed(leader).await });
-    }
-
-    async fn succeed(&self, leader: MemberId) {
-        let peers = &self.0.peers;
-        let follows = || self.0.raft.server_metrics().borrow_watched().current_leader == Some(leader);
-        let promised = self.0.options.timing.vote_embargo() + GRACE;
-        // One after the other, and mostly the first one wins: those who ask at the same moment split
-        // the votes.
-        let head_start = HEAD_START * self.place_behind(leader);
-        for asked in 1..=ASK_MAX {
-            let Some(heard) = peers.heard_from_leader() else { return };
-            tokio::time::sleep_until(heard + promised).await;
-            if asked == 1 {
-                // Those before this member may lack some of its log, and not be able to win.
-                let _ = tokio::time::timeout(head_start, peers.asked_by_one_behind()).await;
-            }
-            if !follows() || self.check().is_err() {
-                return;
-            }
-            // Otherwise frames came late, or the leader is back.
-            if peers.heard_from_leader() == Some(heard) {
-                // With a pre-vote: others may well hear the leader, or have heard it a moment later.
-                let _ = self.0.raft.trigger().elect(true).await;
-                tokio::time::sleep(ASK_AGAIN * asked).await;
-            }
-        }
-    }
-
-    /// How many others come before this member when `leader` is to be succeeded.
-    fn place_behind(&self, leader: MemberId) -> u32 {
-        let metrics = self.0.raft.server_metrics();
-        let metrics = metrics.borrow_watched();
-        let membership = metrics.membership_config.membership();
-        let serves = |id: &MemberId| membership.get_node(id).is_some_and(|member| !member.witness);
-        let before = membership.voter_ids().filter(|id| *id != leader && *id < self.0.leader.me && serves(id));
-        u32::try_from(before.count()).unwrap_or(u32::MAX)
+        self.0.elections.connection_lost(node);
     }
 
     /// Has the leader change the members, and calls `reply` when that is done. Gives up after
@@ -179,7 +124,7 @@ impl Engine {
     pub fn change_members(&self, change: Change, timeout: Duration, reply: Reply<()>) {
         let engine = self.clone();
         self.0.runtime.spawn("change-members", &self.0.health, async move {
-            let result = engine.ask_leader_to(change, Instant::now() + timeout).await;
+            let result = engine.0.leader.change(&change, Instant::now() + timeout).await;
             reply.send(engine.check().and(result));
         });
     }
@@ -193,28 +138,33 @@ impl Engine {
         });
     }
 
-    async fn ask_leader_to(&self, change: Change, deadline: Instant) -> Result<(), EngineError> {
-        let leaves = change == Change::Remove(self.0.leader.me) || change == Change::Demote(self.0.leader.me);
-        if leaves {
-            self.0.gate.hold_shut();
-        }
-        let changed = self.0.leader.change(&change, deadline).await;
-        if leaves && changed.is_err() {
-            // Should the change still come, the raft core stops leading first, and shuts the gate.
-            self.0.gate.release();
-        }
-        changed
-    }
-
     async fn give_leadership(&self, to: MemberId, timeout: Duration) -> Result<(), EngineError> {
-        // The others vote at once then, whatever was promised by the lease.
-        self.0.gate.hold_shut();
-        let failed = |error: openraft::errors::Fatal<_>| EngineError::Failed(error.to_string());
-        self.0.raft.trigger().transfer_leader(to).await.map_err(failed)?;
-        let wait = self.0.raft.wait(Some(timeout));
-        let led = wait.metrics(|metrics| metrics.current_leader == Some(to), "the other member leads").await;
-        self.0.gate.release();
-        led.map(drop).map_err(|_| EngineError::Unknown)
+        let deadline = Instant::now() + timeout;
+        let raft = &self.0.raft;
+        let mut server = raft.server_metrics();
+        let given = leading_vote(raft);
+        while Instant::now() < deadline {
+            let (leader, leads) = {
+                let metrics = server.borrow_and_update();
+                (metrics.current_leader, given == Some(metrics.vote))
+            };
+            if leader == Some(to) {
+                return Ok(());
+            }
+            if leads {
+                let handed_over = self.0.authority.hand_over(raft, to).await;
+                handed_over.map_err(|error| EngineError::Failed(error.to_string()))?;
+            }
+            let until = deadline.min(Instant::now() + self.0.elections.hands_over_within());
+            if matches!(timeout_at(until, server.changed()).await, Ok(Err(_))) {
+                break;
+            }
+        }
+        // It takes no writes any more, since it was asked to hand over.
+        if let Some(vote) = given.filter(|vote| leading_vote(raft) == Some(*vote)) {
+            self.0.elections.step_down(&vote).await;
+        }
+        Err(EngineError::Unknown)
     }
 }
 
@@ -223,16 +173,22 @@ impl Engine {
 /// Several at once get into each other's way, and are then done one after the other.
 pub(crate) async fn change_by(
     raft: &Raft,
+    authority: &Authority,
     change: Change,
     in_touch_within: Duration,
     deadline: Instant,
 ) -> Option<Result<(), NotChanged>> {
-    tokio::time::timeout_at(deadline, self::change(raft, change, in_touch_within)).await.ok()?
+    timeout_at(deadline, self::change(raft, authority, change, in_touch_within)).await.ok()?
 }
 
 /// Changes the members through this member's raft core; `None` when it does not lead, or when it
 /// is not in touch with enough members for the change to come about.
-async fn change(raft: &Raft, change: Change, in_touch_within: Duration) -> Option<Result<(), NotChanged>> {
+async fn change(
+    raft: &Raft,
+    authority: &Authority,
+    change: Change,
+    in_touch_within: Duration,
+) -> Option<Result<(), NotChanged>> {
     if let Change::Remove(id) = change
         && is_gone(raft, id).await
     {
@@ -246,12 +202,24 @@ async fn change(raft: &Raft, change: Change, in_touch_within: Duration) -> Optio
         return None;
     }
     let adds = matches!(change, Change::AddLearner(..));
+    // The others may elect a leader once they have it, and this one would be told last.
+    let leaves =
+        matches!(change, Change::Remove(id) | Change::Demote(id) if id == raft.server_metrics().borrow_watched().id);
+    let leading = leading_vote(raft).filter(|_| leaves);
+    if let Some(vote) = &leading {
+        authority.void(vote);
+    }
     let changed = match change {
         Change::AddLearner(id, member) => raft.add_learner(id, member, true).await,
         Change::Promote(id) => raft.change_membership(ChangeMembers::AddVoterIds(BTreeSet::from([id])), true).await,
         Change::Demote(id) => raft.change_membership(ChangeMembers::RemoveVoters(BTreeSet::from([id])), true).await,
         Change::Remove(id) => remove(raft, id).await,
     };
+    if let (Some(vote), Err(error)) = (&leading, &changed)
+        && is_not_logged(error.api_error())
+    {
+        authority.take_back(vote);
+    }
     match changed {
         // Waiting for a learner to catch up also ends when another member leads: ask that one.
         Ok(_) if adds && !raft.is_leader() => None,
@@ -303,7 +271,7 @@ fn leaves_only_witnesses(membership: &StoredMembership, change: &Change) -> bool
 
 /// Whether the member `id` answered this one, which leads, a moment ago.
 fn answers(metrics: &RaftMetrics<Types>, id: MemberId, within: Duration) -> bool {
-    let heard = || metrics.heartbeat.as_ref()?.get(&id)?.as_ref().map(|at| super::watch::age(**at));
+    let heard = || metrics.heartbeat.as_ref()?.get(&id)?.as_ref().map(|at| age(**at));
     id == metrics.id || heard().is_some_and(|age| age < within)
 }
 
@@ -318,6 +286,11 @@ fn may_pass(error: Option<&ClientWriteError<Types>>) -> bool {
         Some(_) => true,
         None => false,
     }
+}
+
+/// Whether a change that was refused is surely not in the log.
+fn is_not_logged(error: Option<&ClientWriteError<Types>>) -> bool {
+    matches!(error, Some(ClientWriteError::ChangeMembershipError(_) | ClientWriteError::ForwardToLeader(_)))
 }
 
 type Changed = Result<

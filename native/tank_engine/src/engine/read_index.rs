@@ -36,7 +36,7 @@ impl Engine {
         self.check().ok()?;
         let identity = &self.0.identity;
         let meant = identity.cluster_id == cluster_id && identity.member_id == member_id;
-        if meant { self.0.gate.read_index(&self.0.published) } else { None }
+        if meant { self.0.authority.leased_index() } else { None }
     }
 
     /// Whether this member's view has the log up to `index`.

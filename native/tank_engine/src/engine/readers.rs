@@ -21,6 +21,7 @@ use crate::health::Health;
 use crate::peers::Basis;
 use crate::runtime::{self, Runtime};
 
+use super::callers::Woken;
 use super::calls::Reply;
 use super::leader::{LeaderClient, TRY};
 
@@ -57,9 +58,13 @@ impl Readers {
 
     /// Calls `reply` once the view holds every write that was acknowledged before this call, or
     /// when `timeout` has passed.
-    pub(super) fn wait(&self, timeout: Duration, reply: Reply<()>) {
-        // Nobody listens once the task has panicked: the reply, dropped, says that.
-        let _ = self.queue.send(Reader { deadline: Instant::now() + timeout, reply });
+    ///
+    /// # Errors
+    /// Nobody listens any more, since the task has panicked or the store is gone. The caller is told by what is
+    /// returned: a reply must not be sent from within the call.
+    pub(super) fn wait(&self, timeout: Duration, reply: Reply<()>) -> Result<(), Reply<()>> {
+        let reader = Reader { deadline: Instant::now() + timeout, reply };
+        self.queue.send(reader).map_err(|unsent| unsent.0.reply)
     }
 }
 
@@ -67,7 +72,7 @@ impl Asking {
     /// Runs until the store is gone.
     async fn run(mut self) {
         let mut waiting = Vec::new();
-        let mut patience = self.patience;
+        let mut patience = Duration::ZERO;
         loop {
             if waiting.is_empty() && self.queue.recv_many(&mut waiting, TAKE_MAX).await == 0 {
                 return;
@@ -75,12 +80,17 @@ impl Asking {
             while let Ok(reader) = self.queue.try_recv() {
                 waiting.push(reader);
             }
+            // The answer takes two round trips where the leader has to ask the others.
+            patience = patience.max(self.patience + self.leader.rpc.round_trip_max() * 2);
             if let Some(index) = self.ask(&mut waiting, patience).await {
                 self.release(std::mem::take(&mut waiting), index);
-                patience = self.patience;
+                patience = Duration::ZERO;
             } else if let Some(next) = earliest(&waiting) {
-                // Not at once, and not in vain for ever: a leader that is slow may need longer.
-                self.leader.pause(next).await;
+                // Not in vain for ever: a leader that is slow may need longer.
+                if self.leader.callers.leader(next).await == Woken::TimeOver && Instant::now() < next {
+                    // There is no raft core any more.
+                    answer(std::mem::take(&mut waiting), &Err(EngineError::NoQuorum));
+                }
                 patience = (patience * 2).min(TRY);
             }
         }

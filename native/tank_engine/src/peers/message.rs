@@ -19,7 +19,10 @@ pub(crate) enum Call {
         id: RequestId,
         command: Command,
     },
+    /// The sender leads with this vote. It is not answered.
+    Leads(Vote),
     Vote(VoteRequest<Types>),
+    /// Would the receiver vote?
     PreVote(VoteRequest<Types>),
     TransferLeader(TransferLeaderRequest<Types>),
     /// A snapshot follows, under this number.

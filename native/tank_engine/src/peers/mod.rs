@@ -33,7 +33,7 @@ pub(crate) use message::{Answer, Basis, Call, NotChanged, NotWritten, Written};
 pub(crate) use network::Network;
 pub(crate) use rpc::{CallError, Rpc, Wait};
 pub(crate) use seeds::{AHEAD_BYTES_MIN, Seeds};
-pub(crate) use serve::{Authority, Server};
+pub(crate) use serve::Server;
 
 /// A way to other nodes. Over Erlang distribution in production, simulated in tests.
 pub trait Transport: Send + Sync + 'static {

@@ -27,8 +27,8 @@ use openraft::raft::{
 use openraft::{AnyError, OptionalSend};
 
 use crate::log;
+use crate::raft::authority::Authority;
 use crate::raft::{LogEntry, LogId, Member, MemberId, Types, Vote};
-use crate::read_gate::ReadGate;
 use crate::runtime;
 use crate::snapshot::SnapshotData;
 
@@ -54,7 +54,7 @@ const UNREACHABLE_RETRY: Duration = Duration::from_millis(200);
 /// Makes the way to each member.
 pub(crate) struct Network {
     pub(crate) rpc: Arc<Rpc>,
-    pub(crate) gate: Arc<ReadGate>,
+    pub(crate) gate: Arc<Authority>,
     pub(crate) seeds: Arc<Seeds>,
 }
 
@@ -62,7 +62,7 @@ pub(crate) struct Network {
 #[derive(Clone)]
 pub(crate) struct Peer {
     rpc: Arc<Rpc>,
-    gate: Arc<ReadGate>,
+    gate: Arc<Authority>,
     seeds: Arc<Seeds>,
     id: MemberId,
     member: Member,

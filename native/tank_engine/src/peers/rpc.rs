@@ -47,6 +47,9 @@ pub(crate) enum Wait {
 /// A member that was not heard from for so long, or for eight round trips, does not answer.
 const SILENT_AFTER: Duration = Duration::from_secs(6);
 
+/// What members are told ([`Rpc::tell`]) is of no use that much later.
+const TOLD_WITHIN_MS: u32 = 3_000;
+
 /// How often members are looked at whose answers are waited for.
 const LOOK_EVERY: Duration = Duration::from_millis(500);
 
@@ -216,6 +219,14 @@ impl Rpc {
             Ok(Ok(answer)) => answer,
             Ok(Err(_)) | Err(_) => Err(CallError::Timeout),
         }
+    }
+
+    /// Tells the member `to`, and waits for nothing. It may not hear, and does not act on what comes late.
+    pub(crate) fn tell(&self, to: MemberId, member: &Member, call: &Call) {
+        let Ok(body) = encode(call) else { return };
+        let peer = self.peer(to, Some(&member.node));
+        let head = self.head(&mut lock(&peer), Kind::Call, to, 0, TOLD_WITHIN_MS);
+        let _ = self.transport.send(&member.node, Channel::Control, frame::encode(&head, None, &body));
     }
 
     fn ask(&self, to: MemberId, lane: Lane) -> (u64, oneshot::Receiver<Result<Answer, CallError>>, Forget<'_>) {

@@ -8,24 +8,23 @@ use std::time::Duration;
 use futures_util::StreamExt;
 use futures_util::stream::FuturesUnordered;
 use openraft::errors::ClientWriteError;
-use openraft::raft::{AppendEntriesRequest, AppendEntriesResponse, ReadPolicy, SnapshotResponse};
-use tokio::sync::{Notify, mpsc};
+use openraft::raft::{AppendEntriesRequest, AppendEntriesResponse, SnapshotResponse};
+use tokio::sync::mpsc;
 use tokio::time::Instant;
 
 use crate::engine::members;
 use crate::error::EngineError;
 use crate::health::Health;
-use crate::options::Timing;
+use crate::raft::authority::Authority;
+use crate::raft::election::Elections;
 use crate::raft::{Raft, SnapshotMeta, Types, Vote};
-use crate::read_gate::ReadGate;
 use crate::runtime::{self, Runtime};
 use crate::snapshot::{Frame, SnapshotData, SnapshotReceiver};
 use crate::sync::lock;
-use crate::view::Published;
 
 use super::Lane;
 use super::frame::Head;
-use super::message::{Answer, Append, Basis, Call, NotWritten, SentEntry, Written};
+use super::message::{Answer, Append, Call, NotWritten, SentEntry, Written};
 use super::rpc::{Incoming, Rpc};
 use super::seeds::Seeds;
 
@@ -42,18 +41,10 @@ const DECODE_BYTES_MAX: usize = 256 << 10;
 pub(crate) struct Server {
     rpc: Arc<Rpc>,
     raft: Raft,
-    authority: Authority,
+    authority: Arc<Authority>,
     dir: PathBuf,
     health: Arc<Health>,
-    /// How recently a member must have answered to be counted on.
-    in_touch_within: Duration,
-    /// Until then no vote is given: this member may have acknowledged a heartbeat just before it
-    /// was restarted, and a leader may rest on that.
-    no_vote_until: Instant,
-    /// When a leader's entries or heartbeat were last accepted.
-    heard: Mutex<Option<Instant>>,
-    /// A member asked for a vote whose log ends before this one's.
-    ahead: Notify,
+    elections: Arc<Elections>,
     /// Parts of snapshots, which are answered one after the other.
     snapshots: mpsc::UnboundedSender<(String, Incoming)>,
     /// Log entries, which the raft core takes in the order in which they came.
@@ -78,25 +69,21 @@ impl Server {
     pub(crate) fn start(
         runtime: &Runtime,
         (rpc, seeds): (Arc<Rpc>, Arc<Seeds>),
-        authority: Authority,
+        (raft, authority): (Raft, Arc<Authority>),
+        elections: Arc<Elections>,
         dir: PathBuf,
         health: Arc<Health>,
-        timing: &Timing,
     ) -> Arc<Self> {
-        let no_vote_until = Instant::now() + timing.vote_embargo();
         let (snapshots, mut parts) = mpsc::unbounded_channel::<(String, Incoming)>();
         let (appends, entries) = mpsc::unbounded_channel();
         let (receiving, received) = (Mutex::new(None), Mutex::new(None));
         let server = Arc::new(Self {
             rpc,
-            raft: authority.raft.clone(),
+            raft,
             authority,
             dir,
             health,
-            in_touch_within: timing.in_touch_within(),
-            no_vote_until,
-            heard: Mutex::new(None),
-            ahead: Notify::new(),
+            elections,
             snapshots,
             appends,
             seeds,
@@ -114,16 +101,6 @@ impl Server {
         runtime.spawn("peer-append", &server.health, take_appends(Arc::downgrade(&server), entries));
         runtime.spawn("links", &server.health, Arc::clone(&server.rpc).drive());
         server
-    }
-
-    /// When a leader was last heard from, since this member was started.
-    pub(crate) fn heard_from_leader(&self) -> Option<Instant> {
-        *lock(&self.heard)
-    }
-
-    /// Returns once a member asks for a vote that cannot win, since this one has more of the log.
-    pub(crate) async fn asked_by_one_behind(&self) {
-        self.ahead.notified().await;
     }
 
     /// Takes a frame that `node` sent. Never blocks.
@@ -154,6 +131,7 @@ impl Server {
     async fn serve(self: &Arc<Self>, node: &str, incoming: Incoming) {
         let head = incoming.head;
         let Some(call) = self.decode(incoming).await else { return };
+        self.hear(&call).await;
         if let Some(answer) = self.answer(&head, call).await {
             self.rpc.answer(node, &head, &answer);
         }
@@ -167,6 +145,13 @@ impl Server {
         runtime::offload(move || server.rpc.decode(&incoming.body)).await.ok()?
     }
 
+    /// Notes that a leader may count on this member, before the raft core has what the leader sent.
+    async fn hear(&self, call: &Call) {
+        if let Call::Append(Append { vote, .. }) | Call::Leads(vote) = call {
+            self.elections.hear(vote).await;
+        }
+    }
+
     /// `None` for a call that is not answered.
     async fn answer(&self, head: &Head, call: Call) -> Option<Answer> {
         Some(match call {
@@ -175,19 +160,12 @@ impl Server {
                 self.seeds.hold(id, command);
                 Answer::Held
             }
-            Call::Vote(_) | Call::PreVote(_) if Instant::now() < self.no_vote_until => {
-                Answer::Failed("this member was just started and does not vote yet".to_owned())
-            }
-            Call::Vote(request) => or_failed(self.raft.vote(request).await, Answer::Vote),
-            Call::PreVote(request) => {
-                let theirs = request.last_log_id;
-                let response = self.raft.pre_vote(request).await;
-                if response.as_ref().is_ok_and(|ours| ours.last_log_id > theirs) {
-                    self.ahead.notify_waiters();
-                }
-                or_failed(response, Answer::Vote)
-            }
+            // Who hears it has noted that.
+            Call::Leads(_) => return None,
+            Call::Vote(request) => or_failed(self.elections.vote(request).await, Answer::Vote),
+            Call::PreVote(request) => Answer::Vote(self.elections.would_vote(&request)),
             Call::TransferLeader(request) => {
+                self.elections.release(request.from_leader());
                 or_failed(self.raft.handle_transfer_leader(request).await, Answer::TransferLeader)
             }
             Call::SnapshotBegin { transfer, vote, meta } => self.begin_snapshot(transfer, vote, meta).await,
@@ -200,9 +178,12 @@ impl Server {
             }
             Call::Change { change, within_ms } => {
                 let deadline = Instant::now() + Duration::from_millis(within_ms).min(CHANGE_TIMEOUT_MAX);
-                Answer::Change(members::change_by(&self.raft, change, self.in_touch_within, deadline).await)
+                Answer::Change(
+                    members::change_by(&self.raft, &self.authority, change, self.elections.in_touch_within(), deadline)
+                        .await,
+                )
             }
-            Call::ReadIndex(basis) => Answer::ReadIndex(self.authority.read_index(basis).await),
+            Call::ReadIndex(basis) => Answer::ReadIndex(self.authority.read_index(&self.raft, basis).await),
         })
     }
 
@@ -214,9 +195,6 @@ impl Server {
         };
         let request = AppendEntriesRequest { vote, prev_log_id: previous, leader_commit: committed, entries };
         let appended = self.raft.append_entries(request).await;
-        if matches!(&appended, Ok(response) if !matches!(response, AppendEntriesResponse::HigherVote(_))) {
-            *lock(&self.heard) = Some(Instant::now());
-        }
         if matches!(&appended, Ok(AppendEntriesResponse::Success)) {
             ids.into_iter().for_each(|id| self.seeds.let_go(id));
         }
@@ -286,6 +264,7 @@ async fn take_appends(server: Weak<Server>, mut appends: mpsc::UnboundedReceiver
         let Some(server) = server.upgrade() else { return };
         let head = incoming.head;
         let Some(call) = server.decode(incoming).await else { continue };
+        server.hear(&call).await;
         let mut append = Box::pin(async move {
             if let Some(answer) = server.answer(&head, call).await {
                 server.rpc.answer(&node, &head, &answer);
@@ -320,28 +299,6 @@ fn take(receiving: &mut Option<Receiving>, transfer: u64, frame: &[u8]) -> Resul
     let Some(Receiving { vote, meta, .. }) = receiving.take() else { return Err(unknown()) };
     let snapshot = openraft::alias::SnapshotOf::<Types, _> { meta, snapshot: SnapshotData::Received(received) };
     Ok(Taken::All(vote, Box::new(snapshot)))
-}
-
-/// What tells a member that leads how new a view has to be.
-#[derive(Clone)]
-pub(crate) struct Authority {
-    pub(crate) raft: Raft,
-    pub(crate) gate: Arc<ReadGate>,
-    pub(crate) published: Arc<Published>,
-}
-
-impl Authority {
-    /// The log index from which on a member's view holds every write that was acknowledged before
-    /// this call; `None` when this member does not surely lead. By the lease, as its own reads
-    /// ([`crate::read_gate`]); without a valid one, by asking a quorum.
-    pub(crate) async fn read_index(&self, basis: Basis) -> Option<u64> {
-        let by_lease = if basis == Basis::Lease { self.gate.read_index(&self.published) } else { None };
-        if by_lease.is_some() {
-            return by_lease;
-        }
-        let read = self.raft.get_read_linearizer(ReadPolicy::ReadIndex).await;
-        read.ok().map(|read| read.read_log_id().index())
-    }
 }
 
 /// Writes through this member's raft core, if it leads.

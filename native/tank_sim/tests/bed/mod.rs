@@ -175,7 +175,11 @@ pub fn get_within(engine: &Engine, name: &str, timeout: Duration) -> Result<Opti
     if let Some(view) = engine.authoritative_view()? {
         return Ok(entry(&view));
     }
-    wait(|reply| engine.await_readable(timeout, reply))?;
+    wait(|reply| {
+        if let Err((error, reply)) = engine.await_readable(timeout, reply) {
+            reply.send(Err(error));
+        }
+    })?;
     Ok(entry(&*engine.view()?))
 }
 

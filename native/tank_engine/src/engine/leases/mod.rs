@@ -22,12 +22,12 @@ use tokio::time::Instant;
 
 use crate::command::{Command, LeaseCommand, Request, RequestId};
 use crate::environment::wall_ms;
+use crate::raft::authority::age;
+use crate::raft::election::Elections;
 use crate::raft::{MemberId, Raft, Vote};
 use crate::runtime;
 use crate::state::Leases;
 use crate::view::Published;
-
-use super::watch::age;
 
 use deadlines::{Clock, Deadlines, Due, TICK};
 
@@ -48,8 +48,8 @@ pub(super) struct Keeper {
     pub(super) raft: Raft,
     pub(super) me: MemberId,
     pub(super) published: Arc<Published>,
-    /// How old the last word of a quorum may be, until the leader counts as cut off.
-    pub(super) quorum_age_max: Duration,
+    /// Know how old the last word of a quorum may be, until the leader counts as cut off.
+    pub(super) elections: Arc<Elections>,
     /// Marks the keeper's own requests. Nobody else may use it.
     pub(super) client: u64,
 }
@@ -177,7 +177,7 @@ impl Reign {
         let mut voters = metrics.membership_config.membership().voter_ids();
         let alone = matches!((voters.next(), voters.next()), (Some(id), None) if id == keeper.me);
         let acked = metrics.last_quorum_acked.as_deref();
-        let in_touch = alone || acked.is_some_and(|at| age(*at) < keeper.quorum_age_max);
+        let in_touch = alone || acked.is_some_and(|at| age(*at) < keeper.elections.in_touch_within());
         let applied = metrics.last_applied.as_ref().map_or(0, |id| id.index());
         match self.waiting {
             Some((index, since)) if applied < index => in_touch && now.saturating_duration_since(since) < PATIENCE,

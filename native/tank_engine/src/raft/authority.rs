@@ -1,0 +1,379 @@
+//! May this member answer as the leader now?
+//!
+//! Answers leave a leader only after its view shows what they promise. So while this member leads and has applied what
+//! earlier leaders committed, its view holds every acknowledged write. How long it surely leads depends on the others:
+//!
+//! - The only voter leads as long as it runs. A second one cannot be elected without the vote of the first.
+//! - With others, a leader rests on its lease: who acknowledged an append votes for nobody else for a third longer
+//!   than the lease ([`hold`]). It counts from when the append was sent. What the raft core knows of such promises is
+//!   not asked: its time is fixed for as long as it runs, and must be long, so that a leader may write also where the
+//!   round trip is long ([`crate::raft::config`]).
+//!
+//! ```text
+//!            elected, and what was committed before is applied here
+//!   shut ───────────────────────────────────────────────────────────> open until the lease ends, renewed by each
+//!    ^ ^                                                               │ │      acknowledgement of a majority
+//!    │ └──another leads, the lease ended, a witness, the store closes──┘ │
+//!    │                                                                   │ hands over, is removed or no voter any more,
+//!    │                                                                   │ votes for another one
+//!    │   another vote                                                    v
+//!    └──────────────────────────────────────────────────────────────── void: shut for as long as this vote leads
+//! ```
+//!
+//! Void comes before the first word to anybody: a member that is asked to take over needs no promise to end. It is
+//! taken back only when it is certain that nothing was said. There is no other way to lead no more than those above:
+//! a member that leaves, a witness, a member that somebody else removes and one that no majority answers all use them.
+//!
+//! A member that asks the leader may rest on the lease as well: it reads once its own view has what the leader's view
+//! had, at a moment after the question came in and before the lease was over. Clocks are compared with nobody's; only
+//! their rates count. The leader's clock counts also the time for which the machine is suspended ([`clock`]).
+//!
+//! What is committed may be seen before it is acknowledged: by a member that applied it sooner than the leader, which
+//! told it to. A read that follows such a read must not see less. So the leader notes what it tells others, and answers
+//! from nothing older.
+
+mod clock;
+mod hold;
+
+pub(super) use hold::VoteHold;
+
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use arc_swap::Guard;
+use openraft::ServerState;
+use openraft::alias::InstantOf;
+use openraft::async_runtime::watch::WatchReceiver;
+use openraft::metrics::RaftMetrics;
+use openraft::raft::ReadPolicy;
+use tokio::sync::Notify;
+use tokio::time::Instant;
+
+use crate::error::EngineError;
+use crate::faults;
+use crate::health::Health;
+use crate::peers::Basis;
+use crate::sync::lock;
+use crate::view::{Published, View};
+
+use super::witness::Witness;
+use super::{MemberId, Raft, Types, Vote};
+
+use clock::Clock;
+
+const SHUT: u64 = 0;
+const FOR_GOOD: u64 = u64::MAX;
+
+/// Whether this member may answer as the leader.
+pub(crate) struct Authority {
+    published: Arc<Published>,
+    /// When the lease ends, by [`clock::now`].
+    until: AtomicU64,
+    /// Up to this log index, other members may have heard that the log is committed.
+    told: AtomicU64,
+    /// What the lease may be renewed for.
+    grounds: Mutex<Grounds>,
+    look_again: Notify,
+}
+
+#[derive(Debug, Default)]
+struct Grounds {
+    /// Nothing that was acknowledged to this vote counts, for so many reasons.
+    void: Option<(Vote, u64)>,
+    closed: bool,
+}
+
+/// What this member may rest its reads on, as the raft core sees it.
+#[derive(Clone, Copy, Debug, PartialEq)]
+enum Leadership {
+    None,
+    /// Nobody else votes.
+    Alone,
+    /// A quorum acknowledged what was sent then.
+    Lease(Option<Instant>),
+}
+
+impl Authority {
+    /// Shut. `published` is what it answers from.
+    pub(crate) fn new(published: Arc<Published>) -> Self {
+        Self {
+            published,
+            until: AtomicU64::new(SHUT),
+            told: AtomicU64::new(0),
+            grounds: Mutex::default(),
+            look_again: Notify::new(),
+        }
+    }
+
+    /// The view that it answers from, authoritative or not.
+    pub(crate) fn published(&self) -> &Arc<Published> {
+        &self.published
+    }
+
+    /// The published view, if it is authoritative.
+    pub(crate) fn view(&self) -> Option<Guard<Arc<View>>> {
+        // In this order: what is looked at after the lease is no older than what the lease says.
+        if !self.is_open() {
+            return None;
+        }
+        let told = self.told.load(Ordering::Acquire);
+        let view = self.published.load();
+        (view.applied_index() >= told).then_some(view)
+    }
+
+    /// The log index from which on any member's view is authoritative for a reader that asks now, by the lease.
+    pub(crate) fn leased_index(&self) -> Option<u64> {
+        // The order, as above.
+        self.is_open().then(|| self.told.load(Ordering::Acquire).max(self.published.load().applied_index()))
+    }
+
+    /// As [`Authority::leased_index`]; without a lease, or when that must not count, by asking a quorum. `None` when
+    /// this member does not surely lead.
+    pub(crate) async fn read_index(&self, raft: &Raft, basis: Basis) -> Option<u64> {
+        let by_lease = if basis == Basis::Lease { self.leased_index() } else { None };
+        if by_lease.is_some() {
+            return by_lease;
+        }
+        let read = raft.get_read_linearizer(ReadPolicy::ReadIndex).await;
+        read.ok().map(|read| read.read_log_id().index())
+    }
+
+    /// Other members are about to hear that the log is committed up to `index`.
+    pub(crate) fn tell(&self, index: u64) {
+        self.told.fetch_max(index, Ordering::AcqRel);
+    }
+
+    /// Whether reads are answered from memory.
+    pub(crate) fn is_open(&self) -> bool {
+        let until = self.until.load(Ordering::Acquire);
+        until == FOR_GOOD || (until != SHUT && clock::now() < until)
+    }
+
+    /// Whether this is the only voter, and leads.
+    pub(crate) fn is_alone(&self) -> bool {
+        self.until.load(Ordering::Acquire) == FOR_GOOD
+    }
+
+    /// Answers nothing by the lease any more, for as long as this member leads with `vote`.
+    pub(crate) fn void(&self, vote: &Vote) {
+        let mut grounds = lock(&self.grounds);
+        let reasons = grounds.void.filter(|(void, _)| void == vote).map_or(0, |(_, reasons)| reasons);
+        grounds.void = Some((*vote, reasons + 1));
+        self.until.store(SHUT, Ordering::Release);
+    }
+
+    /// Takes one [`Authority::void`] back: nobody was told.
+    pub(crate) fn take_back(&self, vote: &Vote) {
+        let mut grounds = lock(&self.grounds);
+        if let Some((_, reasons)) = grounds.void.filter(|(void, _)| void == vote) {
+            grounds.void = (reasons > 1).then_some((*vote, reasons - 1));
+            self.look_again.notify_one();
+        }
+    }
+
+    /// Answers nothing any more: the store is being closed.
+    pub(crate) fn close(&self) {
+        let mut grounds = lock(&self.grounds);
+        grounds.closed = true;
+        self.until.store(SHUT, Ordering::Release);
+    }
+
+    /// This member is the only voter, leads with `vote`, and its view is current.
+    pub(crate) fn lead_alone(&self, vote: &Vote) {
+        self.open(vote, FOR_GOOD);
+    }
+
+    fn open(&self, vote: &Vote, until: u64) {
+        let grounds = lock(&self.grounds);
+        let holds = !grounds.closed && grounds.void.is_none_or(|(void, _)| void != *vote);
+        self.until.store(if holds { until } else { SHUT }, Ordering::Release);
+    }
+
+    fn shut(&self) {
+        let _grounds = lock(&self.grounds);
+        self.until.store(SHUT, Ordering::Release);
+    }
+
+    /// Has this member, if it leads, make `to` the leader. To be called again when that does not happen.
+    ///
+    /// # Errors
+    /// The raft core has ended.
+    pub(crate) async fn hand_over(&self, raft: &Raft, to: MemberId) -> Result<(), openraft::errors::Fatal<Types>> {
+        let Some(vote) = leading_vote(raft) else { return Ok(()) };
+        // The others vote at once then, whatever they promised.
+        self.void(&vote);
+        raft.trigger().transfer_leader(to).await
+    }
+}
+
+/// The vote that this member leads with, if it does.
+pub(crate) fn leading_vote(raft: &Raft) -> Option<Vote> {
+    let metrics = raft.server_metrics();
+    let metrics = metrics.borrow_watched();
+    (metrics.state == ServerState::Leader).then_some(metrics.vote)
+}
+
+/// What [`follow`] needs.
+pub(crate) struct Follow {
+    pub(crate) authority: Arc<Authority>,
+    pub(crate) raft: Raft,
+    pub(crate) me: MemberId,
+    pub(crate) witness: Arc<Witness>,
+    /// How long the lease is.
+    pub(crate) lease: Duration,
+    pub(crate) health: Arc<Health>,
+}
+
+/// Follows the raft core: renews the lease and ends it, and notices the core's end. Runs until then.
+///
+/// `current` is the vote under which all that was committed before is applied.
+pub(crate) async fn follow(of: Follow, mut current: Option<Vote>) {
+    let Follow { authority, raft, me, witness, lease, health } = of;
+    let mut metrics = raft.metrics();
+    let mut server = raft.server_metrics();
+    let mut clock = Clock::start();
+    loop {
+        faults::point("raft_watch");
+        let (vote, leadership) = {
+            server.borrow_and_update();
+            let metrics = metrics.borrow_and_update();
+            (metrics.vote, if witness.is_one() { Leadership::None } else { leadership(&metrics, me) })
+        };
+        if leadership == Leadership::None {
+            current = None;
+            authority.shut();
+        } else {
+            if current != Some(vote) {
+                // What the only voter was current with, it stays current with: nobody else could add to it.
+                if leadership != Leadership::Alone {
+                    authority.shut();
+                }
+                current = raft.ensure_linearizable(ReadPolicy::ReadIndex).await.is_ok().then_some(vote);
+            }
+            match leadership {
+                _ if current.is_none() => authority.shut(),
+                Leadership::Alone => authority.open(&vote, FOR_GOOD),
+                Leadership::Lease(Some(acknowledged)) => {
+                    authority.open(&vote, clock.convert(acknowledged + lease, acknowledged).unwrap_or(SHUT));
+                }
+                Leadership::Lease(None) | Leadership::None => authority.shut(),
+            }
+        }
+        let changed = async {
+            // The only voter has no lease to follow, and need not wake with each write.
+            match leadership {
+                Leadership::Alone if current.is_some() => server.changed().await.is_ok(),
+                _ => metrics.changed().await.is_ok(),
+            }
+        };
+        let goes_on = tokio::select! {
+            changed = changed => changed,
+            () = authority.look_again.notified() => true,
+        };
+        if !goes_on {
+            break;
+        }
+    }
+    authority.shut();
+    let ended = raft.metrics().borrow_watched().running_state.clone();
+    match ended {
+        Ok(()) | Err(openraft::errors::Fatal::Stopped) => {}
+        // The first reason given counts: a storage error was usually reported where it happened.
+        Err(fatal) => health.fail(EngineError::Failed(fatal.to_string())),
+    }
+}
+
+/// How long ago openraft's instant was.
+pub(crate) fn age(instant: InstantOf<Types>) -> Duration {
+    <InstantOf<Types> as openraft::Instant>::now() - instant
+}
+
+/// openraft's instant as one of tokio's; if anything, earlier.
+fn to_tokio(instant: InstantOf<Types>) -> Option<Instant> {
+    let now = Instant::now();
+    now.checked_sub(age(instant))
+}
+
+fn leadership(metrics: &RaftMetrics<Types>, me: MemberId) -> Leadership {
+    let membership = metrics.membership_config.membership();
+    let votes = membership.voter_ids().any(|id| id == me);
+    if metrics.state != ServerState::Leader || !votes {
+        Leadership::None
+    } else if membership.voter_ids().eq([me]) {
+        Leadership::Alone
+    } else {
+        Leadership::Lease(metrics.last_quorum_acked.as_deref().and_then(|instant| to_tokio(*instant)))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use openraft::vote::RaftLeaderIdExt;
+
+    use crate::raft::LogId;
+
+    use super::*;
+
+    const FAR: u64 = FOR_GOOD - 1;
+
+    fn authority_at(index: u64) -> Authority {
+        let leader = openraft::impls::leader_id_adv::LeaderId::<u64, u64>::new_committed(1, 1);
+        let published = Published::default();
+        published.publish(View { applied: Some(LogId::new(leader, index)), ..View::default() });
+        Authority::new(Arc::new(published))
+    }
+
+    #[test]
+    fn it_answers_exactly_as_long_as_the_lease() {
+        let (authority, vote) = (authority_at(1), Vote::new_committed(1, 1));
+        assert!(!authority.is_open());
+        authority.open(&vote, FAR);
+        assert!(authority.is_open());
+        authority.open(&vote, clock::now());
+        assert!(!authority.is_open(), "a lease that has just ended");
+        authority.open(&vote, FOR_GOOD);
+        assert!(authority.is_open() && authority.is_alone());
+        authority.shut();
+        assert!(!authority.is_open());
+    }
+
+    #[test]
+    fn a_vote_that_was_given_away_is_never_renewed_and_a_later_one_is() {
+        let authority = authority_at(1);
+        let (given_away, later) = (Vote::new_committed(1, 1), Vote::new_committed(3, 1));
+        authority.open(&given_away, FAR);
+        authority.void(&given_away);
+        assert!(!authority.is_open());
+        authority.open(&given_away, FAR);
+        assert!(!authority.is_open(), "what followers acknowledge does not count any more");
+        authority.open(&later, FAR);
+        assert!(authority.is_open());
+        authority.void(&later);
+        authority.void(&later);
+        authority.take_back(&given_away);
+        authority.take_back(&later);
+        authority.open(&later, FAR);
+        assert!(!authority.is_open(), "one of two reasons is left");
+        authority.take_back(&later);
+        authority.open(&later, FAR);
+        assert!(authority.is_open());
+        authority.close();
+        authority.open(&later, FAR);
+        assert!(!authority.is_open());
+    }
+
+    #[test]
+    fn a_view_that_lacks_what_others_may_show_is_not_authoritative() {
+        let authority = authority_at(7);
+        assert!(authority.view().is_none() && authority.leased_index().is_none(), "it is shut");
+        authority.lead_alone(&Vote::new_committed(1, 1));
+        assert!(authority.view().is_some());
+        assert_eq!(authority.leased_index(), Some(7), "what is applied may be acknowledged");
+        authority.tell(9);
+        assert!(authority.view().is_none(), "another member may show 9 already");
+        assert_eq!(authority.leased_index(), Some(9));
+        authority.tell(8);
+        assert_eq!(authority.leased_index(), Some(9), "what was told stays told");
+    }
+}

@@ -1,0 +1,61 @@
+//! A witness: a member that votes and keeps the log, and serves neither reads nor writes.
+//!
+//! It lets two other members lose any one of the three. So it must have whatever it voted for, also
+//! when the leader is gone and the other member lags: then only the witness has the newest log, and
+//! the other one cannot be elected. Then, and only then, it leads for a moment: it brings the other
+//! one up to date and hands over. For that it keeps the state too, which may be all that is left of
+//! a log that was purged.
+//!
+//! ```text
+//! follows --nobody leads for long, and it has the newest log--> leads --another has all of it--> follows
+//! ```
+
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use openraft::ServerState;
+use openraft::async_runtime::watch::WatchReceiver;
+use openraft::metrics::RaftMetrics;
+
+use crate::raft::{MemberId, Raft, StoredMembership, Types};
+
+/// A voter that lacks no more than this has it by the time that it is asked to lead.
+const LAG_MAX: u64 = 1_000;
+
+/// Whether this member is one. The cluster decides that when it takes a member in.
+#[derive(Debug)]
+pub(crate) struct Witness {
+    is_one: AtomicBool,
+    me: MemberId,
+}
+
+impl Witness {
+    /// `joins_as_one` counts until the cluster has taken this member in.
+    pub(crate) fn new(raft: &Raft, me: MemberId, joins_as_one: bool) -> Self {
+        let witness = Self { is_one: AtomicBool::new(joins_as_one), me };
+        witness.learn(&raft.server_metrics().borrow_watched().membership_config);
+        witness
+    }
+
+    pub(crate) fn is_one(&self) -> bool {
+        self.is_one.load(Ordering::Relaxed)
+    }
+
+    /// Takes in what the cluster says, once it has taken this member in.
+    pub(super) fn learn(&self, membership: &StoredMembership) {
+        if let Some(member) = membership.membership().get_node(&self.me) {
+            self.is_one.store(member.witness, Ordering::Relaxed);
+        }
+    }
+}
+
+/// Who a leader hands over to that is not to lead: the voter that has most of the log, if that is enough.
+pub(super) fn successor(metrics: &RaftMetrics<Types>) -> Option<MemberId> {
+    let (ServerState::Leader, Some(replication)) = (metrics.state, metrics.replication.as_ref()) else {
+        return None;
+    };
+    let membership = metrics.membership_config.membership();
+    let serves = |id: &MemberId| *id != metrics.id && membership.get_node(id).is_some_and(|member| !member.witness);
+    let matched = |id: &MemberId| replication.get(id).and_then(Option::as_ref).map(|log_id| log_id.index());
+    let (matched, best) = membership.voter_ids().filter(serves).filter_map(|id| Some((matched(&id)?, id))).max()?;
+    (matched + LAG_MAX >= metrics.last_log_index.unwrap_or(0)).then_some(best)
+}

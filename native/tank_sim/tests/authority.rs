@@ -1,0 +1,136 @@
+//! Who may answer as the leader while leadership is given away: no read by a lease that may be replaced already.
+
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    clippy::print_stderr,
+    missing_docs,
+    unreachable_pub
+)]
+#![allow(dead_code, reason = "each test binary uses a part of the bed")]
+
+mod bed;
+
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use tank_engine::engine::Engine;
+use tank_engine::options::Formation;
+use tank_engine::peers::Change;
+
+use bed::{Cluster, change, eventually, get, put, wait};
+
+fn id(cluster: &Cluster, node: usize) -> u64 {
+    cluster.engine(node).identity().member_id
+}
+
+fn answers_by_lease(engine: &Engine) -> bool {
+    engine.status().unwrap().readable
+}
+
+/// A cluster of three whose leader answers by its lease, and that leader.
+fn with_a_lease() -> (Cluster, usize) {
+    let cluster = Cluster::of(3);
+    put(cluster.engine(0), "a", b"1").unwrap();
+    let leader = cluster.leader();
+    eventually("a lease", || answers_by_lease(cluster.engine(leader)).then_some(()));
+    (cluster, leader)
+}
+
+fn leads_elsewhere(cluster: &Cluster, old: usize) -> usize {
+    let leads = |node: &usize| cluster.engine(*node).cluster().unwrap().role == "leader";
+    eventually("another leader", || (0..3).filter(|node| *node != old).find(leads))
+}
+
+#[test]
+fn a_leader_that_another_node_removes_answers_nothing_from_then_on() {
+    let (cluster, old) = with_a_lease();
+    let other = (old + 1) % 3;
+    change(cluster.engine(other), Change::Remove(id(&cluster, old))).unwrap();
+    assert!(!answers_by_lease(cluster.engine(old)));
+    let new = leads_elsewhere(&cluster, old);
+    put(cluster.engine(other), "a", b"2").unwrap();
+    assert_eq!(get(cluster.engine(new), "a").unwrap().unwrap(), "2");
+    eventually("it to lead no more", || (cluster.engine(old).cluster().unwrap().role != "leader").then_some(()));
+    assert!(!answers_by_lease(cluster.engine(old)));
+}
+
+#[test]
+fn a_leader_that_votes_no_more_hands_over() {
+    let (cluster, old) = with_a_lease();
+    change(cluster.engine(old), Change::Demote(id(&cluster, old))).unwrap();
+    assert!(!answers_by_lease(cluster.engine(old)));
+    leads_elsewhere(&cluster, old);
+    put(cluster.engine(old), "a", b"2").unwrap();
+    cluster.agree();
+}
+
+#[test]
+fn a_change_that_is_refused_costs_no_lease() {
+    let mut cluster = Cluster::of(2);
+    cluster.nodes.push(None);
+    cluster.join_as(2, true);
+    let leader = cluster.leader();
+    change(cluster.engine(leader), Change::Remove(id(&cluster, 1 - leader))).unwrap();
+    assert!(change(cluster.engine(leader), Change::Remove(id(&cluster, leader))).is_err());
+    eventually("a lease", || answers_by_lease(cluster.engine(leader)).then_some(()));
+}
+
+#[test]
+fn a_leader_that_cannot_hand_over_answers_nothing_meanwhile_and_writes_go_on_afterwards() {
+    let (cluster, old) = with_a_lease();
+    let to = (old + 1) % 3;
+    cluster.net.isolate(&Cluster::name(to));
+    let (over, ended) = (AtomicBool::new(false), Duration::from_millis(800));
+    thread::scope(|scope| {
+        let handed_over = scope.spawn(|| {
+            let result = wait(|reply| cluster.engine(old).transfer_leader(id(&cluster, to), ended, reply));
+            over.store(true, Ordering::SeqCst);
+            result
+        });
+        // It takes a moment to begin.
+        eventually("it to give up its lease", || (!answers_by_lease(cluster.engine(old))).then_some(()));
+        while !over.load(Ordering::SeqCst) {
+            assert!(!answers_by_lease(cluster.engine(old)), "its followers were told to vote");
+            thread::yield_now();
+        }
+        assert!(handed_over.join().unwrap().is_err());
+    });
+    let began = Instant::now();
+    put(cluster.engine(old), "a", b"2").unwrap();
+    eprintln!("a write took {:?} after the attempt", began.elapsed());
+    assert!(began.elapsed() < Duration::from_secs(2), "{:?}", began.elapsed());
+}
+
+#[test]
+fn a_witness_answers_nothing_though_it_leads_for_a_moment() {
+    let mut cluster = Cluster::of(2);
+    cluster.nodes.push(None);
+    cluster.join_as(2, true);
+    let leader = cluster.leader();
+    let lagging = 1 - leader;
+    cluster.stop(lagging);
+    for i in 0..50 {
+        put(cluster.engine(leader), &format!("k{i}"), b"v").unwrap();
+    }
+    cluster.stop(leader);
+    let witness = cluster.engine(2).clone();
+    let over = AtomicBool::new(false);
+    thread::scope(|scope| {
+        let watched = scope.spawn(|| {
+            let (mut led, mut answered) = (false, false);
+            while !over.load(Ordering::SeqCst) {
+                led |= witness.cluster().unwrap().role == "leader";
+                answered |= answers_by_lease(&witness);
+            }
+            (led, answered)
+        });
+        cluster.start(lagging, Formation::NewCluster);
+        eventually("the lagging member to take writes", || put(cluster.engine(lagging), "later", b"1").ok());
+        over.store(true, Ordering::SeqCst);
+        assert_eq!(watched.join().unwrap(), (true, false), "whether it led, and answered");
+    });
+}
