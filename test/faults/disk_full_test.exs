@@ -20,37 +20,51 @@ defmodule Tank.Store.Faults.DiskFullTest do
     %{image: image, options: [data_dir: Path.join(image.mount, "store")], log_file: Path.join(dir, "vm.log")}
   end
 
-  test "filling up in the middle of writes", %{image: image, options: options, log_file: log_file} do
-    child = Child.start_tank(options[:data_dir], log_file: log_file)
-    Child.write_until(child, 1, 500)
+  # How long the disk is full.
+  for seconds <- [10, 120] do
+    @seconds seconds
+    if seconds > 10, do: @tag(:long)
 
-    free = Image.fill(image)
-    # The database has reserved some space for its log: this takes that up.
-    assert named?(Child.call(child, Subject, :put_until_error, [1 <<< 20], 120_000))
+    test "full in the middle of writes for #{seconds} s: reads never stop, and it heals by itself", context do
+      %{image: image, options: options, log_file: log_file} = context
+      child = Child.start_tank(options[:data_dir], log_file: log_file)
+      tank = Child.call(child, Process, :whereis, [Tank.Store])
+      Child.write_until(child, 1, 500)
+      :ok = Child.call(child, Subject, :start_reader, [])
 
-    # A store that opens anew may free some of its log, and goes on writing: others take that up too.
-    eventually(
-      "the store to give up",
-      fn ->
-        Image.fill(image)
-        not Child.call(child, Subject, :tree_runs?, [])
-      end,
-      60_000
-    )
+      free = Image.fill(image)
+      # The database has reserved some space for its log: this takes that up.
+      assert named?(Child.call(child, Subject, :put_until_error, [1 <<< 20], 120_000))
+      full_until = System.monotonic_time(:millisecond) + @seconds * 1_000
 
-    {before, _errors} = Child.seen(child)
-    Child.await_errors(child, 100)
-    assert {:error, {:store_init_failed, %Error{} = error}} = start(child, options)
-    assert named?(error.reason)
-    {later, errors} = Child.seen(child)
-    assert later.acknowledged == before.acknowledged
-    assert Enum.reject(Map.keys(errors), &named?/1) == []
+      # A store that is opened again may free some of its log, and goes on writing: others take that up too.
+      eventually(
+        "the time to be over",
+        fn ->
+          Image.fill(image)
+          Process.sleep(500)
+          System.monotonic_time(:millisecond) > full_until
+        end,
+        (@seconds + 10) * 1_000
+      )
 
-    free.()
-    assert start(child, options) == :ok
-    Child.await_acknowledged(child, 500)
-    Child.call(child, Subject, :stop_writers, [])
-    assert Child.judge(child) == []
+      Child.await_errors(child, 100)
+      free.()
+      freed_at = System.monotonic_time(:millisecond)
+      Child.await_acknowledged(child, 1)
+      healed_ms = System.monotonic_time(:millisecond) - freed_at
+      {reads, problems, longest_ms} = Child.call(child, Subject, :stop_reader, [])
+      IO.puts("\nfull for #{@seconds} s: #{reads} reads, the longest #{longest_ms} ms; healed #{healed_ms} ms after")
+      assert healed_ms < 5_000
+      assert problems == [] and reads > 1_000 and longest_ms < 1_000
+
+      assert Child.call(child, Process, :whereis, [Tank.Store]) == tank
+      Child.await_acknowledged(child, 500)
+      Child.call(child, Subject, :stop_writers, [])
+      assert Child.judge(child) == []
+      {_ledger, errors} = Child.seen(child)
+      assert Enum.reject(Map.keys(errors), &named?/1) == []
+    end
   end
 
   for kibibytes <- [0, 8, 64, 1024, 8192] do

@@ -169,6 +169,7 @@ defmodule Tank.Store.Cluster do
   | `applied_index` | index of the last applied log entry |
   | `digest` | a hash of all entries: equal on members with equal entries |
   | `readable` | whether linearizable reads are answered from memory |
+  | `failure` | nil, or what the disk failed with (`:disk_full`, `{:storage, why}`): the store answers reads from memory and refuses writes with this reason, and opens again by itself when the disk takes writes |
   | `role` | `:leader`, `:follower`, `:candidate` or `:learner` |
   | `term`, `leader` | the raft term, and the node of the leader that this member follows, or nil |
   | `last_log_index` | index of the last log entry here |
@@ -187,7 +188,11 @@ defmodule Tank.Store.Cluster do
          {:ok, cluster} <- Membership.status(store_id) do
       case Native.status(store) do
         {:ok, status} ->
-          status = Map.update!(status, :memory_bytes, &(&1 + ReadCache.bytes(cache)))
+          status =
+            status
+            |> Map.update!(:memory_bytes, &(&1 + ReadCache.bytes(cache)))
+            |> Map.update!(:failure, &(&1 && Error.public(&1)))
+
           {:ok, status |> Map.merge(cluster) |> Map.merge(%{store_id: store_id, data_dir: dir})}
 
         {:error, reason} ->

@@ -20,7 +20,8 @@ defmodule Tank.Store.Error do
   | `{:compacted, min}`, `{:future_revision, current}` | no such revision: older than what is kept, or not made yet | |
   | `:lease_ended` | the lease that the entry was to go with is not held any more; nothing was written | acquire it anew |
   | `:too_many_conflicts` | a transaction met others at every try; nothing was written | retry later |
-  | `:engine_failed`, `{:storage, why}`, `:disk_full` | the store stopped at a fault; a write under way is unknown | its supervisor restarts it; free space for `:disk_full` |
+  | `:engine_failed` | the store stopped at a fault; a write under way is unknown | its supervisor restarts it |
+  | `:disk_full`, `{:storage, why}` | the disk takes no writes; a write under way is unknown, and reads go on from memory | free space or mend the disk: the store goes on by itself |
   | `{:no_data_dir, store_id}` | `Tank.Store` was given no `:data_dir`, and no store of this id runs | give one, or start the store first |
   | `{:locked, path}` | another store has the directory open | stop that one |
   | `{:wrong_store, found}`, `{:newer_format, found}` | the directory is another store's, or a newer release's | give the right one |
@@ -100,7 +101,7 @@ defmodule Tank.Store.Error do
   defp message_of(:no_quorum), do: "no leader that a majority of the members follows: nothing was written, retry"
   defp message_of(:witness), do: "this member is a witness, which serves neither reads nor writes: ask another one"
   defp message_of(:only_witnesses_left), do: "only witnesses would be left to vote, and they never lead"
-  defp message_of(:disk_full), do: "no space left on the disk of the store: free some, then start it again"
+  defp message_of(:disk_full), do: "no space left on the disk of the store: free some, and it goes on by itself"
   defp message_of(:engine_failed), do: "the engine failed; its supervisor restarts it"
   defp message_of({:engine_failed, why}), do: "the engine failed (#{why}); its supervisor restarts it"
   defp message_of({:storage, why}), do: "the disk failed: #{why}"

@@ -66,7 +66,8 @@ defmodule Tank.Store.Events do
   defp follow(%{followed: followed} = state) do
     case {Running.fetch(state.store_id), followed} do
       {{:ok, store}, {store, _following}} ->
-        state
+        # One whose disk has failed says nothing any more, and another one takes its place.
+        if match?({:ok, %{failure: nil}}, Native.status(store)), do: state, else: %{state | followed: nil}
 
       {{:ok, store}, _none_or_another} ->
         case Native.follow_cluster(store) do

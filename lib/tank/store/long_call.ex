@@ -18,6 +18,10 @@ defmodule Tank.Store.LongCall do
   @spec close(Native.store()) :: :ok | {:error, Native.reason()}
   def close(store), do: await(&Native.close(&1, store))
 
+  @doc "Closes a store that failed at its disk; reads go on from its last view until `close/1`."
+  @spec retire(Native.store()) :: :ok | {:error, Native.reason()}
+  def retire(store), do: await(&Native.retire(&1, store))
+
   @doc "Discards the member that was set aside when this one joined."
   @spec discard_aside(Native.store()) :: :ok | {:error, Native.reason()}
   def discard_aside(store), do: await(&Native.discard_aside(&1, store))

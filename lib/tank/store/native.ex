@@ -56,6 +56,9 @@ defmodule Tank.Store.Native do
   @spec close(reference, store) :: {:ok, call} | {:error, reason}
   def close(_ref, _store), do: nif()
 
+  @spec retire(reference, store) :: {:ok, call} | {:error, reason}
+  def retire(_ref, _store), do: nif()
+
   @spec discard_aside(reference, store) :: {:ok, call} | {:error, reason}
   def discard_aside(_ref, _store), do: nif()
 

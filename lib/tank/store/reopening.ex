@@ -1,33 +1,29 @@
 defmodule Tank.Store.Reopening do
   @moduledoc false
-  # When a store that ran, and lost its disk, is opened anew: how soon, and for how long that is tried.
+  # When a store that ran and whose disk is in trouble is opened again.
   #
-  # A disk that is full or fails for some seconds should not end the store, and its supervisor allows few restarts. So the
-  # server waits between two tries instead of failing, for half a minute; then the supervisor gives up as always. A store
-  # that never ran says at once why it cannot be opened, and so does one whose trouble is not the disk's.
+  # A disk that is full or fails should not end the store, nor the tree that the user has it in. So the server tries again
+  # for as long as it takes, soon at first. A store that never ran says at once why it cannot be opened, and a store stops
+  # whose trouble is not the disk's.
   #
-  # It outlives the server: it is made with the store's instance.
+  # It outlives the server, which may be restarted meanwhile: it is made with the store's instance.
 
   alias Tank.Store.Error
 
   @type t :: :atomics.atomics_ref()
 
-  # A disk that was in trouble for so long is not waited for any more.
-  @patience_ms 30_000
   # A store that ran for so long was in no trouble before.
   @calm_ms 10_000
-  # Between failures of a store that opens and fails at its first writes: three of them take more than the ten seconds in
-  # which its supervisor allows three restarts.
-  @pause_ms 5_500
-  # Between two tries to open.
+  # Between two tries: a disk that takes writes again is noticed within the longest of them.
   @try_again_ms 100
   @try_again_max_ms 2_000
 
-  # Times are milliseconds since the reopening was made, and at least 1: 0 is never.
-  @made_at 1
+  # Whether the store was ever open. When it was opened, in milliseconds since the reopening was made; 0 while it is not
+  # open. How many times in a row it failed.
+  @ran 1
   @opened_at 2
-  @trouble_since 3
-  @failures 4
+  @failures 3
+  @made_at 4
 
   @spec new :: t
   def new do
@@ -38,53 +34,38 @@ defmodule Tank.Store.Reopening do
 
   @doc "Notes that the store is open."
   @spec opened(t) :: :ok
-  def opened(reopening), do: :atomics.put(reopening, @opened_at, now(reopening))
+  def opened(reopening) do
+    :atomics.put(reopening, @ran, 1)
+    :atomics.put(reopening, @opened_at, now(reopening))
+  end
 
-  @doc "Notes that the open store failed."
-  @spec failed(t, Error.t()) :: :ok
+  @doc """
+  Notes that the store failed or could not be opened. Whether to open it again, and after how many milliseconds.
+  """
+  @spec failed(t, Error.t()) :: {:after, pos_integer} | :no
   def failed(reopening, error) do
-    if disk?(error) do
-      note_trouble(reopening)
-      :atomics.add(reopening, @failures, 1)
-    end
-
-    :ok
-  end
-
-  @doc "How long to wait before the store is opened: milliseconds."
-  @spec pause(t) :: non_neg_integer
-  def pause(reopening) do
-    if :atomics.get(reopening, @failures) > 1 and in_time?(reopening), do: @pause_ms, else: 0
-  end
-
-  @doc "Whether, and after how many milliseconds, to try again when the store could not be opened for the `tries`th time."
-  @spec again(t, Error.t(), pos_integer) :: {:after, pos_integer} | :no
-  def again(reopening, error, tries) do
-    ran? = :atomics.get(reopening, @opened_at) != 0
-
-    if ran? and disk?(error) do
-      note_trouble(reopening)
-      if in_time?(reopening), do: {:after, min(@try_again_ms * tries * tries, @try_again_max_ms)}, else: :no
+    if :atomics.get(reopening, @ran) == 1 and of_the_disk?(error) do
+      if calm?(reopening), do: :atomics.put(reopening, @failures, 0)
+      :atomics.put(reopening, @opened_at, 0)
+      failures = :atomics.add_get(reopening, @failures, 1)
+      {:after, min(@try_again_ms * failures * failures, @try_again_max_ms)}
     else
       :no
     end
   end
 
-  defp disk?(%Error{reason: :disk_full}), do: true
-  defp disk?(%Error{reason: {:storage, _why}}), do: true
-  defp disk?(_error), do: false
+  # As native/tank_engine/src/error.rs, `is_of_the_disk`. And the directory is locked for a moment longer when the failed
+  # engine could not be closed at once.
+  defp of_the_disk?(%Error{reason: :disk_full}), do: true
+  defp of_the_disk?(%Error{reason: {:locked, _path}, details: %{by: :this_vm}}), do: true
+  defp of_the_disk?(%Error{reason: {kind, _what}}), do: kind in [:storage, :permission_denied, :data_dir]
+  defp of_the_disk?(_error), do: false
 
-  # It goes on with the trouble there was, or begins anew.
-  defp note_trouble(reopening) do
-    [opened_at, since] = for slot <- [@opened_at, @trouble_since], do: :atomics.get(reopening, slot)
-
-    if since == 0 or (since <= opened_at and now(reopening) - opened_at >= @calm_ms) do
-      :atomics.put(reopening, @trouble_since, now(reopening))
-      :atomics.put(reopening, @failures, 0)
-    end
+  defp calm?(reopening) do
+    opened_at = :atomics.get(reopening, @opened_at)
+    opened_at > 0 and now(reopening) - opened_at >= @calm_ms
   end
 
-  defp in_time?(reopening), do: now(reopening) - :atomics.get(reopening, @trouble_since) < @patience_ms
-
+  # At least 1: 0 is never.
   defp now(reopening), do: System.monotonic_time(:millisecond) - :atomics.get(reopening, @made_at) + 1
 end

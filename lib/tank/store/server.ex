@@ -3,11 +3,12 @@ defmodule Tank.Store.Server do
   # Owns one open store: opens it, makes it known to callers, and closes it. No call goes through this process.
   #
   #     opening --ok--> open --engine fails--> stops, is started again by its supervisor
+  #        |             | |---disk fails------> degraded: reads go on from the last view, until it could be opened again
   #        |             | |---owner dies------> the whole instance is stopped
   #        |             | +---join--> opens a new member, and asks until it is one; or the old one again (Tank.Store.Join)
   #        |             +---go_alone--> opens the same member as a cluster of its own
-  #        +--error--> does not start, with the reason; if the store ran before and it is the disk, tries again for a
-  #                    while, without a store (Tank.Store.Reopening)
+  #        +--error--> does not start, with the reason; if the store ran before and it is the disk, tries again
+  #                    (Tank.Store.Reopening)
 
   use GenServer, shutdown: 30_000
 
@@ -118,16 +119,12 @@ defmodule Tank.Store.Server do
     if config.owner, do: Process.monitor(config.owner)
     Process.send_after(self(), :sweep, @sweep_every_ms)
 
-    state = %{config: config, link: Peers.link(config.store_id), store: nil, joining: nil, tries: 0, swept: nil}
-
-    case Reopening.pause(config.reopening) do
-      0 -> with {:stop, error, _state} <- open(state), do: {:stop, error}
-      pause_ms -> {:ok, wait(state, pause_ms)}
-    end
+    state = %{config: config, link: Peers.link(config.store_id), store: nil, joining: nil, swept: nil}
+    with {:stop, error, _state} <- open(state), do: {:stop, error}
   end
 
   @impl true
-  # Between two tries to open it there is no store.
+  # Between two tries to open it there is no store, or one that is only read.
   def handle_call(_request, _from, %{store: nil} = state), do: {:reply, {:error, :noproc}, state}
 
   # Until it is known whether this is a member of another cluster, it can neither join one nor be alone.
@@ -196,9 +193,15 @@ defmodule Tank.Store.Server do
 
   def handle_info({:tank_store_failed, reason}, state) do
     error = Error.from_native(reason)
-    Logger.error("store #{inspect(state.config.store_id)} failed: #{Exception.message(error)}")
-    Reopening.failed(state.config.reopening, error)
-    {:stop, {:shutdown, error}, state}
+
+    case Reopening.failed(state.config.reopening, error) do
+      {:after, ms} when state.joining == nil ->
+        {:noreply, degrade(state, error, ms)}
+
+      _not_the_disk ->
+        Logger.error("store #{inspect(state.config.store_id)} failed: #{Exception.message(error)}")
+        {:stop, {:shutdown, error}, state}
+    end
   end
 
   def handle_info({:DOWN, _ref, :process, owner, _reason}, %{config: %{owner: owner}} = state) do
@@ -226,7 +229,8 @@ defmodule Tank.Store.Server do
   def handle_info(_other, state), do: {:noreply, state}
 
   @impl true
-  def terminate(_reason, %{store: nil}), do: :ok
+  # One that is degraded was closed, and is read until now.
+  def terminate(_reason, %{store: nil, config: config}), do: Running.delete(config.store_id)
 
   def terminate(_reason, %{config: config, store: store}) do
     :ok = Feed.closing(config.store_id)
@@ -235,21 +239,36 @@ defmodule Tank.Store.Server do
     close(config, store)
   end
 
+  # Readers keep the engine that failed: its last view has all that was ever acknowledged here. Everything else of it
+  # ends, so that another engine can open the directory.
+  defp degrade(%{config: config, store: store} = state, error, again_ms) do
+    Logger.error(
+      "store #{inspect(config.store_id)}: #{Exception.message(error)}. Reads go on from memory and writes are refused " <>
+        "until it could be opened again, which is tried every 2 seconds"
+    )
+
+    :ok = Inbox.attach(config.store_id, nil)
+    # Its last sync mostly fails too.
+    _closed = LongCall.retire(store)
+    wait(%{state | store: nil}, again_ms)
+  end
+
   # Opens the store, or waits for the next try.
   defp open(%{config: config} = state) do
     case LongCall.open(Options.to_native(config), state.link) do
       {:ok, store} ->
         publish(config.store_id, store)
-        {:ok, _pid} = Registry.register(Names, {:dir, config.store_id}, {config.data_dir, config.owner})
+        # It is noted already when the store was degraded.
+        _noted = Registry.register(Names, {:dir, config.store_id}, {config.data_dir, config.owner})
         :ok = Feed.opened(config.store_id)
         Reopening.opened(config.reopening)
-        {:ok, %{state | store: store, tries: 0}}
+        {:ok, %{state | store: store}}
 
       {:error, reason} ->
         error = Error.from_native(reason)
 
-        case Reopening.again(config.reopening, error, state.tries + 1) do
-          {:after, again_ms} -> {:ok, wait(%{state | tries: state.tries + 1}, again_ms)}
+        case Reopening.failed(config.reopening, error) do
+          {:after, again_ms} -> {:ok, wait(state, again_ms)}
           :no -> {:stop, error, state}
         end
     end

@@ -80,6 +80,8 @@ struct Inner {
     elections: Arc<Elections>,
     witness: Arc<Witness>,
     closed: AtomicBool,
+    /// It is closed, and serves its last view.
+    retired: AtomicBool,
     /// What closing takes apart; gone afterwards.
     parts: Mutex<Option<Parts>>,
 }
@@ -89,9 +91,9 @@ impl Engine {
     /// what was acknowledged here.
     ///
     /// # Errors
-    /// The store is closed or has failed, or is a witness.
+    /// The store is closed or has failed, other than at its disk, or is a witness.
     pub fn view(&self) -> Result<Guard<Arc<View>>, EngineError> {
-        self.check_serves()?;
+        self.check_reads()?;
         Ok(self.0.published.load())
     }
 
@@ -99,9 +101,9 @@ impl Engine {
     /// `None` when that takes asking: see [`Engine::await_readable`].
     ///
     /// # Errors
-    /// The store is closed or has failed, or is a witness.
+    /// The store is closed or has failed, other than at its disk, or is a witness.
     pub fn authoritative_view(&self) -> Result<Option<Guard<Arc<View>>>, EngineError> {
-        self.check_serves()?;
+        self.check_reads()?;
         Ok(self.0.authority.view())
     }
 
@@ -116,7 +118,7 @@ impl Engine {
 
     /// As [`Engine::is_current`], for [`Engine::view`].
     pub fn is_current_here(&self, slot: u32, revision: u64) -> bool {
-        self.check_serves().is_ok() && self.last_changed().is_unchanged(slot, revision)
+        self.check_reads().is_ok() && self.last_changed().is_unchanged(slot, revision)
     }
 
     fn last_changed(&self) -> &LastChanged {
@@ -162,7 +164,27 @@ impl Engine {
 
     fn check_serves(&self) -> Result<(), EngineError> {
         self.check()?;
+        self.check_no_witness()
+    }
+
+    /// Whether reads are answered. They also are, from the last view, when the disk has failed.
+    fn check_reads(&self) -> Result<(), EngineError> {
+        self.check_shows()?;
+        self.check_no_witness()
+    }
+
+    fn check_no_witness(&self) -> Result<(), EngineError> {
         if self.0.witness.is_one() { Err(EngineError::Witness) } else { Ok(()) }
+    }
+
+    /// Whether there is anything to be seen: also of a store whose disk has failed.
+    fn check_shows(&self) -> Result<(), EngineError> {
+        match self.0.health.check() {
+            Err(error) if !error.is_of_the_disk() => return Err(error),
+            _ => {}
+        }
+        let closed = self.0.closed.load(Ordering::Acquire) && !self.0.retired.load(Ordering::Acquire);
+        if closed { Err(EngineError::Closed) } else { Ok(()) }
     }
 
     fn check(&self) -> Result<(), EngineError> {

@@ -168,6 +168,17 @@ pub enum DirectoryTrouble {
 }
 
 impl EngineError {
+    /// Whether the disk is in trouble: full, failing, or not to be written. It may be well again later.
+    pub fn is_of_the_disk(&self) -> bool {
+        match self {
+            Self::DiskFull { .. } | Self::Storage(_) => true,
+            Self::Directory { kind, .. } => {
+                matches!(kind, DirectoryTrouble::PermissionDenied | DirectoryTrouble::Other)
+            }
+            _ => false,
+        }
+    }
+
     /// Sorts an error of the file system about `path`.
     pub fn from_io(path: &std::path::Path, error: &io::Error) -> Self {
         let path = path.to_path_buf();

@@ -7,6 +7,7 @@
 pub const POINTS: &[&str] = &[
     "ingress",
     "log_writer",
+    "log_full",
     "log_sync",
     "apply",
     "snapshot_install",

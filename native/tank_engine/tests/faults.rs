@@ -23,7 +23,7 @@ use tank_engine::reclaim;
 use tank_engine::snapshot::SnapshotData;
 use tank_sim::wait;
 
-use support::{LIMIT, Member, Victim, held, open, options, put, submit, write, write_all};
+use support::{LIMIT, Member, Victim, held, open, options, put, submit, try_open, write, write_all};
 
 static ALONE: Mutex<()> = Mutex::new(());
 
@@ -146,6 +146,42 @@ fn a_panic_in_the_watch_over_the_raft_core_is_reported() {
     let engine = open(dir.path());
     assert_eq!(held(&engine), before);
     engine.close().unwrap();
+}
+
+#[test]
+fn a_full_disk_leaves_the_last_view_readable_until_the_store_is_open_again() {
+    let _alone = alone();
+    let dir = tempfile::tempdir().unwrap();
+    let (engine, failures) = open_watched(dir.path());
+    write_all(&engine, (0..20).map(|i| put(&format!("{i}"), b"acknowledged")));
+    let before = held(&engine);
+    faults::arm("log_full", "return").unwrap();
+    let unknown = write(&engine, put("20", b"?"));
+    let failure = wait_for_failure(&failures);
+    assert!(matches!(failure, EngineError::DiskFull { .. }), "{failure:?}");
+    assert!(unknown.is_err(), "{unknown:?}");
+    let assert_read_only = |what: &str| {
+        assert_eq!(held(&engine), before, "{what}");
+        assert!(engine.authoritative_view().unwrap().is_some(), "{what}: nobody else can have written");
+        assert_eq!(write(&engine, put("refused", b"")), Err(failure.clone()), "{what}");
+        assert_eq!(engine.status().unwrap().failure, Some(failure.clone()), "{what}");
+    };
+    assert_read_only("failed");
+    let _last_sync_fails = engine.retire();
+    assert_read_only("retired");
+    assert!(matches!(try_open(dir.path()).map(drop), Err(EngineError::DiskFull { .. })));
+    assert_read_only("after a try to open it again");
+
+    faults::arm("log_full", "off").unwrap();
+    let again = open(dir.path());
+    assert_read_only("while it is open again");
+    write_all(&again, [put("after", b"")]);
+    close(&engine);
+    assert_eq!(engine.view().map(drop), Err(EngineError::Closed));
+    for i in 0..20 {
+        assert!(again.view().unwrap().get(&support::key(&i.to_string())).is_some(), "{i} was acknowledged and is gone");
+    }
+    again.close().unwrap();
 }
 
 #[test]

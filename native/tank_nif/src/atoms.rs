@@ -176,6 +176,7 @@ rustler::atoms! {
     log_bytes,
     applied_index,
     readable,
+    failure,
 
     // The cluster.
     joining,

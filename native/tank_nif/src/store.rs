@@ -80,6 +80,14 @@ fn close<'a>(env: Env<'a>, reference: Term<'a>, store: ResourceArc<Store>) -> Ni
     threads::run(env, reference, "tank-close", move || close_now(&engine, opening), done)
 }
 
+/// Closes a store that failed at its disk, and lets reads go on from its last view until `close`. Answers by message:
+/// `:ok`, or `{:error, reason}` when the last sync failed, as it mostly does. It is closed then too.
+#[rustler::nif]
+fn retire<'a>(env: Env<'a>, reference: Term<'a>, store: ResourceArc<Store>) -> NifResult<Term<'a>> {
+    let (engine, opening) = (store.engine.clone(), store.opening);
+    threads::run(env, reference, "tank-close", move || forget_after(opening, || engine.retire()), done)
+}
+
 /// Discards the member that was set aside when this one joined. Answers by message: `:ok` or `{:error, reason}`.
 #[rustler::nif]
 fn discard_aside<'a>(env: Env<'a>, reference: Term<'a>, store: ResourceArc<Store>) -> NifResult<Term<'a>> {
@@ -143,7 +151,11 @@ fn close_elsewhere(engine: Engine, opening: u64) {
 }
 
 fn close_now(engine: &Engine, opening: u64) -> Result<(), EngineError> {
-    let closed = engine.close();
+    forget_after(opening, || engine.close())
+}
+
+fn forget_after(opening: u64, close: impl FnOnce() -> Result<(), EngineError>) -> Result<(), EngineError> {
+    let closed = close();
     opened().retain(|other| other.opening != opening);
     closed
 }
@@ -166,7 +178,11 @@ fn tell_owner(owner: LocalPid, error: &EngineError) {
 }
 
 fn status_map<'a>(env: Env<'a>, status: &Status) -> NifResult<Term<'a>> {
-    let pairs: [(Atom, Term<'a>); 15] = [
+    let failure = match &status.failure {
+        Some(error) => errors::reason(env, error),
+        None => atoms::nil().encode(env),
+    };
+    let pairs: [(Atom, Term<'a>); 16] = [
         (atoms::store_id(), status.store_id.encode(env)),
         (atoms::member_id(), status.member_id.encode(env)),
         (atoms::cluster_id(), status.cluster_id.encode(env)),
@@ -182,6 +198,7 @@ fn status_map<'a>(env: Env<'a>, status: &Status) -> NifResult<Term<'a>> {
         (atoms::log_bytes(), status.log_bytes.encode(env)),
         (atoms::applied_index(), status.applied_index.encode(env)),
         (atoms::readable(), status.readable.encode(env)),
+        (atoms::failure(), failure),
     ];
     Term::map_from_pairs(env, &pairs)
 }

@@ -14,6 +14,7 @@ defmodule Tank.Store.Faults.Subject do
 
   @tree __MODULE__.Tree
   @writers __MODULE__.Writers
+  @reader __MODULE__.Reader
 
   # A writer that gets errors goes on at this pace, so as not to flood the pipe.
   @pace_ms 20
@@ -121,6 +122,41 @@ defmodule Tank.Store.Faults.Subject do
   defp fill(value, n) do
     _fine_or_down = Tank.Store.put_at([:filler, "#{rem(n, 64)}"], [n | value])
     fill(value, n + 1)
+  end
+
+  @doc "Reads all pods and one of them from now on, all the time."
+  @spec start_reader :: :ok
+  def start_reader do
+    [pod | _more] = Tank.Store.list_pods()
+    Process.register(spawn(fn -> read_on(pod.name, 0, [], 0) end), @reader)
+    :ok
+  end
+
+  @doc "Stops that: how many reads there were, what went wrong, and how many milliseconds the longest took."
+  @spec stop_reader :: {pos_integer, [term], non_neg_integer}
+  def stop_reader do
+    send(@reader, {:stop, self()})
+    receive do: ({:read, result} -> result)
+  end
+
+  defp read_on(name, count, problems, longest_ms) do
+    {ms, problem} = timed(__MODULE__, :read_once, [name])
+    {count, problems, longest_ms} = {count + 1, Enum.take(problem ++ problems, 5), max(ms, longest_ms)}
+
+    receive do
+      {:stop, pid} -> send(pid, {:read, {count, problems, longest_ms}})
+    after
+      1 -> read_on(name, count, problems, longest_ms)
+    end
+  end
+
+  @doc false
+  def read_once(name) do
+    # Writers may delete it.
+    _found_or_not = Tank.Store.get_pod(name)
+    if is_list(Tank.Store.list_pods()), do: [], else: [:no_list]
+  rescue
+    error -> [error]
   end
 
   @doc "Calls a function, and says how many milliseconds it took."

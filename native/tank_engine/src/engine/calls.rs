@@ -86,6 +86,8 @@ pub struct Status {
     pub applied_index: u64,
     /// Whether reads are answered from memory without asking.
     pub readable: bool,
+    /// What the store failed at, when it is the disk: it serves its last view and takes no writes.
+    pub failure: Option<EngineError>,
 }
 
 impl Engine {
@@ -139,9 +141,17 @@ impl Engine {
         waiting.map_err(|reply| (self.check().err().unwrap_or(EngineError::Closed), reply))
     }
 
+    /// Answers with an error, from a task: a caller must not be sent to while it calls.
+    pub(super) fn refuse<T: Send + 'static>(&self, reply: Reply<T>, error: EngineError) {
+        self.0.runtime.spawn("refused", &self.0.health, async move { reply.send(Err(error)) });
+    }
+
     /// As [`Engine::await_readable`], once a quorum has answered after this call: a leader's lease does
     /// not count, though it may answer reads by it for a moment after it was left alone.
     pub fn await_quorum(&self, timeout: Duration, reply: Reply<()>) {
+        if let Err(error) = self.check() {
+            return self.refuse(reply, error);
+        }
         let engine = self.clone();
         self.0.runtime.spawn("quorum", &self.0.health, async move {
             let confirmed = engine.0.leader.await_quorum(tokio::time::Instant::now() + timeout).await;
@@ -152,9 +162,9 @@ impl Engine {
     /// Figures about the store, as they are in memory. Asks for the files to be measured again, for the next call.
     ///
     /// # Errors
-    /// The store is closed or has failed.
+    /// The store is closed or has failed, other than at its disk.
     pub fn status(&self) -> Result<Status, EngineError> {
-        self.check()?;
+        self.check_shows()?;
         let view = self.0.published.load();
         let inner = &self.0;
         let load = |counter: &std::sync::atomic::AtomicU64| counter.load(Ordering::Relaxed);
@@ -175,6 +185,7 @@ impl Engine {
             log_bytes: load(&inner.log_stats.bytes),
             applied_index: view.applied_index(),
             readable: inner.authority.is_open(),
+            failure: inner.health.check().err(),
         })
     }
 }

@@ -7,7 +7,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, OnceLock};
 use std::time::Duration;
 
 use openraft::ChangeMembers;
@@ -126,7 +126,17 @@ impl Engine {
         transport: Arc<dyn Transport>,
         on_failure: OnFailure,
     ) -> Result<Self, EngineError> {
-        let health = Arc::new(Health::new(on_failure));
+        let sealed: Arc<OnceLock<Arc<Authority>>> = Arc::default();
+        let at_failure = Arc::clone(&sealed);
+        let health = Arc::new(Health::new(Box::new(move |error| {
+            // Before anything else notices: reads go on from the last view.
+            if error.is_of_the_disk()
+                && let Some(authority) = at_failure.get()
+            {
+                authority.seal();
+            }
+            on_failure(error);
+        })));
         let db = Arc::clone(&directory.db);
         if let Formation::Alone { .. } = options.formation {
             alone::end_log(&disk, directory.identity.member_id, &options.node)?;
@@ -136,6 +146,8 @@ impl Engine {
         let rpc = Arc::new(Rpc::new(directory.identity.clone(), transport)?);
         let published = publishing(&options, &health)?;
         let authority = Arc::new(Authority::new(Arc::clone(&published)));
+        // Nobody waits for a failure before this: the store is not open yet.
+        let _first = sealed.set(Arc::clone(&authority));
         published.hub().set_bytes_max(options.recent_bytes_max);
         let machine = StateStore::open(db, &directory.path)
             .and_then(|store| Machine::open(store, Arc::clone(&published), Arc::clone(&health)))
@@ -245,6 +257,7 @@ impl Engine {
             health,
             log_stats,
             closed: AtomicBool::new(false),
+            retired: AtomicBool::new(false),
             parts: Mutex::new(Some(parts)),
         }));
         engine.start_compacting();
@@ -257,6 +270,17 @@ impl Engine {
     /// # Errors
     /// The last sync failed; the store is closed all the same.
     pub fn close(&self) -> Result<(), EngineError> {
+        self.0.retired.store(false, Ordering::Release);
+        self.0.runtime.block_on(self.end())
+    }
+
+    /// As [`Engine::close`], of a store that failed at its disk ([`EngineError::is_of_the_disk`]): reads go on from its last
+    /// view until [`Engine::close`] is called, while the store is opened again in another engine.
+    ///
+    /// # Errors
+    /// As there.
+    pub fn retire(&self) -> Result<(), EngineError> {
+        self.0.retired.store(true, Ordering::Release);
         self.0.runtime.block_on(self.end())
     }
 

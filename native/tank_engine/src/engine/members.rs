@@ -63,9 +63,9 @@ impl Engine {
     /// The cluster as this member knows it, at once.
     ///
     /// # Errors
-    /// The store is closed or has failed.
+    /// The store is closed or has failed, other than at its disk.
     pub fn cluster(&self) -> Result<ClusterStatus, EngineError> {
-        self.check()?;
+        self.check_shows()?;
         let stats = self.0.leader.rpc.stats();
         let metrics = self.0.raft.metrics();
         let metrics = metrics.borrow_watched();

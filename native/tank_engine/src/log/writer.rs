@@ -188,6 +188,9 @@ pub(super) fn serve<D: LogDisk>(shared: &Shared<D>, writes: &[LogWrite], waiting
 fn write<D: LogDisk>(shared: &Shared<D>, writes: &[LogWrite], health: &Health) -> io::Result<()> {
     let result = catch_unwind(AssertUnwindSafe(|| {
         faults::point("log_writer");
+        if faults::skipped("log_full") {
+            return Err(io::ErrorKind::StorageFull.into());
+        }
         shared.disk.write(writes)?;
         written(shared, writes);
         shared.stats.disk_bytes.store(shared.disk.bytes(), Ordering::Relaxed);

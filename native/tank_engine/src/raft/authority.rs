@@ -24,6 +24,10 @@
 //! taken back only when it is certain that nothing was said. There is no other way to lead no more than those above:
 //! a member that leaves, a witness, a member that somebody else removes and one that no majority answers all use them.
 //!
+//! When a store fails at its disk, its authority is sealed: nothing more is applied here or acknowledged by this member,
+//! so that what held at that moment goes on to hold. The only voter's view is authoritative for as long as it is kept,
+//! another leader's until its lease ends. Void ends it also then.
+//!
 //! A member that asks the leader may rest on the lease as well: it reads once its own view has what the leader's view
 //! had, at a moment after the question came in and before the lease was over. Clocks are compared with nobody's; only
 //! their rates count. The leader's clock counts also the time for which the machine is suspended ([`clock`]).
@@ -82,6 +86,8 @@ struct Grounds {
     /// Nothing that was acknowledged to this vote counts, for so many reasons.
     void: Option<(Vote, u64)>,
     closed: bool,
+    /// The store failed at its disk: what the raft core does, which ends then, no longer counts.
+    sealed: bool,
 }
 
 /// What this member may rest its reads on, as the raft core sees it.
@@ -172,11 +178,18 @@ impl Authority {
         }
     }
 
-    /// Answers nothing any more: the store is being closed.
+    /// Answers nothing any more: the store is being closed. When it is sealed, the engine decides whether anybody reads.
     pub(crate) fn close(&self) {
         let mut grounds = lock(&self.grounds);
         grounds.closed = true;
-        self.until.store(SHUT, Ordering::Release);
+        if !grounds.sealed {
+            self.until.store(SHUT, Ordering::Release);
+        }
+    }
+
+    /// The store failed at its disk: what holds now stays.
+    pub(crate) fn seal(&self) {
+        lock(&self.grounds).sealed = true;
     }
 
     /// This member is the only voter, leads with `vote`, and its view is current.
@@ -186,13 +199,18 @@ impl Authority {
 
     fn open(&self, vote: &Vote, until: u64) {
         let grounds = lock(&self.grounds);
+        if grounds.sealed {
+            return;
+        }
         let holds = !grounds.closed && grounds.void.is_none_or(|(void, _)| void != *vote);
         self.until.store(if holds { until } else { SHUT }, Ordering::Release);
     }
 
     fn shut(&self) {
-        let _grounds = lock(&self.grounds);
-        self.until.store(SHUT, Ordering::Release);
+        let grounds = lock(&self.grounds);
+        if !grounds.sealed {
+            self.until.store(SHUT, Ordering::Release);
+        }
     }
 
     /// Has this member, if it leads, make `to` the leader. To be called again when that does not happen.
@@ -336,6 +354,31 @@ mod tests {
         assert!(authority.is_open() && authority.is_alone());
         authority.shut();
         assert!(!authority.is_open());
+    }
+
+    #[test]
+    fn what_a_sealed_one_said_stays_true_for_as_long_as_it_was_said_for() {
+        let vote = Vote::new_committed(1, 1);
+        let only_voter = authority_at(1);
+        only_voter.lead_alone(&vote);
+        only_voter.seal();
+        only_voter.shut();
+        only_voter.close();
+        assert!(only_voter.is_open(), "nobody else can have written anything");
+        only_voter.void(&vote);
+        assert!(!only_voter.is_open());
+
+        let leader = authority_at(1);
+        leader.open(&vote, clock::now() + 20_000_000);
+        leader.seal();
+        leader.open(&vote, FAR);
+        std::thread::sleep(Duration::from_millis(21));
+        assert!(!leader.is_open(), "its lease has ended");
+
+        let follower = authority_at(1);
+        follower.seal();
+        follower.lead_alone(&vote);
+        assert!(!follower.is_open());
     }
 
     #[test]
