@@ -57,7 +57,8 @@ defmodule Tank.Store.Peers do
   end
 
   def handle_info({:connect_ended, node}, state) do
-    if node in Node.list(:connected),
+    # Its `:nodeup` came before, as a rule. New relays would lose what the first ones have queued.
+    if node in Node.list(:connected) and not Map.has_key?(state.relays, node),
       do: {:noreply, connected(node, state)},
       else: {:noreply, %{state | connecting: Map.delete(state.connecting, node)}}
   end

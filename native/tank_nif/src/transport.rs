@@ -141,8 +141,13 @@ impl Transport for Relays {
         let pid = self.reserve(node, channel, frame.len())?;
         let sent = OwnedEnv::new().send_and_clear(&pid, |env| (atoms::tank_frame(), binary(env, &frame)));
         sent.map_err(|_| {
-            // The relay is gone; its node's others will follow.
-            self.lock().relays.remove(node);
+            // The relay is gone; its node's others will follow. Unless others have taken their place already.
+            let mut nodes = self.lock();
+            let current = nodes.relays.get(node).and_then(|channels| channels.get(&channel));
+            if current.is_some_and(|relay| relay.pid == pid) {
+                nodes.relays.remove(node);
+            }
+            drop(nodes);
             NotSent::Disconnected
         })
     }

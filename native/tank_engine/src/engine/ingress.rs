@@ -156,7 +156,7 @@ async fn feed(mut queue: mpsc::UnboundedReceiver<Pending>, leader: LeaderClient,
             let request = Request { id: pending.id, time_ms, command };
             if pending.bytes >= AHEAD_BYTES_MIN && !leader.authority.is_alone() {
                 // Others have to hold it before it is logged.
-                pending.forward(Arc::clone(&leader), request);
+                pending.forward(Arc::clone(&leader), request, false);
                 continue;
             }
             let again = (Arc::clone(&leader), request.clone());
@@ -304,17 +304,17 @@ impl Pending {
     fn answer(self, result: WriteResult, (leader, request): (Arc<LeaderClient>, Request)) {
         match result {
             Ok(response) => self.reply(Ok(response.data)),
-            Err(ClientWriteError::ForwardToLeader(_) | ClientWriteError::LogEntryDiscarded(_)) => {
-                self.forward(leader, request);
-            }
+            Err(ClientWriteError::ForwardToLeader(_)) => self.forward(leader, request, false),
+            // Another leader may have it, and commit it.
+            Err(ClientWriteError::LogEntryDiscarded(_)) => self.forward(leader, request, true),
             Err(_) => self.reply(Err(EngineError::Unknown)),
         }
     }
 
     /// Asks the leader, wherever it is.
-    fn forward(self, leader: Arc<LeaderClient>, request: Request) {
+    fn forward(self, leader: Arc<LeaderClient>, request: Request, maybe_logged: bool) {
         self.bounds.leave_deadline(self.id.sequence);
-        let forwarded = Forwarded { pending: self, request, leader, maybe_logged: false };
+        let forwarded = Forwarded { pending: self, request, leader, maybe_logged };
         // Without a leader, no task is needed to wait for one.
         if forwarded.leader.is_known() { forwarded.start() } else { forwarded.wait() }
     }

@@ -85,7 +85,7 @@ impl LeaderClient {
             Leader::There(id, member) => {
                 let within_ms = u64::try_from(remaining(deadline).as_millis()).unwrap_or(u64::MAX);
                 let call = Call::Change { change: change.clone(), within_ms };
-                match self.ask(id, &member, Lane::Control, &call, remaining(deadline)).await {
+                match self.ask(id, &member, Lane::Bulk, &call, remaining(deadline)).await {
                     Ok(Answer::Change(done)) => done,
                     _ => None,
                 }

@@ -70,7 +70,7 @@ pub(super) struct Head {
     pub(super) ack: Ack,
     /// The sender's clock, in microseconds since it was opened.
     pub(super) sent_us: u64,
-    /// What arrives later than this after it was sent is of no use any more; 0: it always is.
+    /// Milliseconds after sending from which the receiver drops the message; 0: never.
     pub(super) ttl_ms: u32,
 }
 

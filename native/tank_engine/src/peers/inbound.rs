@@ -14,7 +14,8 @@ use super::frame::{Ack, Head, Kind, PART_BODY_MAX, Part};
 /// The largest message. Log entries are smaller ([`crate::options::Options`]).
 const MESSAGE_BYTES_MAX: usize = 256 << 20;
 
-/// What messages that are not whole may take up, for each member. Its window is smaller.
+/// What messages that are not whole may take up, for each member. Beyond that, parts of new ones are
+/// dropped, and sent again.
 const PARTIAL_BYTES_MAX: usize = 512 << 20;
 
 /// The parts beyond a missing one that are remembered; further ones are dropped, and sent again.
@@ -47,9 +48,13 @@ pub(super) struct Inbound {
     ahead: BTreeSet<u64>,
     partial: HashMap<(u8, u64), Partial>,
     partial_bytes: usize,
+    /// Messages that were aborted, each with the sequence that said so: parts of them may still come.
+    aborted: BTreeMap<u64, (u8, u64)>,
     /// By lane: the next message to hand on, and those that wait for it.
     ordered: BTreeMap<Lane, Ordered>,
     unacknowledged_bytes: usize,
+    /// When the first and the last part came that are not acknowledged.
+    first_at: Option<Instant>,
     last_at: Option<Instant>,
     /// A part is missing, or came twice: the sender should hear of that soon.
     urgent: bool,
@@ -76,8 +81,10 @@ impl Inbound {
             ahead: BTreeSet::new(),
             partial: HashMap::new(),
             partial_bytes: 0,
+            aborted: BTreeMap::new(),
             ordered: BTreeMap::new(),
             unacknowledged_bytes: 0,
+            first_at: None,
             last_at: None,
             urgent: false,
         }
@@ -96,16 +103,29 @@ impl Inbound {
             return None;
         }
         self.unacknowledged_bytes += body.len();
-        self.last_at.get_or_insert(now);
+        self.first_at.get_or_insert(now);
+        self.last_at = Some(now);
+        let key = (part.lane, part.message);
+        let whole = aborted || body.len() == total;
+        if !whole && !self.partial.contains_key(&key) && self.partial_bytes + total > PARTIAL_BYTES_MAX {
+            return Some(Vec::new());
+        }
         if !self.note(part.sequence) {
             return Some(Vec::new());
         }
-        let key = (part.lane, part.message);
+        let was_aborted = self.aborted.values().any(|aborted| *aborted == key);
+        self.aborted.retain(|sequence, _| *sequence >= self.upto);
         if aborted {
             if let Some(partial) = self.partial.remove(&key) {
                 self.partial_bytes -= partial.body.len();
             }
+            if part.sequence >= self.upto {
+                self.aborted.insert(part.sequence, key);
+            }
             return Some(self.hand_on(lane, part.message, None));
+        }
+        if was_aborted {
+            return Some(Vec::new());
         }
         let body = if body.len() == total { Some(body.to_vec()) } else { self.collect(key, offset, total, body) };
         let Some(body) = body else { return Some(Vec::new()) };
@@ -114,7 +134,7 @@ impl Inbound {
 
     /// Notes that a part arrived; whether it is new, and may be used.
     fn note(&mut self, sequence: u64) -> bool {
-        if sequence < self.upto || self.ahead.contains(&sequence) || self.partial_bytes > PARTIAL_BYTES_MAX {
+        if sequence < self.upto || self.ahead.contains(&sequence) {
             self.urgent = true;
             return false;
         }
@@ -134,7 +154,7 @@ impl Inbound {
             self.partial_bytes += total;
             Partial { body: vec![0; total], received: 0 }
         });
-        // A sender that changes its mind about the size would leave holes: its message never ends.
+        // Ignores a part that does not fit the size announced first. Such a message never completes.
         if let Some(place) = partial.body.get_mut(offset..offset + piece.len()) {
             place.copy_from_slice(piece);
             partial.received += piece.len();
@@ -164,9 +184,9 @@ impl Inbound {
 
     /// When an acknowledgement has to go by itself.
     pub(super) fn acknowledge_at(&self) -> Option<Instant> {
-        let last = self.last_at?;
+        let first = self.first_at?;
         let now = self.urgent || self.unacknowledged_bytes >= BYTES_UNACKNOWLEDGED_MAX;
-        Some(if now { last } else { last + ACK_DELAY })
+        Some(if now { first } else { first + ACK_DELAY })
     }
 
     /// The acknowledgement for the head of a frame that leaves now. Only one that also names what is
@@ -174,7 +194,7 @@ impl Inbound {
     pub(super) fn acknowledge(&mut self, names_missing: bool, now: Instant) -> Ack {
         let held = self.last_at.map_or_else(Default::default, |at| now.saturating_duration_since(at));
         if names_missing || !self.urgent {
-            (self.last_at, self.unacknowledged_bytes, self.urgent) = (None, 0, false);
+            (self.first_at, self.last_at, self.unacknowledged_bytes, self.urgent) = (None, None, 0, false);
         }
         Ack { link: self.link, upto: self.upto, held_us: u32::try_from(held.as_micros()).unwrap_or(u32::MAX) }
     }
@@ -236,7 +256,7 @@ mod tests {
             let (mut now, mut fates, mut received) = (start, fates.iter().cycle(), Vec::new());
             let mut late: Vec<Outgoing> = Vec::new();
             for _ in 0..200_000 {
-                if link.is_idle() {
+                if !link.has_something() {
                     break;
                 }
                 now += std::time::Duration::from_millis(3);
@@ -258,7 +278,7 @@ mod tests {
                     link.acknowledged(&inbound.acknowledge(true, now), &missing, now);
                 }
             }
-            prop_assert!(link.is_idle(), "all was acknowledged");
+            prop_assert!(!link.has_something(), "all was acknowledged");
             let mut calls: Vec<u64> = received.iter().map(|message| message.head.call_id).collect();
             for message in &received {
                 let sent = self::message(message.head.call_id, message.lane, message.body.len());
@@ -278,7 +298,7 @@ mod tests {
         link.queue(message(1, Lane::Log, 10 << 20));
         link.queue(message(2, Lane::Log, 10));
         let (mut at, mut received, mut first) = (now, Vec::new(), true);
-        while !link.is_idle() {
+        while link.has_something() {
             let parts: Vec<_> = std::iter::from_fn(|| link.next(at)).collect();
             received.extend(parts.iter().flat_map(|part| take(&mut inbound, part, at)));
             at += std::time::Duration::from_millis(1);
@@ -306,6 +326,29 @@ mod tests {
         assert_eq!(inbound.acknowledge_at(), None);
         take(&mut inbound, &parts[2], now);
         assert_eq!((inbound.acknowledge_at(), inbound.missing()), (Some(now), vec![(1, 2)]));
+    }
+
+    #[test]
+    fn a_part_that_comes_after_its_message_was_aborted_is_ignored() {
+        let now = Instant::now();
+        let mut inbound = Inbound::new(9);
+        let part = Part { link: 9, sequence: 0, lane: Lane::Bulk.number(), message: 0, offset: 0, total: 1 << 20 };
+        let abort = Part { sequence: 1, ..part };
+        assert!(inbound.part(head(Kind::Abort, 1), &abort, b"", now).unwrap().is_empty());
+        assert!(inbound.part(head(Kind::CallPart, 1), &part, b"late", now).unwrap().is_empty());
+        assert_eq!((inbound.partial_bytes, inbound.partial.len()), (0, 0));
+        assert_eq!(inbound.acknowledge(true, now).upto, 2);
+    }
+
+    #[test]
+    fn an_acknowledgement_says_how_long_the_last_part_waited() {
+        let now = Instant::now();
+        let at = |ms| now + std::time::Duration::from_millis(ms);
+        let mut inbound = Inbound::new(9);
+        let part = Part { link: 9, sequence: 0, lane: Lane::Bulk.number(), message: 0, offset: 0, total: 1 << 20 };
+        inbound.part(head(Kind::CallPart, 1), &part, b"one", now);
+        inbound.part(head(Kind::CallPart, 1), &Part { sequence: 1, offset: 3, ..part }, b"two", at(300));
+        assert_eq!(inbound.acknowledge(true, at(302)), Ack { link: 9, upto: 2, held_us: 2_000 });
     }
 
     #[test]

@@ -33,8 +33,8 @@ const LOG_TURNS: u32 = 3;
 /// that waits has failed.
 const STALLED_AFTER: Duration = Duration::from_secs(4);
 
-/// A part that is sent again has waited for this share of a round trip at the least: its
-/// acknowledgement may be on its way.
+/// Round trips to wait before a part that is reported missing is sent again: its acknowledgement may be
+/// on its way.
 const AGAIN_AFTER: f64 = 1.25;
 
 /// What a part costs beside its body.
@@ -60,6 +60,8 @@ pub(super) struct Outgoing {
     pub(super) part: Part,
     pub(super) body: Bytes,
     pub(super) expires: Option<Instant>,
+    /// It was sent before.
+    pub(super) again: bool,
 }
 
 /// A message of which parts were sent.
@@ -97,6 +99,7 @@ pub(super) struct Link {
     queues: BTreeMap<Lane, VecDeque<Queued>>,
     next_number: BTreeMap<Lane, u64>,
     log_turns: u32,
+    snapshot_next: bool,
     in_flight: BTreeMap<u64, InFlight>,
     in_flight_bytes: usize,
     /// Parts that the other side lacks.
@@ -123,6 +126,7 @@ impl Link {
             queues: BTreeMap::new(),
             next_number: BTreeMap::new(),
             log_turns: 0,
+            snapshot_next: false,
             in_flight: BTreeMap::new(),
             in_flight_bytes: 0,
             missing: VecDeque::new(),
@@ -132,15 +136,18 @@ impl Link {
         }
     }
 
+    pub(super) fn id(&self) -> u64 {
+        self.id
+    }
+
+    /// Whether something is on its way or waits.
+    pub(super) fn has_something(&self) -> bool {
+        !self.in_flight.is_empty() || self.queues.values().any(|queue| !queue.is_empty())
+    }
+
     /// A smoothed round trip; `None` before the first acknowledgement.
     pub(super) fn round_trip(&self) -> Option<Duration> {
         self.window.round_trip()
-    }
-
-    /// Whether nothing is on its way or waits for it.
-    #[cfg(test)]
-    pub(super) fn is_idle(&self) -> bool {
-        self.in_flight.is_empty() && self.queues.values().all(VecDeque::is_empty)
     }
 
     pub(super) fn queue(&mut self, message: Message) {
@@ -148,7 +155,7 @@ impl Link {
     }
 
     /// The answers that may not have arrived, for the link that takes this one's place: those that wait
-    /// for them do not know that it failed. An answer that comes twice is one too many, no more.
+    /// for them do not know that it failed. A duplicate answer is ignored.
     pub(super) fn unacknowledged_answers(self, now: Instant) -> Vec<Message> {
         let mut answers: BTreeMap<(Lane, u64), Message> = BTreeMap::new();
         let started = self.in_flight.into_values().map(|part| part.message);
@@ -212,6 +219,9 @@ impl Link {
     fn next_new(&mut self, now: Instant) -> Option<Outgoing> {
         let lane = self.next_lane(now)?;
         self.log_turns = if lane == Lane::Log { self.log_turns + 1 } else { 0 };
+        if matches!(lane, Lane::Bulk | Lane::Snapshot) {
+            self.snapshot_next = lane == Lane::Bulk;
+        }
         let queue = self.queues.get_mut(&lane)?;
         let (message, offset) = match queue.pop_front()? {
             Queued::Started { message, offset } => (message, offset),
@@ -245,7 +255,7 @@ impl Link {
     /// Whose turn it is among the lanes that have something to send, and may.
     fn next_lane(&mut self, now: Instant) -> Option<Lane> {
         for queue in self.queues.values_mut() {
-            // Of a message that was started, the rest follows: it would leave a gap.
+            // A started message is always finished or aborted, so that its lane's numbers have no gap.
             while matches!(queue.front(), Some(Queued::Waiting(message)) if message.expires.is_some_and(|at| at <= now))
             {
                 queue.pop_front();
@@ -259,13 +269,15 @@ impl Link {
             Queued::Started { .. } => false,
         };
         let ready = |lane: &Lane| self.queues.get(lane).and_then(VecDeque::front).is_some_and(may);
-        let others = [Lane::Control, Lane::Bulk, Lane::Snapshot].into_iter().find(ready);
+        // Answers first. A snapshot and bulk data take turns.
+        let (one, other) = if self.snapshot_next { (Lane::Snapshot, Lane::Bulk) } else { (Lane::Bulk, Lane::Snapshot) };
+        let others = [Lane::Control, one, other].into_iter().find(ready);
         let log = ready(&Lane::Log).then_some(Lane::Log);
         if self.log_turns < LOG_TURNS { log.or(others) } else { others.or(log) }
     }
 
     fn outgoing(&self, sequence: u64) -> Option<Outgoing> {
-        let InFlight { message: started, range, abort, .. } = self.in_flight.get(&sequence)?;
+        let InFlight { message: started, range, abort, again, .. } = self.in_flight.get(&sequence)?;
         let Message { kind, call_id, lane, body, expires } = &started.message;
         let int = |number: usize| u32::try_from(number).unwrap_or(u32::MAX);
         let part = Part {
@@ -277,7 +289,8 @@ impl Link {
             total: int(body.len()),
         };
         let kind = if *abort { Kind::Abort } else { *kind };
-        Some(Outgoing { kind, call_id: *call_id, part, body: body.slice(range.clone()), expires: *expires })
+        let body = body.slice(range.clone());
+        Some(Outgoing { kind, call_id: *call_id, part, body, expires: *expires, again: *again })
     }
 
     /// The transport did not take this part: it goes first the next time.
@@ -379,7 +392,7 @@ mod tests {
             parts = all(&mut link, at);
         }
         assert_eq!(bytes, 2 << 20, "nothing twice");
-        assert!(link.is_idle());
+        assert!(!link.has_something());
         assert_eq!(link.look_again_at(), None);
     }
 
@@ -461,6 +474,6 @@ mod tests {
         let mut link = Link::new(1, now);
         link.queue(Message { expires: Some(now + Duration::from_secs(1)), ..message(1, Lane::Bulk, 10) });
         assert!(link.next(now + Duration::from_secs(2)).is_none());
-        assert!(link.is_idle());
+        assert!(!link.has_something());
     }
 }

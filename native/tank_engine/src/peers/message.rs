@@ -1,11 +1,13 @@
 //! What members ask of each other.
 
+use openraft::EntryPayload;
 use openraft::raft::{
     AppendEntriesResponse, SnapshotResponse, TransferLeaderRequest, TransferLeaderResponse, VoteRequest, VoteResponse,
 };
 use serde::{Deserialize, Serialize};
 use serde_bytes::ByteBuf;
 
+use super::seeds::AHEAD_BYTES_MIN;
 use crate::command::{Command, Request, RequestId};
 use crate::outcome::Outcome;
 use crate::raft::{LogEntry, LogId, Member, MemberId, SnapshotMeta, Types, Vote};
@@ -69,11 +71,14 @@ pub(crate) enum SentEntry {
 }
 
 impl SentEntry {
-    /// The request whose command is held.
-    pub(super) fn held(&self) -> Option<RequestId> {
+    /// The request of an entry whose command is held, or may be.
+    pub(super) fn large(&self) -> Option<RequestId> {
         match self {
             Self::Held { id, .. } => Some(*id),
-            Self::Whole(_) => None,
+            Self::Whole(entry) => match &entry.payload {
+                EntryPayload::Normal(request) if request.command.size() >= AHEAD_BYTES_MIN => Some(request.id),
+                _ => None,
+            },
         }
     }
 }

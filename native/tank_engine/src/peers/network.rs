@@ -113,9 +113,10 @@ impl Peer {
     /// Sends a message of log entries; returns when they are durable there, or refused.
     async fn append(self, encoded: Encoded) -> Appended {
         let Encoded { request, last, body } = encoded;
-        let previous = request.prev_log_id;
+        let (previous, mut resent) = (request.prev_log_id, false);
         let result = match self.send_append(body).await {
             Ok(Answer::NotHeld) => {
+                resent = true;
                 self.seeds.forget(self.id, &request.entries);
                 let whole = request.entries.iter().cloned().map(SentEntry::Whole).collect();
                 self.send_append(encode(&request, whole).await).await
@@ -127,7 +128,7 @@ impl Peer {
             Ok(_) => Err(unexpected()),
             Err(error) => Err(failed(&error)),
         };
-        Appended { previous, last, result }
+        Appended { previous, last, resent, result }
     }
 
     async fn send_append(&self, body: Result<Bytes, CallError>) -> Result<Answer, CallError> {
@@ -187,6 +188,8 @@ struct Encoded {
 struct Appended {
     previous: Option<LogId>,
     last: Option<LogId>,
+    /// Its entries went a second time. The appends sent after the first time came too early and were refused.
+    resent: bool,
     result: Result<AppendEntriesResponse<Types>, RPCError<Types>>,
 }
 
@@ -295,15 +298,15 @@ impl RaftNetworkV2<Types> for Peer {
         let pipeline = Pipeline { peer: self.clone(), requests: Some(input), encoding: None, unanswered, bytes: 0 };
         let results = futures_util::stream::unfold(Some(pipeline), |pipeline| async move {
             let mut pipeline = pipeline?;
-            let Appended { previous, last, result } = pipeline.next().await?;
+            let Appended { previous, last, resent, result } = pipeline.next().await?;
             let response = match result {
                 Ok(response) => response,
                 Err(error) => return Some((Err(error), None)),
             };
             let partly = matches!(&response, AppendEntriesResponse::PartialSuccess(upto) if *upto != last);
             let result = response.into_stream_result(previous, last);
-            // What was sent behind a refused append is refused too.
-            let goes_on = result.is_ok() && !partly;
+            // The follower refuses what was sent after a refused append. Another stream begins after the last success.
+            let goes_on = result.is_ok() && !partly && !resent;
             Some((Ok(result), goes_on.then_some(pipeline)))
         });
         let results: BoxStream<'s, _> = Box::pin(results);

@@ -39,8 +39,8 @@ pub(crate) enum CallError {
 pub(crate) enum Wait {
     /// So long. What arrives later than that is not acted on.
     For(Duration),
-    /// As long as the call moves towards the member and the member is heard from: some seconds
-    /// after neither is so. For calls that may be large, or whose answer waits for a disk.
+    /// Ends about six seconds after the call stops moving or the member is no longer heard from. For
+    /// calls that may be large, or whose answer waits for a disk.
     WhileAlive,
 }
 
@@ -59,15 +59,18 @@ const BUSY_RETRY: Duration = Duration::from_millis(5);
 /// When a link that failed is tried again, if answers are left to send.
 const DISCONNECTED_RETRY: Duration = Duration::from_millis(50);
 
-/// How long an answer is of use: nobody waits longer for a member that cannot be reached.
+/// Answers older than this are not sent: their callers have given up.
 const ANSWER_KEPT: Duration = Duration::from_secs(60);
 
 /// Parts sent before other tasks get a turn.
 const PARTS_AT_ONCE: usize = 8;
 
-/// A frame of a former opening of the member's store may come late. It is told from a restart by
-/// this: a restart takes longer.
+/// A frame of another opening of the member's store within this time of the last frame is a late one,
+/// not a restart.
 const RESTART_MIN: Duration = Duration::from_millis(100);
+
+/// How long frames of the opening before the current one are dropped.
+const FORMER_KEPT: Duration = Duration::from_secs(10);
 
 /// Counters of what came in and was not used.
 #[derive(Debug, Default)]
@@ -100,6 +103,8 @@ pub(crate) struct Rpc {
 struct Peer {
     node: String,
     instance: Option<u64>,
+    /// The one before, and when it was replaced.
+    former: Option<(u64, Instant)>,
     link: Link,
     /// Its link to this member, and the one before.
     inbound: Vec<Inbound>,
@@ -156,7 +161,7 @@ impl Rpc {
         let round_trip = |peer: &Arc<Mutex<Peer>>| {
             let peer = lock(peer);
             let heard = peer.heard_at.is_some_and(|at| now.saturating_duration_since(at) < SILENT_AFTER * 5);
-            if heard { peer.round_trip.or(peer.link.round_trip()) } else { None }
+            if heard { peer.round_trip.max(peer.link.round_trip()) } else { None }
         };
         self.all_peers().iter().filter_map(|(_, peer)| round_trip(peer)).max().unwrap_or_default()
     }
@@ -198,11 +203,11 @@ impl Rpc {
         };
         let peer = self.peer(to, Some(&member.node));
         if lane == Lane::Control {
-            let ttl_ms = ttl.map_or(0, |time| u32::try_from(time.as_millis()).unwrap_or(u32::MAX).max(1));
-            let head = self.head(&mut lock(&peer), Kind::Call, to, call_id, ttl_ms);
+            // Raft judges late votes and heartbeats by their terms, and late questions do no harm.
+            let head = self.head(&mut lock(&peer), Kind::Call, to, call_id, 0);
             let frame = frame::encode(&head, None, &body);
+            self.mark_sent(call_id, true);
             self.transport.send(&member.node, Channel::Control, frame).map_err(|_| CallError::NotSent)?;
-            self.mark_sent(call_id);
         } else {
             let expires = ttl.map(|time| Instant::now() + time);
             lock(&peer).link.queue(Message { kind: Kind::CallPart, call_id, lane, body, expires });
@@ -237,9 +242,10 @@ impl Rpc {
         (call_id, answer, Forget { rpc: self, call_id })
     }
 
-    fn mark_sent(&self, call_id: u64) {
+    /// Before a call is handed to the transport: the connection may be lost while it is.
+    fn mark_sent(&self, call_id: u64, sent: bool) {
         if let Some(waiting) = lock(&self.waiting).get_mut(&call_id) {
-            waiting.sent = true;
+            waiting.sent = sent;
         }
     }
 
@@ -260,7 +266,10 @@ impl Rpc {
             let failed = std::mem::replace(&mut peer.link, self.new_link());
             failed.unacknowledged_answers(now).into_iter().for_each(|answer| peer.link.queue(answer));
             peer.busy_until = Some(now + DISCONNECTED_RETRY);
+            peer.late = Lateness::default();
         }
+        // The answers that are left have to be sent.
+        self.wake.notify_one();
         let fails = |waiting: &Waiting| waiting.to == id && (waiting.lane != Lane::Control || also(waiting));
         let failed: Vec<Waiting> =
             lock(&self.waiting).extract_if(.., |_, waiting| fails(waiting)).map(|(_, w)| w).collect();
@@ -318,11 +327,12 @@ impl Rpc {
     /// What a whole message is: an answer for one that waits here, or something for the server.
     fn take(&self, Received { head, lane, body }: Received, late: Duration) -> Option<Incoming> {
         const LARGE: usize = 256 << 10;
-        if head.ttl_ms > 0 && late > Duration::from_millis(u64::from(head.ttl_ms)) {
+        let incoming = Incoming { head, lane, body };
+        // Answers never expire: the link has acknowledged them, and somebody may wait as long as it takes.
+        if !incoming.is_answer() && head.ttl_ms > 0 && late > Duration::from_millis(u64::from(head.ttl_ms)) {
             self.stats.expired.fetch_add(1, Ordering::Relaxed);
             return None;
         }
-        let incoming = Incoming { head, lane, body };
         if incoming.is_answer() && incoming.body.len() <= LARGE {
             self.settle(&incoming);
             return None;
@@ -332,8 +342,9 @@ impl Rpc {
 
     /// Gives an answer to the call that waits for it.
     pub(super) fn settle(&self, incoming: &Incoming) {
-        let Some(answer) = self.decode(&incoming.body) else { return };
         let Some(waiting) = lock(&self.waiting).remove(&incoming.head.call_id) else { return };
+        let unknown = || Answer::Failed("an answer that this member does not understand".to_owned());
+        let answer = self.decode(&incoming.body).unwrap_or_else(unknown);
         if waiting.lane == Lane::Control {
             let took = waiting.called_at.elapsed();
             let peer = self.peer(waiting.to, None);
@@ -355,10 +366,15 @@ impl Rpc {
         let restarted = {
             let mut peer = lock(peer);
             let known = peer.instance.is_none_or(|instance| instance == head.instance);
-            if !known && peer.heard_at.is_some_and(|at| now.saturating_duration_since(at) < RESTART_MIN) {
+            let replaced = |(former, at): &(u64, Instant)| {
+                *former == head.instance && now.saturating_duration_since(*at) < FORMER_KEPT
+            };
+            let too_soon = peer.heard_at.is_some_and(|at| now.saturating_duration_since(at) < RESTART_MIN);
+            if !known && (too_soon || peer.former.is_some_and(|former| replaced(&former))) {
                 return false;
             }
             if peer.instance != Some(head.instance) {
+                peer.former = peer.instance.map(|former| (former, now));
                 peer.instance = Some(head.instance);
                 peer.inbound.clear();
                 peer.late = Lateness::default();
@@ -399,22 +415,33 @@ impl Rpc {
                 if peer.busy_until.is_some_and(|until| now < until) {
                     return;
                 }
+                peer.busy_until = None;
                 let Some(next) = peer.link.next(now) else { return };
                 let ttl = next.expires.map_or(Duration::ZERO, |at| at.saturating_duration_since(now));
                 let ttl_ms = next.expires.map_or(0, |_| u32::try_from(ttl.as_millis()).unwrap_or(u32::MAX).max(1));
                 (peer.node.clone(), self.head(&mut peer, next.kind, to, next.call_id, ttl_ms), next)
             };
-            let Outgoing { kind, call_id, part, body, .. } = next;
+            let Outgoing { kind, call_id, part, body, again, .. } = next;
+            let first = kind == Kind::CallPart && part.offset == 0 && !again;
+            if first {
+                self.mark_sent(call_id, true);
+            }
             match self.transport.send(&node, Channel::Data, frame::encode(&head, Some(&part), &body)) {
-                Ok(()) if kind == Kind::CallPart && part.offset == 0 => self.mark_sent(call_id),
                 Ok(()) => {}
+                // The link has been replaced meanwhile: nothing is left to do.
+                Err(_) if lock(peer).link.id() != part.link => return,
                 Err(NotSent::Busy) => {
                     let mut peer = lock(peer);
                     peer.link.returned(part.sequence);
                     peer.busy_until = Some(Instant::now() + BUSY_RETRY);
                     return;
                 }
-                Err(NotSent::Disconnected) => return self.fail(to, peer, |_| false),
+                Err(NotSent::Disconnected) => {
+                    if first {
+                        self.mark_sent(call_id, false);
+                    }
+                    return self.fail(to, peer, |_| false);
+                }
             }
         }
         self.wake.notify_one();
@@ -510,6 +537,7 @@ impl Rpc {
             Arc::new(Mutex::new(Peer {
                 node: String::new(),
                 instance: None,
+                former: None,
                 link: self.new_link(),
                 inbound: Vec::new(),
                 heard_at: None,
@@ -544,6 +572,11 @@ impl Peer {
     fn take_part(&mut self, head: Head, part: &Part, body: &[u8], now: Instant) -> Option<Vec<Received>> {
         const KEPT: usize = 2;
         if !self.inbound.iter().any(|inbound| inbound.link() == part.link) {
+            // Ids rise. A part of a link that is older than the current one is late, and of no use.
+            let newer = |inbound: &Inbound| part.link.wrapping_sub(inbound.link()) < u64::MAX / 2;
+            if !self.inbound.first().is_none_or(newer) {
+                return Some(Vec::new());
+            }
             self.inbound.insert(0, Inbound::new(part.link));
             self.inbound.truncate(KEPT);
         }
@@ -553,9 +586,9 @@ impl Peer {
 
     fn look_again_at(&self) -> Option<Instant> {
         let acknowledge_at = self.inbound.first().and_then(Inbound::acknowledge_at);
-        let busy = self.busy_until.filter(|until| *until > Instant::now());
-        // While the connection is busy, only that counts.
-        let link = if busy.is_some() { busy } else { self.link.look_again_at() };
+        // While the connection is busy, only that counts. The end of that may have passed a moment ago.
+        let busy = self.busy_until.filter(|_| self.link.has_something());
+        let link = busy.or_else(|| self.link.look_again_at());
         acknowledge_at.into_iter().chain(link).min()
     }
 }
@@ -567,7 +600,7 @@ impl Incoming {
 }
 
 /// How late frames are. No two clocks are compared: what a frame takes is measured against the
-/// fastest frame of the last minutes.
+/// fastest frame of the last seconds.
 #[derive(Debug, Default)]
 struct Lateness {
     now: Option<i128>,
@@ -576,7 +609,8 @@ struct Lateness {
 }
 
 impl Lateness {
-    const KEPT_US: u64 = 300_000_000;
+    /// A clock that stood still, as in a machine that was suspended, makes all frames late until this has passed.
+    const KEPT_US: u64 = 15_000_000;
 
     fn of(&mut self, head: &Head, here: Duration) -> Duration {
         let here_us = micros(here);
@@ -628,6 +662,65 @@ impl Drop for Forget<'_> {
 mod tests {
     use super::*;
     use crate::peers::NoPeers;
+
+    const ME: MemberId = 1;
+    const OTHER: MemberId = 2;
+
+    fn rpc() -> Rpc {
+        let identity = Identity { store_id: "s".to_owned(), cluster_id: 7, member_id: ME };
+        Rpc::new(identity, Arc::new(NoPeers)).unwrap()
+    }
+
+    fn head(kind: Kind, instance: u64, sent_us: u64, ttl_ms: u32) -> Head {
+        Head { kind, cluster_id: 7, from: OTHER, to: ME, instance, call_id: 5, ack: Ack::default(), sent_us, ttl_ms }
+    }
+
+    fn part(link: u64, sequence: u64) -> Part {
+        Part { link, sequence, lane: Lane::Bulk.number(), message: sequence, offset: 0, total: 1 }
+    }
+
+    #[test]
+    fn a_call_that_comes_too_late_is_dropped_and_an_answer_never_is() {
+        let rpc = rpc();
+        let minute = 60_000_000;
+        let receive = |kind, sent_us, ttl_ms, sequence| {
+            let frame = frame::encode(&head(kind, 1, sent_us, ttl_ms), Some(&part(9, sequence)), b"x");
+            rpc.receive("n", &frame).len()
+        };
+        assert_eq!(receive(Kind::CallPart, 10 * minute, 1_000, 0), 1, "in time");
+        assert_eq!(receive(Kind::CallPart, 9 * minute, 1_000, 1), 0, "a minute late");
+        assert_eq!(receive(Kind::CallPart, 9 * minute, 0, 2), 1, "which may be late");
+        assert_eq!(rpc.stats.expired.load(Ordering::Relaxed), 1);
+        let (call_id, mut answer, _forget) = rpc.ask(OTHER, Lane::Log);
+        let late = Head { call_id, ..head(Kind::AnswerPart, 1, 9 * minute, 1_000) };
+        let frame = frame::encode(&late, Some(&Part { total: 3, ..part(9, 3) }), b"bad");
+        assert!(rpc.receive("n", &frame).is_empty());
+        assert!(
+            matches!(answer.try_recv(), Ok(Ok(Answer::Failed(_)))),
+            "an answer that is not understood ends its call"
+        );
+    }
+
+    #[test]
+    fn a_late_part_of_an_older_link_does_not_take_its_place() {
+        let rpc = rpc();
+        let receive = |link, sequence| {
+            rpc.receive("n", &frame::encode(&head(Kind::CallPart, 1, 0, 0), Some(&part(link, sequence)), b"x")).len()
+        };
+        assert_eq!((receive(9, 0), receive(8, 0), receive(9, 1)), (1, 0, 1));
+        let acknowledged = |rpc: &Rpc| lock(&rpc.peer(OTHER, None)).inbound.first().map(Inbound::link);
+        assert_eq!(acknowledged(&rpc), Some(9));
+        assert_eq!((receive(10, 0), receive(9, 2)), (1, 1), "the one before is still understood");
+        assert_eq!(acknowledged(&rpc), Some(10));
+    }
+
+    #[test]
+    fn a_frame_of_another_opening_right_after_one_of_this_is_dropped() {
+        let rpc = rpc();
+        let receive = |instance| rpc.receive("n", &frame::encode(&head(Kind::Call, instance, 0, 0), None, b"x")).len();
+        assert_eq!((receive(1), receive(2), receive(1)), (1, 0, 1));
+        assert_eq!(rpc.stats.foreign.load(Ordering::Relaxed), 1);
+    }
 
     #[test]
     fn no_opening_of_a_store_waits_for_the_answers_to_another_ones_calls() {

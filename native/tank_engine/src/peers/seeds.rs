@@ -2,8 +2,8 @@
 //!
 //! The log is one order: a small write that is logged behind a large one cannot be committed before it,
 //! and on a slow link that takes seconds. So the leader first has a quorum hold a large command, while
-//! small writes pass it, and only then puts it into the log; the entry that goes to those members then
-//! names the command instead of repeating it. Members that were not asked get the entry whole.
+//! small writes pass it, and only then puts it into the log. Those
+//! members get only the request's id in the log entry. The others get the whole command.
 //!
 //! ```text
 //! leader --Hold--> members of a quorum      small writes go on
@@ -39,7 +39,7 @@ pub(crate) const AHEAD_BYTES_MIN: usize = 64 << 10;
 /// What commands that are held may take up. The oldest go first: they were given up.
 const HELD_BYTES_MAX: usize = 256 << 20;
 
-/// When another member is asked too, if one does not get on.
+/// When another member is asked too, if one makes no progress.
 const ANOTHER_AFTER: Duration = Duration::from_secs(1);
 
 /// A request, whatever it says of others.
@@ -73,15 +73,12 @@ impl Seeds {
         if request.command.size() < AHEAD_BYTES_MIN {
             return serve::write(raft, request).await;
         }
-        let id = key(request.id);
-        let ahead = timeout_at(Instant::now() + within, self.send_ahead(raft, &request)).await;
-        let written = match ahead {
+        let _given = Given { seeds: self, id: key(request.id) };
+        match timeout_at(Instant::now() + within, self.send_ahead(raft, &request)).await {
             Ok(Ok(())) => serve::write(raft, request).await,
             Ok(Err(error)) => Err(error),
             Err(_) => Err(NotWritten::NotLeader),
-        };
-        lock(&self.given).remove(&id);
-        written
+        }
     }
 
     /// Has a quorum hold the command of `request`.
@@ -131,7 +128,7 @@ impl Seeds {
                     }
                 }
                 () = sleep(ANOTHER_AFTER) => {
-                    let slow: Vec<MemberId> = asked.iter().copied().filter(|id| !self.gets_on(*id)).collect();
+                    let slow: Vec<MemberId> = asked.iter().copied().filter(|id| !self.makes_progress(*id)).collect();
                     // They may still come to hold it; they are not counted on.
                     asked.retain(|id| !slow.contains(id));
                 }
@@ -139,7 +136,7 @@ impl Seeds {
         }
     }
 
-    fn gets_on(&self, id: MemberId) -> bool {
+    fn makes_progress(&self, id: MemberId) -> bool {
         id == self.me || self.rpc.has_moved_within(id, ANOTHER_AFTER)
     }
 
@@ -222,6 +219,18 @@ impl Seeds {
                 holders.remove(&to);
             }
         }
+    }
+}
+
+/// Forgets who holds a command when its write ends, also when its caller gives up.
+struct Given<'a> {
+    seeds: &'a Seeds,
+    id: Id,
+}
+
+impl Drop for Given<'_> {
+    fn drop(&mut self) {
+        lock(&self.seeds.given).remove(&self.id);
     }
 }
 

@@ -23,7 +23,7 @@ use crate::snapshot::{Frame, SnapshotData, SnapshotReceiver};
 use crate::sync::lock;
 
 use super::Lane;
-use super::frame::Head;
+use super::frame::{Head, Kind};
 use super::message::{Answer, Append, Call, NotWritten, SentEntry, Written};
 use super::rpc::{Incoming, Rpc};
 use super::seeds::Seeds;
@@ -130,10 +130,18 @@ impl Server {
 
     async fn serve(self: &Arc<Self>, node: &str, incoming: Incoming) {
         let head = incoming.head;
-        let Some(call) = self.decode(incoming).await else { return };
+        let Some(call) = self.decode(incoming).await else { return self.answer_unknown(node, &head) };
         self.hear(&call).await;
         if let Some(answer) = self.answer(&head, call).await {
             self.rpc.answer(node, &head, &answer);
+        }
+    }
+
+    /// A call over a link is waited for as long as this member lives.
+    fn answer_unknown(&self, node: &str, head: &Head) {
+        if head.kind != Kind::Call {
+            let why = "a call that this member does not understand".to_owned();
+            self.rpc.answer(node, head, &Answer::Failed(why));
         }
     }
 
@@ -189,7 +197,7 @@ impl Server {
 
     async fn append(&self, append: Append) -> Answer {
         let Append { vote, previous, committed, entries } = append;
-        let ids: Vec<_> = entries.iter().filter_map(SentEntry::held).collect();
+        let ids: Vec<_> = entries.iter().filter_map(SentEntry::large).collect();
         let Some(entries) = entries.into_iter().map(|sent| self.seeds.unpack(sent)).collect() else {
             return Answer::NotHeld;
         };
@@ -263,7 +271,10 @@ async fn take_appends(server: Weak<Server>, mut appends: mpsc::UnboundedReceiver
         };
         let Some(server) = server.upgrade() else { return };
         let head = incoming.head;
-        let Some(call) = server.decode(incoming).await else { continue };
+        let Some(call) = server.decode(incoming).await else {
+            server.answer_unknown(&node, &head);
+            continue;
+        };
         server.hear(&call).await;
         let mut append = Box::pin(async move {
             if let Some(answer) = server.answer(&head, call).await {

@@ -1,6 +1,6 @@
 //! Sending a snapshot: as many frames on their way as the link takes, an end when nothing moves.
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use futures_util::StreamExt;
@@ -14,6 +14,7 @@ use crate::raft::{Member, MemberId, SnapshotMeta, Types, Vote};
 use crate::runtime;
 use crate::snapshot::{Frame, PinnedSnapshot};
 use crate::storage::format::random_id;
+use crate::sync::lock;
 
 use super::Lane;
 use super::message::{Answer, Call};
@@ -40,7 +41,9 @@ pub(super) async fn send(
 ) -> Result<SnapshotResponse<Types>, CallError> {
     let failed = |error: crate::error::EngineError| CallError::Failed(error.to_string());
     let transfer = random_id().map_err(failed)?;
-    let ask = |call: Call| async move { ask(rpc, to, member, &call).await };
+    // When a frame was last taken.
+    let moved_at = &Mutex::new(Instant::now());
+    let ask = |call: Call| async move { ask(rpc, to, member, &call, moved_at).await };
     match ask(Call::SnapshotBegin { transfer, vote, meta }).await? {
         Answer::SnapshotTaken => {}
         Answer::SnapshotDone(response) => return Ok(response),
@@ -69,16 +72,25 @@ pub(super) async fn send(
     }
 }
 
-/// Asks again when the link failed on the way or a frame before this one is missing, until nothing has
-/// moved for [`IDLE_TIMEOUT`]. Ends at once when the connection is known to be lost.
-async fn ask(rpc: &Rpc, to: MemberId, member: &Member, call: &Call) -> Result<Answer, CallError> {
-    let deadline = Instant::now() + IDLE_TIMEOUT;
+/// Asks again when the link failed on the way or a frame before this one is missing, until no frame was
+/// taken for [`IDLE_TIMEOUT`]. Ends at once when the connection is known to be lost.
+async fn ask(
+    rpc: &Rpc,
+    to: MemberId,
+    member: &Member,
+    call: &Call,
+    moved_at: &Mutex<Instant>,
+) -> Result<Answer, CallError> {
+    let idle = || lock(moved_at).elapsed() > IDLE_TIMEOUT;
     loop {
         let answer = rpc.call(to, member, Lane::Snapshot, call, Wait::WhileAlive).await;
         match answer {
-            Ok(Answer::SnapshotGap) if Instant::now() < deadline => sleep(GAP_RETRY).await,
-            Err(CallError::Timeout) if Instant::now() < deadline => {}
-            answer => return answer,
+            Ok(Answer::SnapshotGap) if !idle() => sleep(GAP_RETRY).await,
+            Err(CallError::Timeout) if !idle() => {}
+            answer => {
+                *lock(moved_at) = Instant::now();
+                return answer;
+            }
         }
     }
 }

@@ -2,7 +2,7 @@
 //!
 //! All that goes to a node shares one connection, so whatever queues up in it delays heartbeats and
 //! small writes. The window is what the link carries in its shortest round trip and in a queue of
-//! [`QUEUE_TARGET`]: a link that could carry more then shows it, since acknowledgements come earlier.
+//! [`QUEUE_TARGET`]: if the link can carry more, acknowledgements come sooner and the measured rate rises.
 //! The rate is measured as BBR does (Cardwell et al., "BBR: Congestion-Based Congestion Control", 2016):
 //! bytes acknowledged over the time that took, the best of some seconds. A lost segment or a process
 //! that was held up delays acknowledgements and does not lower it.
@@ -34,8 +34,8 @@ const PAUSE: Duration = Duration::from_millis(200);
 /// How long a rate counts.
 const RATE_KEPT: Duration = Duration::from_secs(5);
 
-/// How long the shortest round trip counts: routes change, and so do they. Then the window is small
-/// for a moment: a link that is always full shows no short round trip.
+/// How long the shortest round trip counts: routes change. After this time the window shrinks for one
+/// round trip, because a full link hides its shortest round trip.
 const SHORTEST_KEPT: Duration = Duration::from_secs(30);
 
 /// The window of one link, and what it learns from.
@@ -57,7 +57,7 @@ pub(super) struct Window {
     last_sent_at: Instant,
 }
 
-/// What was so when a part was sent.
+/// The window's counters at the time a part was sent.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Sent {
     at: Instant,
