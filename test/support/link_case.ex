@@ -44,9 +44,13 @@ defmodule Tank.Store.LinkCase do
   def settle(lab, peers, link) do
     :ok = Lab.link(lab, link)
     for peer <- peers, other <- peers, peer != other, do: call(peer, :erlang, :disconnect_node, [other.node])
+    await_writer(peers, link)
+  end
 
+  @doc "The leader and the followers, once the leader's writes are acknowledged."
+  def await_writer(peers, link) do
     eventually(
-      "a cluster that writes on the link #{inspect(link)}",
+      "a leader that writes on the link #{inspect(link)}",
       fn ->
         leader = await_leader(peers)
         answer = put(leader, "settle", 1, 10_000)
