@@ -83,7 +83,8 @@ defmodule Tank.Store.Faults.Leaver do
   end
 
   defp begin(:closing, dir, store_id) do
-    store_id = start(dir, store_id)
+    # With its whole log and state in memory, as by default.
+    store_id = start(dir, %{cluster_name: store_id})
     spawn(fn -> Cluster.stop(store_id) end)
   end
 
@@ -100,8 +101,11 @@ defmodule Tank.Store.Faults.Leaver do
   end
 
   # Snapshots and purges all the time: the database is flushed and compacted with them.
-  defp start(dir, store_id) do
-    config = %{cluster_name: store_id, snapshot_after: 50, log_keep: 20, purge_batch: 20, segment_bytes: 50_000}
+  defp start(dir, store_id) when is_atom(store_id) do
+    start(dir, %{cluster_name: store_id, snapshot_after: 50, log_keep: 20, purge_batch: 20, segment_bytes: 50_000})
+  end
+
+  defp start(dir, %{cluster_name: store_id} = config) do
     {:ok, ^store_id} = Cluster.start(dir, config)
     for n <- 1..@writes_before, do: write(store_id, n)
     store_id
