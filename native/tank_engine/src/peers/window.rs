@@ -8,9 +8,9 @@
 //! that was held up delays acknowledgements and does not lower it.
 //!
 //! ```text
-//! idle --something to send--> starting: doubles each round trip --as fast as the rate allows--> measured
-//!   ^                                                                                              |
-//!   +------------------------------------ nothing sent for a while --------------------------------+
+//! idle --something to send--> starting: doubles each round trip --the rate rises no more--> measured
+//!   ^                                                                                        |
+//!   +--------------------------------- nothing sent for a while -----------------------------+
 //! ```
 //!
 //! TCP below starts slowly too after a pause; what is handed to it before it is ready only queues.
@@ -34,6 +34,10 @@ const PAUSE: Duration = Duration::from_millis(200);
 /// How long a rate counts.
 const RATE_KEPT: Duration = Duration::from_secs(5);
 
+/// The link is full when the rate has not risen by this factor in so many round trips (BBR's startup).
+const RISES: f64 = 1.25;
+const FLAT_MAX: u32 = 3;
+
 /// How long the shortest round trip counts: routes change. After this time the window shrinks for one
 /// round trip, because a full link hides its shortest round trip.
 const SHORTEST_KEPT: Duration = Duration::from_secs(30);
@@ -43,6 +47,7 @@ const SHORTEST_KEPT: Duration = Duration::from_secs(30);
 pub(super) struct Window {
     /// While starting, what may be on its way.
     start: usize,
+    filling: Filling,
     /// Bytes a second.
     rate: Best<f64>,
     shortest: Best<Duration>,
@@ -72,6 +77,7 @@ impl Window {
     pub(super) fn new(now: Instant) -> Self {
         Self {
             start: BYTES_MIN,
+            filling: Filling::default(),
             rate: Best::new(RATE_KEPT),
             shortest: Best::new(SHORTEST_KEPT),
             smoothed: None,
@@ -95,7 +101,9 @@ impl Window {
         let (Some(rate), Some(shortest)) = (self.rate.get(f64::max), self.shortest.get(Duration::min)) else {
             return BYTES_MAX;
         };
-        let bytes = rate * (shortest + QUEUE_TARGET).as_secs_f64();
+        // While the link is not full, twice of it: on a long link the queue alone would let the rate rise slowly.
+        let carried = if self.filling.is_over() { shortest } else { shortest * 2 };
+        let bytes = rate * (carried + QUEUE_TARGET).as_secs_f64();
         (bytes as usize).clamp(BYTES_MIN, BYTES_MAX)
     }
 
@@ -117,7 +125,7 @@ impl Window {
         let pause = PAUSE + self.round_trip().unwrap_or_default();
         if in_flight <= part_max {
             if now.saturating_duration_since(self.last_sent_at) > pause {
-                self.start = BYTES_MIN;
+                (self.start, self.filling) = (BYTES_MIN, Filling::default());
             }
             (self.delivered_at, self.first_sent_at) = (now, now);
         }
@@ -133,6 +141,7 @@ impl Window {
         self.delivered += bytes as u64;
         self.delivered_at = now;
         let Some(round_trip) = round_trip else { return };
+        self.rate.kept = RATE_KEPT.max(round_trip * 16);
         if self.shortest.add(round_trip, now, Duration::min) {
             self.small_until = Some(now + round_trip);
         }
@@ -149,6 +158,7 @@ impl Window {
         }
         if sent.full {
             self.start = (self.start + bytes).min(BYTES_MAX);
+            self.filling.acknowledged(sent.delivered, self.delivered, self.rate.get(f64::max).unwrap_or_default());
         }
     }
 
@@ -160,6 +170,33 @@ impl Window {
                 ((mean * 7 + round_trip) / 8, (deviation * 3 + difference) / 4)
             }
         });
+    }
+}
+
+/// Notices that a link is full: the rate rises no more.
+#[derive(Debug, Default)]
+struct Filling {
+    /// A round trip ends with a part that was sent when so much was delivered.
+    ends_at: u64,
+    rate: f64,
+    flat: u32,
+}
+
+impl Filling {
+    fn is_over(&self) -> bool {
+        self.flat >= FLAT_MAX
+    }
+
+    fn acknowledged(&mut self, delivered_when_sent: u64, delivered: u64, rate: f64) {
+        if self.is_over() || delivered_when_sent < self.ends_at {
+            return;
+        }
+        self.ends_at = delivered;
+        if rate > self.rate * RISES {
+            (self.rate, self.flat) = (rate, 0);
+        } else {
+            self.flat += 1;
+        }
     }
 }
 
@@ -254,7 +291,7 @@ mod tests {
 
     #[test]
     fn a_link_that_loses_segments_is_still_used() {
-        for (megabits, base_ms, least) in [(100.0, 60, 0.6), (16.0, 300, 0.5)] {
+        for (megabits, base_ms, least) in [(100.0, 60, 0.6), (16.0, 300, 0.5), (100.0, 300, 0.4)] {
             let model = Model { rate: megabits * 125_000.0, base: Duration::from_millis(base_ms), loses: Some(200) };
             let (share, _) = model.carry(60);
             assert!(share > least, "{megabits} Mbit/s, {base_ms} ms: {share:.2} of the link");
