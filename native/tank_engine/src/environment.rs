@@ -6,8 +6,10 @@
 //!
 //! The monotonic clock is tokio's everywhere: a simulator pauses it.
 
-use std::future::Future;
+use std::future::{Future, poll_fn};
+use std::pin::pin;
 use std::sync::Arc;
+use std::task::{Poll, Waker};
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use tokio::runtime::Handle;
@@ -23,6 +25,12 @@ pub trait World: Send + Sync + 'static {
 
     /// The member started a task. It ends with the member, when that is killed.
     fn spawned(&self, task: AbortHandle);
+
+    /// Whether the member is suspended, as a process can be: then its tasks do nothing, and `task` is to be woken
+    /// when it goes on.
+    fn suspends(&self, _task: &Waker) -> bool {
+        false
+    }
 }
 
 /// A simulated member's world. Clones are the same.
@@ -46,7 +54,16 @@ impl Environment {
 
     /// Runs something of the member in it.
     pub fn run<F: Future>(&self, future: F) -> impl Future<Output = F::Output> + use<F> {
-        SIMULATED.scope(self.clone(), future)
+        let environment = self.clone();
+        SIMULATED.scope(self.clone(), async move {
+            let mut future = pin!(future);
+            poll_fn(
+                move |context| {
+                    if environment.0.suspends(context.waker()) { Poll::Pending } else { future.as_mut().poll(context) }
+                },
+            )
+            .await
+        })
     }
 }
 

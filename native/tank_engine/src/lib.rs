@@ -39,6 +39,7 @@ pub mod environment;
 mod evict;
 pub mod faults;
 pub mod health;
+pub mod mutants;
 pub mod probe;
 pub mod reclaim;
 pub mod runtime;

@@ -29,6 +29,7 @@ use tokio::sync::oneshot;
 
 use crate::error::EngineError;
 use crate::health::Health;
+use crate::mutants;
 use crate::raft::{LogEntry, LogId, Types, Vote};
 use crate::reclaim;
 use crate::runtime;
@@ -288,7 +289,11 @@ impl<D: LogDisk> RaftLogStorage<Types> for LogStore<D> {
     }
 
     async fn save_vote(&mut self, vote: &Vote) -> io::Result<()> {
-        self.make_durable(LogWrite::Vote(*vote)).await?;
+        if mutants::is("unsynced_vote") {
+            self.hand_over(LogWrite::Vote(*vote), Done::Nobody)?;
+        } else {
+            self.make_durable(LogWrite::Vote(*vote)).await?;
+        }
         *lock(&self.shared.vote) = Some(*vote);
         Ok(())
     }
@@ -315,6 +320,11 @@ impl<D: LogDisk> RaftLogStorage<Types> for LogStore<D> {
             }
         }
         self.at_once = self.shared.at_once.take();
+        if mutants::is("ack_before_sync") {
+            let written = self.write(LogWrite::Append(entries), Done::Nobody);
+            callback.io_completed(Ok(()));
+            return written;
+        }
         self.write(LogWrite::Append(entries), Done::Raft(callback))
     }
 
@@ -322,6 +332,9 @@ impl<D: LogDisk> RaftLogStorage<Types> for LogStore<D> {
         let from = last.as_ref().map_or(0, |id| id.index() + 1);
         let removed = lock(&self.shared.tail).truncate_from(from, last);
         reclaim::now(removed);
+        if mutants::is("lost_truncate") {
+            return Ok(());
+        }
         // A snapshot may be installed next, and become durable first: with the entries that it replaces behind it,
         // the log could not be opened.
         self.make_durable(LogWrite::TruncateFrom(from)).await

@@ -35,6 +35,7 @@ use crate::command::Command;
 use crate::error::EngineError;
 use crate::faults;
 use crate::health::{Health, panic_text};
+use crate::mutants;
 use crate::outcome::Outcome;
 use crate::raft::{LogEntry, LogId, SnapshotMeta, StoredMembership, Types};
 use crate::reclaim;
@@ -155,6 +156,9 @@ impl Machine {
         self.trimmed = write.put_trim(self.trimmed, self.state.compacted, TRIM_MAX)?;
         write.put_header(&self.header())?;
         store.write(write)?;
+        if mutants::strikes("gap_in_a_watch", 500) {
+            revised.iter_mut().for_each(|one| *one = Arc::new(Revised { revision: one.revision, changes: Vec::new() }));
+        }
         self.drop_payloads_of(&revised);
         self.note_changes(&revised);
         self.publish();
@@ -218,7 +222,12 @@ impl Machine {
                 self.membership = StoredMembership::new(Some(id), membership);
                 Ok(Outcome::Nothing)
             }
-            EntryPayload::Normal(request) => {
+            EntryPayload::Normal(_) if mutants::strikes("skipped_entry", 500) => Ok(Outcome::Nothing),
+            EntryPayload::Normal(mut request) => {
+                if mutants::is("apply_twice") {
+                    // Nothing is a retry of anything.
+                    request.id.client = id.index();
+                }
                 let mut applied = self.state.apply(&request, record);
                 applied.outcome.complete(|key, entry| self.versions.payload(key, entry))?;
                 write.put_applied(&applied, request.time_ms)?;
@@ -395,6 +404,9 @@ impl RaftSnapshotBuilder<Types> for Builder {
 
 fn snapshot_of(pinned: &Arc<PinnedSnapshot>) -> Snapshot {
     let header = pinned.header();
-    let meta = SnapshotMeta { last_log_id: header.applied, last_membership: header.membership.clone() };
+    let mut meta = SnapshotMeta { last_log_id: header.applied, last_membership: header.membership.clone() };
+    if mutants::is("wrong_snapshot_index") {
+        meta.last_log_id = meta.last_log_id.map(|id| LogId::new(*id.committed_leader_id(), id.index() + 1));
+    }
     Snapshot { meta, snapshot: SnapshotData::Pinned(Arc::clone(pinned)) }
 }

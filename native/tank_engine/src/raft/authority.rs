@@ -57,6 +57,7 @@ use tokio::time::Instant;
 use crate::error::EngineError;
 use crate::faults;
 use crate::health::Health;
+use crate::mutants;
 use crate::peers::Basis;
 use crate::sync::lock;
 use crate::view::{Published, View};
@@ -153,7 +154,7 @@ impl Authority {
     /// Whether reads are answered from memory.
     pub(crate) fn is_open(&self) -> bool {
         let until = self.until.load(Ordering::Acquire);
-        until == FOR_GOOD || (until != SHUT && clock::now() < until)
+        until == FOR_GOOD || (until != SHUT && (clock::now() < until || mutants::is("stale_lease_read")))
     }
 
     /// Whether this is the only voter, and leads.
