@@ -98,6 +98,34 @@ impl SimDisk {
         Self { medium: Arc::clone(&self.medium), control: Control::default(), boot: medium.boot }
     }
 
+    /// Writes without a sync.
+    ///
+    /// # Errors
+    /// The power is off, or the log above has a fault.
+    pub fn put(&self, writes: &[LogWrite]) -> io::Result<()> {
+        let mut medium = self.powered()?;
+        for write in writes {
+            medium.written.apply(write)?;
+            medium.pending.push(write.clone());
+        }
+        Ok(())
+    }
+
+    /// Makes durable what was written.
+    ///
+    /// # Errors
+    /// The power is off, or the [`Control`] says so.
+    pub fn sync(&self) -> io::Result<()> {
+        self.control.sync(|| {
+            let mut medium = self.powered()?;
+            if medium.lies {
+                return Ok(());
+            }
+            let pending = std::mem::take(&mut medium.pending);
+            pending.iter().try_for_each(|write| medium.durable.apply(write))
+        })
+    }
+
     fn medium(&self) -> MutexGuard<'_, Medium> {
         self.medium.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -124,24 +152,8 @@ impl LogDisk for SimDisk {
     }
 
     fn write(&self, writes: &[LogWrite]) -> io::Result<()> {
-        {
-            let mut medium = self.powered()?;
-            for write in writes {
-                medium.written.apply(write)?;
-                medium.pending.push(write.clone());
-            }
-        }
-        if !writes.iter().any(LogWrite::must_be_durable) {
-            return Ok(());
-        }
-        self.control.sync(|| {
-            let mut medium = self.powered()?;
-            if medium.lies {
-                return Ok(());
-            }
-            let pending = std::mem::take(&mut medium.pending);
-            pending.iter().try_for_each(|write| medium.durable.apply(write))
-        })
+        self.put(writes)?;
+        if writes.iter().any(LogWrite::must_be_durable) { self.sync() } else { Ok(()) }
     }
 
     fn read(&self, range: Range<u64>, bytes_max: usize) -> io::Result<Vec<LogEntry>> {
