@@ -19,11 +19,15 @@ pub const PUT_MANY_BYTES_MAX: usize = 64 << 20;
 pub struct Request {
     /// Who asks, so that a retry is applied once.
     pub id: RequestId,
-    /// Wall clock of the member that proposed it, in milliseconds since the epoch. The only clock
-    /// that applying a command may use.
+    /// Wall clock of the leader when it proposed the request, in milliseconds since the epoch. What it
+    /// moves on is the time in the log ([`crate::state::LogTime`]), the only clock that applying a
+    /// command may use.
     pub time_ms: u64,
     /// What to do.
     pub command: Command,
+    /// The time in the log that the client knew of when it made the request: whatever applies the
+    /// request is later. The same in each retry ([`crate::state::Sessions`]).
+    pub seen_ms: u64,
 }
 
 /// Names one request of one client for ever.

@@ -53,6 +53,16 @@ pub enum Refusal {
     TooMuch(u64),
     /// The command makes no sense. Only a faulty member can have proposed it.
     Malformed(String),
+    /// The client said before that it would not ask for this any more. It may have been applied at
+    /// its time; it is not applied now.
+    MovedOn,
+    /// The client's session may have ended since it made the request, which may have been applied
+    /// before. A request that surely was not can be made again, at the time in the log that this was
+    /// refused.
+    SessionEnded {
+        /// That time, in milliseconds.
+        log_ms: u64,
+    },
 }
 
 /// What an operation of a transaction gave.

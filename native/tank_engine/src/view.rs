@@ -18,7 +18,7 @@ use crate::machine::Versions;
 use crate::payload::Memory;
 use crate::raft::LogId;
 use crate::reclaim;
-use crate::state::Leases;
+use crate::state::{Leases, LogTime};
 use crate::watch::Hub;
 
 /// The entries at one revision. Taking one costs nothing, and writes do not disturb it.
@@ -36,6 +36,10 @@ pub struct View {
     pub applied: Option<LogId>,
     /// A hash of all entries: equal on members with equal entries.
     pub digest: u64,
+    /// A hash of the requests that may be asked again: equal on members that have applied the same log.
+    pub sessions_digest: u64,
+    /// The time in the log.
+    pub log_time: LogTime,
     /// Bytes of keys and payloads, in memory or not.
     pub bytes: u64,
     /// Where the payloads stand that are not in memory; nowhere in a view that no store made.

@@ -266,7 +266,7 @@ fn open(dir: &Path) -> Engine {
 }
 
 fn request(sequence: u64, command: Command) -> Request {
-    Request { id: RequestId { client: 1, sequence, resolved_below: sequence }, time_ms: 0, command }
+    Request { id: RequestId { client: 1, sequence, resolved_below: sequence }, time_ms: 0, command, seen_ms: 0 }
 }
 
 #[test]

@@ -20,6 +20,9 @@ struct State {
     /// Directed links that lose every frame.
     cut: HashSet<(String, String)>,
     lossy: Option<Lossy>,
+    /// The directed link whose frames wait, and those that do.
+    held: Option<(String, String, Channel)>,
+    waiting: Vec<Vec<u8>>,
     /// How many frames were sent from a node to another on a channel.
     sent: HashMap<(String, String, Channel), u64>,
     /// How long frames are on their way, and where they are meanwhile.
@@ -111,6 +114,30 @@ impl SimNet {
         self.lock().sent.get(&(from.to_owned(), to.to_owned(), channel)).copied().unwrap_or(0)
     }
 
+    /// Lets frames from `from` to `to` on a channel wait until they are released.
+    pub fn hold(&self, from: &str, to: &str, channel: Channel) {
+        self.lock().held = Some((from.to_owned(), to.to_owned(), channel));
+    }
+
+    /// How many frames wait.
+    pub fn held(&self) -> usize {
+        self.lock().waiting.len()
+    }
+
+    /// Delivers the frames that wait, and holds no more.
+    pub fn release(&self) {
+        let (link, frames, engine) = {
+            let mut state = self.lock();
+            let Some(link) = state.held.take() else { return };
+            let frames = std::mem::take(&mut state.waiting);
+            let engine = state.engines.get(&link.1).cloned();
+            (link, frames, engine)
+        };
+        for frame in frames {
+            engine.iter().for_each(|engine| engine.deliver(&link.0, &frame));
+        }
+    }
+
     /// Mends every link. Slow ones stay slow.
     pub fn heal(&self) {
         let mut state = self.lock();
@@ -142,6 +169,11 @@ impl Transport for SimTransport {
             let mut state = net.lock();
             *state.sent.entry((self.node.clone(), node.to_owned(), channel)).or_default() += 1;
             if state.loses(channel) || state.cut.contains(&(self.node.clone(), node.to_owned())) {
+                return Ok(());
+            }
+            if state.held.as_ref().is_some_and(|(from, to, on)| (from, to.as_str(), *on) == (&self.node, node, channel))
+            {
+                state.waiting.push(frame);
                 return Ok(());
             }
             if let Some((time, delayed)) = &state.slow {

@@ -45,9 +45,9 @@ impl Engine {
 
     /// What is to be done about the history. May read the disk when that has a bound of age.
     fn next_compaction(&self) -> Result<Next, EngineError> {
-        let (revision, compacted) = {
+        let (revision, compacted, log_time) = {
             let view = self.0.published.load();
-            (view.revision, view.compacted)
+            (view.revision, view.compacted, view.log_time)
         };
         let leads = self.0.raft.server_metrics().borrow_watched().state == ServerState::Leader;
         if !leads {
@@ -67,8 +67,11 @@ impl Engine {
         if revision <= compacted {
             return Ok(Next::Wait { revision: Some(compacted + 1), pause: None });
         }
-        let old = self.0.replay.made_before(wall_ms().saturating_sub(age_ms), compacted, STEP)?;
-        if old > compacted {
+        let stamp_ms = wall_ms();
+        let old = self.0.replay.made_before(log_time.at(stamp_ms).saturating_sub(age_ms), compacted, STEP)?;
+        // Without writes the time in the log stands still, and history would not age: an entry that
+        // compacts nothing moves it on.
+        if old > compacted || log_time.is_behind(stamp_ms) {
             return Ok(Next::Compact(old));
         }
         let pause = Duration::from_millis(age_ms / LOOKS_PER_AGE).clamp(PAUSE_MIN, PAUSE_MAX);

@@ -16,7 +16,7 @@ use crate::faults;
 use crate::health::Health;
 use crate::log::AtOnce;
 use crate::options::Options;
-use crate::outcome::Outcome;
+use crate::outcome::{Outcome, Refusal};
 use crate::peers::{AHEAD_BYTES_MIN, NotWritten};
 use crate::raft::{Responder, WriteResult};
 use crate::runtime::{self, Runtime};
@@ -147,13 +147,15 @@ async fn feed(mut queue: mpsc::UnboundedReceiver<Pending>, leader: LeaderClient,
     let mut single_writer = SingleWriter::default();
     while queue.recv_many(&mut taken, TAKE_MAX).await > 0 {
         faults::point("ingress");
+        // Before any of them is proposed: what applies them is later in the log.
+        let seen_ms = leader.authority.published().load().log_time.now_ms();
         let time_ms = wall_ms();
         if single_writer.seen(is_alone(&taken)) && leader.authority.is_alone() {
             at_once.ask();
         }
         for mut pending in taken.drain(..) {
             let Some(command) = pending.command.take() else { continue };
-            let request = Request { id: pending.id, time_ms, command };
+            let request = Request { id: pending.id, time_ms, command, seen_ms };
             if pending.bytes >= AHEAD_BYTES_MIN && !leader.authority.is_alone() {
                 // Others have to hold it before it is logged.
                 pending.forward(Arc::clone(&leader), request, false);
@@ -301,14 +303,22 @@ impl Sequences {
 
 impl Pending {
     /// Answers, or asks the leader if that is another member.
-    fn answer(self, result: WriteResult, (leader, request): (Arc<LeaderClient>, Request)) {
-        match result {
-            Ok(response) => self.reply(Ok(response.data)),
-            Err(ClientWriteError::ForwardToLeader(_)) => self.forward(leader, request, false),
-            // Another leader may have it, and commit it.
-            Err(ClientWriteError::LogEntryDiscarded(_)) => self.forward(leader, request, true),
-            Err(_) => self.reply(Err(EngineError::Unknown)),
-        }
+    fn answer(self, result: WriteResult, (leader, mut request): (Arc<LeaderClient>, Request)) {
+        // A discarded entry may still be in the log of another member, which may yet lead.
+        let maybe_logged = match result {
+            Ok(response) => match late(&response.data) {
+                None => return self.reply(Ok(response.data)),
+                Some(Late::MadeBefore(log_ms)) => {
+                    request.seen_ms = log_ms;
+                    false
+                }
+                Some(Late::MovedOn) => return self.reply(Err(EngineError::Unknown)),
+            },
+            Err(ClientWriteError::ForwardToLeader(_)) => false,
+            Err(ClientWriteError::LogEntryDiscarded(_)) => true,
+            Err(_) => return self.reply(Err(EngineError::Unknown)),
+        };
+        self.forward(leader, request, maybe_logged);
     }
 
     /// Asks the leader, wherever it is.
@@ -343,10 +353,18 @@ impl Forwarded {
         runtime::spawn_here("forward", health, async move {
             let deadline = self.pending.deadline;
             match self.leader.try_write(&self.request, deadline).await {
-                Ok(written) => {
-                    let applied = self.leader.await_applied(written.index, deadline).await;
-                    self.end(applied.map(|()| written.outcome));
-                }
+                Ok(written) => match late(&written.outcome) {
+                    None => {
+                        let applied = self.leader.await_applied(written.index, deadline).await;
+                        self.end(applied.map(|()| written.outcome));
+                    }
+                    // This member was far behind when it made the request, which nobody has applied.
+                    Some(Late::MadeBefore(log_ms)) if !self.maybe_logged && Instant::now() < deadline => {
+                        self.request.seen_ms = log_ms;
+                        self.start();
+                    }
+                    Some(_) => self.end(Err(EngineError::Unknown)),
+                },
                 Err(why) => {
                     self.maybe_logged |= why == NotWritten::Unknown;
                     self.wait();
@@ -368,6 +386,22 @@ impl Forwarded {
     fn end(self, result: Result<Outcome, EngineError>) {
         self.leader.seeds.let_go(self.request.id);
         self.pending.reply(result);
+    }
+}
+
+/// Why an outcome does not tell whether the request was applied before.
+enum Late {
+    /// The store forgot sessions at this time in the log; the request was made before.
+    MadeBefore(u64),
+    /// The client said that it would not ask any more.
+    MovedOn,
+}
+
+fn late(outcome: &Outcome) -> Option<Late> {
+    match outcome {
+        Outcome::Refused(Refusal::SessionEnded { log_ms }) => Some(Late::MadeBefore(*log_ms)),
+        Outcome::Refused(Refusal::MovedOn) => Some(Late::MovedOn),
+        _ => None,
     }
 }
 

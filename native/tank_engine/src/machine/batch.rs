@@ -7,11 +7,11 @@ use rocksdb::{BoundColumnFamily, WriteBatch};
 use crate::entry::Entry;
 use crate::error::EngineError;
 use crate::key::Key;
-use crate::state::{Applied, LeaseChange, Remembered};
+use crate::state::{Applied, LeaseChange, Remembered, SessionRecord};
 use crate::storage::rocks::{self, Db};
 
 use super::history::{self, Revision};
-use super::store::{HEADER, Header, LEASE, REMEMBERED, damaged};
+use super::store::{HEADER, Header, LEASE, REMEMBERED, SESSION, damaged};
 use super::version_key;
 
 /// Collects changes of the state. Written by [`super::StateStore::write`].
@@ -116,9 +116,29 @@ impl<'db> StateBatch<'db> {
         }
     }
 
-    /// Adds the removal of all records of remembered requests.
-    pub(super) fn delete_all_remembered(&mut self) {
-        self.write.delete_range_cf(&self.family, [REMEMBERED], [REMEMBERED + 1]);
+    /// Adds the records of sessions, and the removal of those that have ended.
+    ///
+    /// # Errors
+    /// They cannot be encoded.
+    pub fn put_sessions(&mut self, sessions: &[(u64, Option<SessionRecord>)]) -> Result<(), EngineError> {
+        for (client, session) in sessions {
+            self.set_key(SESSION, &client.to_be_bytes());
+            match session {
+                Some(session) => {
+                    self.set_value(session)?;
+                    self.write.put_cf(&self.family, &self.key, &self.value);
+                }
+                None => self.write.delete_cf(&self.family, &self.key),
+            }
+        }
+        Ok(())
+    }
+
+    /// Adds the removal of all sessions, and of all records of remembered requests.
+    pub(super) fn delete_all_sessions(&mut self) {
+        for kind in [REMEMBERED, SESSION] {
+            self.write.delete_range_cf(&self.family, [kind], [kind + 1]);
+        }
     }
 
     /// Adds the header.

@@ -63,9 +63,6 @@ const TRIM_MAX: u64 = 500;
 /// What removing them mostly takes in a batch.
 const TRIM_BYTES: usize = 32 << 10;
 
-/// How far the time in the log goes on between two looks for clients to forget.
-const EXPIRE_EVERY_MS: u64 = 60_000;
-
 /// The log that is kept for members that are receiving a snapshot, unless the state is larger: then as
 /// many bytes as that.
 const LOG_FOR_RECEIVERS: u64 = 64 << 20;
@@ -82,7 +79,6 @@ pub struct Machine {
     snapshot: Option<Arc<PinnedSnapshot>>,
     /// Bytes of the log entries that were applied since.
     since_snapshot: u64,
-    expired_ms: u64,
     health: Arc<Health>,
 }
 
@@ -103,7 +99,6 @@ impl Machine {
             published,
             snapshot: None,
             since_snapshot: 0,
-            expired_ms: 0,
             health,
         };
         machine.take_over(header);
@@ -127,6 +122,8 @@ impl Machine {
             compacted: self.state.compacted,
             applied: self.applied,
             digest: self.state.digest.value(),
+            sessions_digest: self.state.sessions.digest().value(),
+            log_time: self.state.log_time,
             bytes: self.state.bytes,
             versions: Some(self.versions.clone()),
         });
@@ -153,6 +150,7 @@ impl Machine {
         }
         write.put_remembered(record, &remembered)?;
         write.delete_remembered(&self.state.sessions.take_dead_records());
+        write.put_sessions(&self.state.sessions.take_changed())?;
         self.trimmed = write.put_trim(self.trimmed, self.state.compacted, TRIM_MAX)?;
         write.put_header(&self.header())?;
         store.write(write)?;
@@ -230,20 +228,12 @@ impl Machine {
                 }
                 let mut applied = self.state.apply(&request, record);
                 applied.outcome.complete(|key, entry| self.versions.payload(key, entry))?;
-                write.put_applied(&applied, request.time_ms)?;
+                write.put_applied(&applied, self.state.log_time.now_ms())?;
                 remembered.extend(applied.remembered);
                 let changes = applied.changes;
                 revised.extend(applied.revision.map(|revision| Arc::new(Revised { revision, changes })));
-                self.expire(request.time_ms);
                 Ok(applied.outcome)
             }
-        }
-    }
-
-    fn expire(&mut self, now_ms: u64) {
-        if now_ms > self.expired_ms.saturating_add(EXPIRE_EVERY_MS) {
-            self.state.sessions.expire(now_ms);
-            self.expired_ms = now_ms;
         }
     }
 

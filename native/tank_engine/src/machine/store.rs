@@ -7,6 +7,7 @@
 //! | `h` | [`Header`] |
 //! | `l` and a lease's name | the lease |
 //! | `r` and a log index (u64 big-endian) | the requests applied with the batch that ended there |
+//! | `s` and a client's id (u64 big-endian) | the client's session |
 //!
 //! Of an entry's records the newest comes first ([`super::version_key`]). The others are history:
 //! they go when the revision that replaced them is compacted.
@@ -26,7 +27,7 @@ use crate::payload::Memory;
 use crate::raft::{LogId, StoredMembership};
 use crate::runtime;
 use crate::snapshot::{PinnedSnapshot, ReceivedSnapshot, SnapshotData, SnapshotReceiver};
-use crate::state::{Remembered, Sessions, State};
+use crate::state::{LogTime, Remembered, SessionRecord, Sessions, State};
 use crate::storage::rocks::{self, Db};
 
 use super::batch::StateBatch;
@@ -37,7 +38,8 @@ use super::versions::Versions;
 pub(super) const HEADER: &[u8] = b"h";
 pub(super) const LEASE: u8 = b'l';
 pub(super) const REMEMBERED: u8 = b'r';
-const HEADER_FORMAT: u8 = 1;
+pub(super) const SESSION: u8 = b's';
+const HEADER_FORMAT: u8 = 2;
 
 /// What the state is as a whole. Written with every batch.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -62,6 +64,14 @@ pub struct Header {
     /// How many records of remembered requests there are: a lost one would let a request be
     /// applied twice.
     pub remembered: u64,
+    /// How many sessions there are.
+    pub sessions: u64,
+    /// The hash of all of them, and of the requests that are remembered.
+    pub sessions_digest: u64,
+    /// Up to where sessions may have been forgotten, by the time in the log.
+    pub horizon_ms: u64,
+    /// The time in the log.
+    pub log_time: LogTime,
 }
 
 impl Header {
@@ -78,6 +88,10 @@ impl Header {
             leases: state.leases.len() as u64,
             digest: state.digest.value(),
             remembered: state.sessions.records() as u64,
+            sessions: state.sessions.clients() as u64,
+            sessions_digest: state.sessions.digest().value(),
+            horizon_ms: state.sessions.horizon_ms(),
+            log_time: state.log_time,
         }
     }
 
@@ -102,6 +116,13 @@ impl Header {
         if remembered != self.remembered {
             let detail = format!("it had {} records of requests, and has {remembered}", self.remembered);
             return Err(damaged(detail));
+        }
+        let (sessions, digest) = (state.sessions.clients() as u64, state.sessions.digest().value());
+        if (sessions, digest) != (self.sessions, self.sessions_digest) {
+            return Err(damaged(format!(
+                "it had {} sessions with digest {:016x}, and has {sessions} with {digest:016x}",
+                self.sessions, self.sessions_digest
+            )));
         }
         let (entries, leases) = (state.entries.len() as u64, state.leases.len() as u64);
         let digest = state.digest.value();
@@ -153,6 +174,8 @@ impl StateStore {
         let (mut header, mut remembered) = (None, 0);
         let family = self.family()?;
         let mut iterator = self.db.raw_iterator_cf(&family);
+        // Before the requests: the sessions tell which of them were forgotten.
+        load_sessions(&mut state, &mut iterator)?;
         // Behind the history, which nothing needs now.
         iterator.seek([ENTRY]);
         let mut newest = None;
@@ -164,6 +187,7 @@ impl StateStore {
                     load_remembered(&mut state, index, record)?;
                     remembered += 1;
                 }
+                Some((&SESSION, _)) => {}
                 _ if key == HEADER => header = Some(Header::from_record(Some(record))?),
                 _ => return Err(damaged(format!("a record of an unknown kind {:?}", key.first()))),
             }
@@ -171,6 +195,8 @@ impl StateStore {
         }
         iterator.status().map_err(|error| damaged(error.to_string()))?;
         let header = header.map_or_else(|| Header::from_record(None), Ok)?;
+        state.sessions.loaded(header.horizon_ms);
+        state.log_time = header.log_time;
         header.check(&state, remembered)?;
         history::check(&mut iterator, header.trimmed, header.revision)?;
         (state.revision, state.compacted) = (header.revision, header.compacted);
@@ -274,7 +300,7 @@ impl StateStore {
         let (mut state, header) = next.ingest(received, None, &Arc::new(Memory::without_room()))?;
         state.sessions = Sessions::default();
         let mut batch = next.batch(0)?;
-        batch.delete_all_remembered();
+        batch.delete_all_sessions();
         batch.put_header(&Header::new(&state, None, StoredMembership::default(), header.trimmed))?;
         next.write(batch)?;
         next.flush()?;
@@ -313,6 +339,21 @@ impl StateStore {
     fn family(&self) -> Result<Arc<BoundColumnFamily<'_>>, EngineError> {
         rocks::family(&self.db, &rocks::state_name(self.generation))
     }
+}
+
+fn load_sessions(
+    state: &mut State,
+    iterator: &mut rocksdb::DBRawIteratorWithThreadMode<'_, Db>,
+) -> Result<(), EngineError> {
+    iterator.seek([SESSION]);
+    while let Some((key, record)) = iterator.item()
+        && let Some(client) = key.strip_prefix(&[SESSION])
+    {
+        let client = <[u8; 8]>::try_from(client).map_err(|_| damaged("a session without its client".to_owned()))?;
+        state.sessions.load(u64::from_be_bytes(client), rocks::decode::<SessionRecord>(record)?);
+        iterator.next();
+    }
+    iterator.status().map_err(|error| damaged(error.to_string()))
 }
 
 fn load_remembered(state: &mut State, index: &[u8], record: &[u8]) -> Result<(), EngineError> {

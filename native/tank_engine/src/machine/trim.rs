@@ -128,7 +128,7 @@ mod tests {
             for command in commands {
                 let sequence = self.state.revision + 1;
                 let id = RequestId { client: 1, sequence, resolved_below: sequence };
-                let applied = self.state.apply(&Request { id, time_ms: 7, command }, 1);
+                let applied = self.state.apply(&Request { id, time_ms: 7, command, seen_ms: 0 }, 1);
                 batch.put_applied(&applied, 7).unwrap();
             }
             // What is remembered of requests is not written here.

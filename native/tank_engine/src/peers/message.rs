@@ -67,6 +67,7 @@ pub(crate) enum SentEntry {
         log_id: LogId,
         id: RequestId,
         time_ms: u64,
+        seen_ms: u64,
     },
 }
 

@@ -192,7 +192,7 @@ impl Seeds {
                 if request.command.size() >= AHEAD_BYTES_MIN
                     && lock(&self.given).get(&key(request.id)).is_some_and(|holders| holders.contains(&to)) =>
             {
-                SentEntry::Held { log_id, id: request.id, time_ms: request.time_ms }
+                SentEntry::Held { log_id, id: request.id, time_ms: request.time_ms, seen_ms: request.seen_ms }
             }
             _ => SentEntry::Whole(entry),
         }
@@ -202,9 +202,9 @@ impl Seeds {
     pub(super) fn unpack(&self, sent: SentEntry) -> Option<LogEntry> {
         match sent {
             SentEntry::Whole(entry) => Some(entry),
-            SentEntry::Held { log_id, id, time_ms } => {
+            SentEntry::Held { log_id, id, time_ms, seen_ms } => {
                 let command = lock(&self.held).get(key(id))?;
-                Some(LogEntry::new_normal(log_id, Request { id, time_ms, command }))
+                Some(LogEntry::new_normal(log_id, Request { id, time_ms, command, seen_ms }))
             }
         }
     }

@@ -13,6 +13,7 @@ use tokio::sync::mpsc;
 use tokio::time::Instant;
 
 use crate::engine::members;
+use crate::environment::wall_ms;
 use crate::error::EngineError;
 use crate::health::Health;
 use crate::raft::authority::Authority;
@@ -312,8 +313,10 @@ fn take(receiving: &mut Option<Receiving>, transfer: u64, frame: &[u8]) -> Resul
     Ok(Taken::All(vote, Box::new(snapshot)))
 }
 
-/// Writes through this member's raft core, if it leads.
-pub(crate) async fn write(raft: &Raft, request: crate::command::Request) -> Result<Written, NotWritten> {
+/// Writes through this member's raft core, if it leads. The request gets this member's time: that of
+/// the member that made the request says nothing here.
+pub(crate) async fn write(raft: &Raft, mut request: crate::command::Request) -> Result<Written, NotWritten> {
+    request.time_ms = wall_ms();
     match raft.client_write(request).await {
         Ok(response) => Ok(Written { outcome: response.data, index: response.log_id.index() }),
         Err(error) => Err(match error.api_error() {

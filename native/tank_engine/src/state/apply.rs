@@ -9,6 +9,7 @@ use crate::entry::Entry;
 use crate::key::Key;
 use crate::outcome::{Outcome, Refusal};
 
+use super::sessions::Presented;
 use super::{LeaseChange, Remembered, State};
 
 /// The most bytes of an outcome that are remembered for a retry.
@@ -93,8 +94,12 @@ impl Work {
 impl State {
     /// Applies `request`. What it remembers of it becomes part of the record number `record`.
     pub fn apply(&mut self, request: &Request, record: u64) -> Applied {
-        if let Some(outcome) = self.sessions.find(request.id, request.time_ms) {
-            return Work::default().finish(outcome);
+        self.log_time.advance(request.time_ms);
+        let time_ms = self.log_time.now_ms();
+        match self.sessions.present(request.id, request.seen_ms, time_ms) {
+            Presented::New => {}
+            Presented::Repeated(outcome) => return Work::default().finish(outcome),
+            Presented::Late(refusal) => return Work::default().finish(Outcome::Refused(refusal)),
         }
         let mut work = Work::default();
         // Checked before it was proposed; a member that did not check must not harm the others.
@@ -106,9 +111,8 @@ impl State {
         let mut applied = work.finish(outcome);
         if applied.revision.is_some() || !applied.leases.is_empty() {
             let outcome = remembered(&applied.outcome);
-            let remembered = Remembered { id: request.id, revision: self.revision, outcome, time_ms: request.time_ms };
-            self.sessions.remember(remembered.clone(), record);
-            applied.remembered = Some(remembered);
+            let remembered = Remembered { id: request.id, revision: self.revision, outcome, time_ms };
+            applied.remembered = self.sessions.remember(remembered.clone(), record).then_some(remembered);
         }
         applied
     }
@@ -250,7 +254,7 @@ mod tests {
         fn request(&mut self, command: Command) -> Request {
             self.1 += 1;
             let id = RequestId { client: 1, sequence: self.1, resolved_below: self.1 };
-            Request { id, time_ms: 0, command }
+            Request { id, time_ms: 0, command, seen_ms: 0 }
         }
 
         fn apply(&mut self, command: Command) -> Applied {

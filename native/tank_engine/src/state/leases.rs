@@ -125,7 +125,7 @@ mod tests {
         fn apply(&mut self, command: Command) -> Applied {
             self.1 += 1;
             let id = RequestId { client: 1, sequence: self.1, resolved_below: self.1 };
-            self.0.apply(&Request { id, time_ms: 0, command }, 1)
+            self.0.apply(&Request { id, time_ms: 0, command, seen_ms: 0 }, 1)
         }
 
         fn lease(&mut self, command: LeaseCommand) -> Outcome {

@@ -6,6 +6,7 @@
 mod apply;
 mod digest;
 mod leases;
+mod log_time;
 mod many;
 mod sessions;
 mod txn;
@@ -14,7 +15,8 @@ mod weight;
 pub use apply::{Applied, Cause, Change};
 pub use digest::Digest;
 pub use leases::{LeaseChange, Leases};
-pub use sessions::{Remembered, SESSION_MS, Sessions};
+pub use log_time::{LogTime, STEP_MS_MAX};
+pub use sessions::{Remembered, SESSION_MS, SessionRecord, Sessions};
 
 use std::sync::Arc;
 
@@ -45,6 +47,8 @@ pub struct State {
     pub bytes: u64,
     /// Requests that were applied and may be asked again.
     pub sessions: Sessions,
+    /// The time in the log.
+    pub log_time: LogTime,
     /// What the payloads in memory count in.
     memory: Arc<Memory>,
 }

@@ -1,47 +1,80 @@
-//! The requests that were applied and may be asked again.
+//! The requests that were applied and may be asked again: each is applied once, however often and
+//! however late it arrives.
 //!
 //! A client numbers its requests, and says with each one below which number it will never ask
-//! again. So for each client only the requests that may still be repeated are kept, and a
-//! repeated one is answered with what it gave, not applied again. Only requests that changed the
-//! state are kept: one that was refused changed nothing and may be judged anew.
+//! again: the session's floor. Requests from the floor on are remembered when they changed the
+//! state, and a repeated one is answered with what it gave. A request below the floor is refused:
+//! nobody waits for it, and it may have been applied and forgotten. Requests that were refused
+//! changed nothing, are not remembered, and may be judged again.
+//!
+//! ```text
+//! unknown ── first request ──> known ── nothing asked for SESSION_MS, or too many ──> forgotten
+//!                               floor rises with each request                           horizon rises
+//! ```
+//!
+//! A session ends by the time in the log. A request of a session that is not known is the first of
+//! a client, or a late one of a client that was forgotten. What it was made after tells them apart
+//! ([`crate::command::Request::seen_ms`]): a request that was applied is later in the log than what
+//! its maker had seen, so a forgotten session lasted at least until then. The horizon is the end of
+//! the last such session. A request that was made before the horizon is refused, and one that was
+//! made after it was never applied.
 //!
 //! After D. Ongaro, "Consensus: Bridging Theory and Practice" (2014), section 6.3.
 //!
-//! Everything here is a function of the log: expiry goes by the time in it. On disk, each applied
-//! batch adds one record with what it remembered; a record goes when all in it is forgotten.
+//! Everything here is a function of the log. On disk, each applied batch adds one record with what
+//! it remembered, and writes the record of each session that it concerned; a record goes when all
+//! in it is forgotten.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::hash_map::Entry;
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use serde::{Deserialize, Serialize};
+use xxhash_rust::xxh3::xxh3_64;
 
 use crate::command::RequestId;
-use crate::outcome::Outcome;
+use crate::outcome::{Outcome, Refusal};
 
-/// A client that asked nothing for this long is forgotten. Retries end within a call's timeout,
-/// so this only has to exceed the longest one.
-pub const SESSION_MS: u64 = 600_000;
+use super::Digest;
+
+/// A client that asked nothing for this long, by the time in the log, is forgotten. Retries end
+/// within a call's timeout, which is a day at the most.
+pub const SESSION_MS: u64 = 25 * 3_600_000;
 
 /// The most requests kept for one client. More in flight than a store allows; it bounds what a
 /// faulty client, which never says what is resolved, can make us keep.
 const REQUESTS_MAX: usize = 200_000;
 
+/// The most sessions, and the most requests in all of them: the session that asked nothing for
+/// longest is forgotten first. Each opening of a store begins one.
+const SESSIONS_MAX: usize = 10_000;
+const REQUESTS_IN_ALL_MAX: usize = 1_000_000;
+
 /// All clients' applied requests.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Sessions {
     clients: HashMap<u64, Session>,
-    /// How many remembered requests stand in each record on disk.
+    /// By when they asked something last.
+    by_age: BTreeSet<(u64, u64)>,
+    /// How many remembered requests are in each record on disk.
     records: BTreeMap<u64, usize>,
-    dead_records: Vec<u64>,
+    /// How many there are in all.
+    remembered: usize,
+    dead_records: BTreeSet<u64>,
+    /// The clients whose own record on disk is not what it should be.
+    changed: BTreeSet<u64>,
+    /// A request that was made before may be of a session that was forgotten.
+    horizon_ms: u64,
+    digest: Digest,
 }
 
-#[derive(Clone, Debug, Default, PartialEq)]
+#[derive(Clone, Debug, PartialEq)]
 struct Session {
-    last_ms: u64,
+    record: SessionRecord,
     /// By sequence.
     applied: BTreeMap<u64, Kept>,
 }
 
-/// What an applied request gave, and the record on disk that it stands in.
+/// What an applied request gave, and the record on disk that it is in.
 #[derive(Clone, Debug, PartialEq)]
 struct Kept {
     revision: u64,
@@ -62,150 +95,456 @@ pub struct Remembered {
     pub time_ms: u64,
 }
 
+/// One session without its requests, as it is written to disk. Times are those in the log.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SessionRecord {
+    /// When it began. A client that was forgotten may begin again: requests that were remembered
+    /// before do not count.
+    since_ms: u64,
+    /// When it asked something last.
+    last_ms: u64,
+    /// It will never again ask for a sequence below this one.
+    floor: u64,
+}
+
+/// What a request is to those before it.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Presented {
+    /// It was not applied yet.
+    New,
+    /// It was applied before, and gave this.
+    Repeated(Outcome),
+    /// It must not be applied: nobody can tell whether it was.
+    Late(Refusal),
+}
+
 impl Sessions {
-    /// What the request gave when it was applied, if it was.
-    pub fn find(&self, id: RequestId, now_ms: u64) -> Option<Outcome> {
-        let session = self.clients.get(&id.client)?;
-        if session.is_over(now_ms) {
-            return None;
-        }
-        let kept = session.applied.get(&id.sequence)?;
-        Some(kept.outcome.as_deref().cloned().unwrap_or(Outcome::Done { revision: kept.revision }))
-    }
-
-    /// Remembers an applied request, as part of the record number `record`.
-    pub fn remember(&mut self, remembered: Remembered, record: u64) {
-        let Remembered { id, revision, outcome, time_ms } = remembered;
-        let session = self.clients.entry(id.client).or_default();
-        let keep_from = if session.is_over(time_ms) { u64::MAX } else { id.resolved_below };
-        session.last_ms = session.last_ms.max(time_ms);
-        let mut forgotten = session.forget_below(keep_from);
-        session.applied.insert(id.sequence, Kept { revision, outcome, record });
-        if session.applied.len() > REQUESTS_MAX {
-            forgotten.extend(session.applied.pop_first().map(|(_, kept)| kept.record));
-        }
-        *self.records.entry(record).or_default() += 1;
-        self.release(forgotten);
-    }
-
-    /// Forgets the clients that asked nothing for long. What it forgets could not be found
-    /// anyway, so when it is called makes no difference to any answer.
-    pub fn expire(&mut self, now_ms: u64) {
-        let mut forgotten = Vec::new();
-        self.clients.retain(|_, session| {
-            let over = session.is_over(now_ms);
-            if over {
-                forgotten.extend(session.applied.values().map(|kept| kept.record));
+    /// Looks at a request that was made when the log's time was `seen_ms`, and notes what it says
+    /// about its client.
+    pub fn present(&mut self, id: RequestId, seen_ms: u64, now_ms: u64) -> Presented {
+        self.expire(now_ms);
+        let record = match self.clients.get(&id.client).map(|session| session.record) {
+            Some(record) if id.sequence < record.floor => return Presented::Late(Refusal::MovedOn),
+            Some(record) => SessionRecord { last_ms: now_ms, floor: record.floor.max(id.resolved_below), ..record },
+            None if seen_ms.min(now_ms) < self.horizon_ms => {
+                return Presented::Late(Refusal::SessionEnded { log_ms: now_ms });
             }
-            !over
-        });
-        self.release(forgotten);
+            None => SessionRecord { since_ms: now_ms, last_ms: now_ms, floor: id.resolved_below },
+        };
+        self.set(id.client, record);
+        self.forget_others(id.client);
+        let kept = self.clients.get(&id.client).and_then(|session| session.applied.get(&id.sequence));
+        kept.map_or(Presented::New, |kept| {
+            let outcome = kept.outcome.as_deref().cloned();
+            Presented::Repeated(outcome.unwrap_or(Outcome::Done { revision: kept.revision }))
+        })
     }
 
-    /// The records that nothing remembered stands in any more; each is named once.
+    /// Remembers a request that was presented and applied, as part of the record number `record`.
+    /// Returns whether it did: a client that contradicts itself may ask for what it said it never would.
+    pub fn remember(&mut self, remembered: Remembered, record: u64) -> bool {
+        let Remembered { id, revision, outcome, time_ms } = remembered;
+        let Some(session) = self.clients.get_mut(&id.client) else { return false };
+        if id.sequence < session.record.floor || time_ms < session.record.since_ms {
+            return false;
+        }
+        let kept = Kept { revision, outcome, record };
+        let replaced = session.applied.insert(id.sequence, kept).map(|old| (id.sequence, old));
+        self.digest.add(request_hash(id.client, id.sequence, revision));
+        self.remembered += 1;
+        *self.records.entry(record).or_default() += 1;
+        self.dead_records.remove(&record);
+        self.forget_all(id.client, replaced);
+        self.keep_within(id.client);
+        true
+    }
+
+    /// Takes over a session read from a disk or a snapshot. Its requests come later, by
+    /// [`Sessions::remember`], which passes over those that were forgotten.
+    pub fn load(&mut self, client: u64, record: SessionRecord) {
+        self.set(client, record);
+    }
+
+    /// Ends the loading: what is on the disk is what is here.
+    pub fn loaded(&mut self, horizon_ms: u64) {
+        self.horizon_ms = horizon_ms;
+        self.changed.clear();
+    }
+
+    /// The sessions whose records on disk are to be written; `None`: it has ended.
+    pub fn take_changed(&mut self) -> Vec<(u64, Option<SessionRecord>)> {
+        let record = |client| self.clients.get(&client).map(|session| session.record);
+        std::mem::take(&mut self.changed).into_iter().map(|client| (client, record(client))).collect()
+    }
+
+    /// The records that nothing remembered is in any more; each is named once.
     pub fn take_dead_records(&mut self) -> Vec<u64> {
-        std::mem::take(&mut self.dead_records)
+        std::mem::take(&mut self.dead_records).into_iter().collect()
     }
 
-    /// How many records on disk something remembered stands in.
+    /// How many records on disk something remembered is in.
     pub fn records(&self) -> usize {
         self.records.len()
     }
 
     /// How many requests are remembered.
     pub fn len(&self) -> usize {
-        self.records.values().sum()
+        self.remembered
     }
 
     /// Whether none is.
     pub fn is_empty(&self) -> bool {
-        self.records.is_empty()
+        self.remembered == 0
     }
 
-    fn release(&mut self, records: Vec<u64>) {
-        for record in records {
-            let Some(live) = self.records.get_mut(&record) else { continue };
+    /// How many clients are known.
+    pub fn clients(&self) -> usize {
+        self.clients.len()
+    }
+
+    /// A request that was made before, by the time in the log, may be of a session that was forgotten.
+    pub fn horizon_ms(&self) -> u64 {
+        self.horizon_ms
+    }
+
+    /// A hash of all sessions and of their requests that are remembered: equal on members that have
+    /// applied the same log.
+    pub fn digest(&self) -> Digest {
+        self.digest
+    }
+
+    /// Forgets the clients that asked nothing for long.
+    fn expire(&mut self, now_ms: u64) {
+        while let Some((last_ms, client)) = self.by_age.first().copied()
+            && now_ms.saturating_sub(last_ms) > SESSION_MS
+        {
+            self.end(client);
+        }
+    }
+
+    /// Forgets the oldest clients but `client` while there are too many, or too many requests.
+    fn forget_others(&mut self, client: u64) {
+        while self.clients.len() > SESSIONS_MAX || self.remembered > REQUESTS_IN_ALL_MAX {
+            let Some((_, oldest)) = self.by_age.iter().copied().find(|(_, other)| *other != client) else { return };
+            self.end(oldest);
+        }
+    }
+
+    /// Forgets requests while `client`, or all together, keep too many.
+    fn keep_within(&mut self, client: u64) {
+        self.forget_others(client);
+        let Some(session) = self.clients.get(&client) else { return };
+        if session.applied.len() > REQUESTS_MAX
+            && let Some((first, _)) = session.applied.first_key_value()
+        {
+            // What is forgotten is refused from now on.
+            self.set(client, SessionRecord { floor: first.saturating_add(1), ..session.record });
+        }
+    }
+
+    /// Ends a session.
+    fn end(&mut self, client: u64) {
+        let Some(Session { record, applied }) = self.clients.remove(&client) else { return };
+        self.by_age.remove(&(record.last_ms, client));
+        self.digest.remove(record.hash(client));
+        self.changed.insert(client);
+        // One of its requests may have been made in its last millisecond.
+        self.horizon_ms = self.horizon_ms.max(record.last_ms.saturating_add(1));
+        self.forget_all(client, applied);
+    }
+
+    /// Makes a session what `record` says, and forgets its requests below the floor.
+    fn set(&mut self, client: u64, record: SessionRecord) {
+        let session = match self.clients.entry(client) {
+            Entry::Vacant(vacant) => vacant.insert(Session { record, applied: BTreeMap::new() }),
+            Entry::Occupied(occupied) => {
+                let session = occupied.into_mut();
+                if session.record == record {
+                    return;
+                }
+                self.digest.remove(session.record.hash(client));
+                self.by_age.remove(&(session.record.last_ms, client));
+                session.record = record;
+                session
+            }
+        };
+        self.digest.add(record.hash(client));
+        self.by_age.insert((record.last_ms, client));
+        self.changed.insert(client);
+        let kept = session.applied.split_off(&record.floor);
+        let forgotten = std::mem::replace(&mut session.applied, kept);
+        self.forget_all(client, forgotten);
+    }
+
+    /// Notes that these requests are not kept any more.
+    fn forget_all(&mut self, client: u64, requests: impl IntoIterator<Item = (u64, Kept)>) {
+        for (sequence, kept) in requests {
+            self.digest.remove(request_hash(client, sequence, kept.revision));
+            self.remembered -= 1;
+            let Some(live) = self.records.get_mut(&kept.record) else { continue };
             *live -= 1;
             if *live == 0 {
-                self.records.remove(&record);
-                self.dead_records.push(record);
+                self.records.remove(&kept.record);
+                self.dead_records.insert(kept.record);
             }
         }
     }
 }
 
-impl Session {
-    fn is_over(&self, now_ms: u64) -> bool {
-        now_ms.saturating_sub(self.last_ms) > SESSION_MS
+impl SessionRecord {
+    fn hash(&self, client: u64) -> u64 {
+        hash([client, self.since_ms, self.last_ms, self.floor])
     }
+}
 
-    /// Forgets the requests below `sequence`; returns the record of each.
-    fn forget_below(&mut self, sequence: u64) -> Vec<u64> {
-        let keep = self.applied.split_off(&sequence);
-        let forgotten = std::mem::replace(&mut self.applied, keep);
-        forgotten.into_values().map(|kept| kept.record).collect()
+fn request_hash(client: u64, sequence: u64, revision: u64) -> u64 {
+    // The last number is that of no session.
+    hash([client, sequence, revision, u64::MAX])
+}
+
+fn hash(numbers: [u64; 4]) -> u64 {
+    let mut bytes = [0; 32];
+    for (to, number) in bytes.as_chunks_mut().0.iter_mut().zip(numbers) {
+        *to = number.to_be_bytes();
     }
+    xxh3_64(&bytes)
 }
 
 #[cfg(test)]
 mod tests {
+    use std::collections::HashSet;
+
+    use tank_sim::Rng;
+
     use super::*;
+    use crate::state::{LogTime, STEP_MS_MAX};
 
     fn id(client: u64, sequence: u64, resolved_below: u64) -> RequestId {
         RequestId { client, sequence, resolved_below }
     }
 
-    fn at(id: RequestId, time_ms: u64) -> Remembered {
-        Remembered { id, revision: id.sequence * 10, outcome: None, time_ms }
+    fn done(revision: u64) -> Presented {
+        Presented::Repeated(Outcome::Done { revision })
     }
 
-    fn done(revision: u64) -> Option<Outcome> {
-        Some(Outcome::Done { revision })
+    fn moved_on() -> Presented {
+        Presented::Late(Refusal::MovedOn)
     }
 
-    #[test]
-    fn a_request_is_found_until_its_client_resolved_it() {
-        let mut sessions = Sessions::default();
-        sessions.remember(at(id(1, 1, 0), 0), 100);
-        sessions.remember(at(id(1, 2, 0), 0), 100);
-        assert_eq!(sessions.find(id(1, 1, 0), 0), done(10));
-        assert_eq!(sessions.find(id(2, 1, 0), 0), None, "another client's request of that number");
-        sessions.remember(at(id(1, 3, 2), 0), 101);
-        assert_eq!(sessions.find(id(1, 1, 0), 0), None);
-        assert_eq!(sessions.find(id(1, 2, 0), 0), done(20));
-        assert_eq!(sessions.take_dead_records(), Vec::<u64>::new());
-        sessions.remember(at(id(1, 4, 3), 0), 102);
-        assert_eq!(sessions.take_dead_records(), vec![100], "nothing is left in the first record");
-        assert_eq!(sessions.len(), 2);
+    /// Sessions with a time, in a log whose every entry is a batch of its own.
+    #[derive(Default)]
+    struct Log {
+        sessions: Sessions,
+        now_ms: u64,
+        index: u64,
     }
 
-    #[test]
-    fn a_silent_client_is_forgotten_by_the_time_in_the_log() {
-        let mut sessions = Sessions::default();
-        sessions.remember(at(id(1, 1, 0), 1_000), 100);
-        assert_eq!(sessions.find(id(1, 1, 0), 1_000 + SESSION_MS), done(10));
-        assert_eq!(sessions.find(id(1, 1, 0), 1_001 + SESSION_MS), None);
-        let unexpired = sessions.clone();
-        sessions.expire(1_001 + SESSION_MS);
-        assert!(sessions.is_empty());
-        assert_eq!(sessions.take_dead_records(), vec![100]);
-        // Expired or not yet: every answer is the same.
-        let mut other = unexpired;
-        for sessions in [&mut sessions, &mut other] {
-            sessions.remember(at(id(1, 2, 0), 2_000 + SESSION_MS), 101);
-            assert_eq!(sessions.find(id(1, 1, 0), 2_000 + SESSION_MS), None);
-            assert_eq!(sessions.find(id(1, 2, 0), 2_000 + SESSION_MS), done(20));
+    impl Log {
+        fn present(&mut self, id: RequestId, seen_ms: u64) -> Presented {
+            self.sessions.present(id, seen_ms, self.now_ms)
         }
+
+        /// Applies a request that was made just now, at revision ten times its sequence.
+        fn apply(&mut self, id: RequestId) {
+            assert_eq!(self.present(id, self.now_ms), Presented::New, "{id:?}");
+            self.index += 1;
+            let remembered = Remembered { id, revision: id.sequence * 10, outcome: None, time_ms: self.now_ms };
+            assert!(self.sessions.remember(remembered, self.index), "{id:?}");
+        }
+    }
+
+    #[test]
+    fn a_request_is_found_until_its_client_moved_on_and_is_refused_then() {
+        let mut log = Log::default();
+        log.apply(id(1, 1, 0));
+        log.apply(id(1, 2, 0));
+        assert_eq!(log.present(id(1, 1, 0), 0), done(10));
+        assert_eq!(log.present(id(2, 1, 0), 0), Presented::New, "another client's request of that number");
+        log.apply(id(1, 3, 2));
+        assert_eq!(log.present(id(1, 1, 0), 0), moved_on());
+        assert_eq!(log.present(id(1, 2, 0), 0), done(20));
+        assert_eq!(log.sessions.take_dead_records(), [1], "nothing is left in the first record");
+        assert_eq!(log.sessions.len(), 2);
+    }
+
+    #[test]
+    fn the_floor_also_rises_with_a_request_that_changes_nothing() {
+        let mut log = Log::default();
+        log.apply(id(1, 1, 0));
+        assert_eq!(log.present(id(1, 3, 3), 0), Presented::New);
+        assert_eq!(log.present(id(1, 1, 0), 0), moved_on());
+        assert_eq!(log.present(id(1, 2, 0), 0), moved_on(), "it was never applied, and its client gave up");
+        assert_eq!(log.present(id(1, 3, 0), 0), Presented::New, "it changed nothing");
+        assert!(log.sessions.is_empty());
+    }
+
+    #[test]
+    fn a_late_request_changes_nothing() {
+        let mut log = Log::default();
+        log.apply(id(1, 5, 5));
+        log.sessions.take_changed();
+        let before = log.sessions.clone();
+        log.now_ms += 1_000;
+        assert_eq!(log.present(id(1, 4, 9), 0), moved_on());
+        assert_eq!(log.sessions, before);
+    }
+
+    #[test]
+    fn a_record_that_is_used_again_in_its_batch_stays() {
+        let mut sessions = Sessions::default();
+        let remembered = |id| Remembered { id, revision: 1, outcome: None, time_ms: 0 };
+        for sequence in [1, 2] {
+            assert_eq!(sessions.present(id(1, sequence, sequence), 0, 0), Presented::New);
+            assert!(sessions.remember(remembered(id(1, sequence, sequence)), 100));
+        }
+        assert_eq!((sessions.take_dead_records(), sessions.records()), (vec![], 1));
+    }
+
+    #[test]
+    fn a_silent_client_is_forgotten_and_its_late_requests_are_refused() {
+        let mut log = Log { now_ms: 1_000, ..Log::default() };
+        log.apply(id(1, 1, 1));
+        log.now_ms += SESSION_MS;
+        assert_eq!(log.present(id(2, 1, 1), log.now_ms), Presented::New);
+        assert_eq!(log.sessions.clients(), 2, "not silent for longer than that yet");
+        log.now_ms += 1;
+        let ended = Presented::Late(Refusal::SessionEnded { log_ms: log.now_ms });
+        for seen_ms in [0, 999, 1_000] {
+            assert_eq!(log.present(id(1, 1, 1), seen_ms), ended, "made at {seen_ms}");
+        }
+        assert_eq!((log.sessions.clients(), log.sessions.len()), (1, 0));
+        assert_eq!(log.sessions.take_dead_records(), [1]);
+        // The client itself goes on, with what it makes now.
+        log.apply(id(1, 2, 2));
+        assert_eq!(log.present(id(1, 1, 1), log.now_ms), moved_on());
     }
 
     #[test]
     fn a_client_that_resolves_nothing_is_bounded() {
-        let mut sessions = Sessions::default();
+        let mut log = Log::default();
         for sequence in 0..REQUESTS_MAX as u64 + 10 {
-            sessions.remember(at(id(1, sequence, 0), 0), sequence);
+            log.apply(id(1, sequence, 0));
         }
-        assert_eq!(sessions.len(), REQUESTS_MAX);
-        assert_eq!(sessions.find(id(1, 9, 0), 0), None);
-        assert_eq!(sessions.find(id(1, 10, 0), 0), done(100));
+        assert_eq!(log.sessions.len(), REQUESTS_MAX);
+        assert_eq!(log.present(id(1, 9, 0), 0), moved_on(), "forgotten, not new");
+        assert_eq!(log.present(id(1, 10, 0), 0), done(100));
+    }
+
+    #[test]
+    fn of_too_many_sessions_the_oldest_are_forgotten_and_refused() {
+        let mut log = Log::default();
+        for client in 0..SESSIONS_MAX as u64 + 3 {
+            log.now_ms += 1;
+            log.apply(id(client, 1, 1));
+        }
+        assert_eq!(log.sessions.clients(), SESSIONS_MAX);
+        for client in 0..3 {
+            let late = log.present(id(client, 1, 1), client + 1);
+            assert!(matches!(late, Presented::Late(Refusal::SessionEnded { .. })), "{client}: {late:?}");
+        }
+        assert_eq!(log.present(id(3, 1, 1), 4), done(10));
+    }
+
+    #[test]
+    fn sessions_that_were_read_back_are_the_same() {
+        let mut log = Log::default();
+        let mut written = Vec::new();
+        for sequence in 0..50 {
+            log.now_ms += 10;
+            let client = sequence % 3;
+            let id = id(client, sequence, if client == 2 { 0 } else { sequence });
+            log.apply(id);
+            written.push(Remembered { id, revision: sequence * 10, outcome: None, time_ms: log.now_ms });
+        }
+        let mut read = Sessions::default();
+        for (client, record) in log.sessions.take_changed() {
+            read.load(client, record.unwrap());
+        }
+        for (record, remembered) in (1..).zip(written) {
+            read.remember(remembered, record);
+        }
+        read.loaded(log.sessions.horizon_ms());
+        log.sessions.take_dead_records();
+        assert_eq!(read, log.sessions);
+    }
+
+    /// A copy of a request on its way: it may arrive at any time, and again.
+    #[derive(Clone, Copy, Debug)]
+    struct Sent {
+        id: RequestId,
+        seen_ms: u64,
+    }
+
+    #[derive(Default)]
+    struct Client {
+        next: u64,
+        open: BTreeSet<u64>,
+    }
+
+    /// Clients whose requests arrive late, twice, or after they gave up, while clocks jump.
+    #[test]
+    fn no_request_is_ever_applied_twice_and_none_that_is_in_time_is_refused() {
+        let seed = tank_sim::rng::seed("TANK_SEED", 15);
+        for round in 0..60 {
+            let mut rng = Rng::new(seed.wrapping_add(round));
+            let mut sessions = Sessions::default();
+            let (mut time, mut clock) = (LogTime::default(), 1_700_000_000_000);
+            let mut clients: Vec<Client> = (0..4).map(|_| Client::default()).collect();
+            let (mut sent, mut applied): (Vec<Sent>, HashSet<(u64, u64)>) = Default::default();
+            for step in 0..3_000u64 {
+                let failed = || format!("seed {seed}, round {round}, step {step}");
+                clock = match rng.below(40) {
+                    0 => clock - rng.below(40_000_000) as u64,
+                    1 => clock + rng.below(40_000_000) as u64,
+                    2..10 => clock + STEP_MS_MAX,
+                    _ => clock + rng.below(100) as u64,
+                };
+                let client = rng.below(if step < 1_500 { 4 } else { 3 });
+                match rng.below(4) {
+                    0 => {
+                        let own = &mut clients[client];
+                        let sequence = own.next;
+                        own.next += 1;
+                        own.open.insert(sequence);
+                        let resolved_below = own.open.first().copied().unwrap_or(sequence);
+                        let id = id(client as u64, sequence, resolved_below);
+                        sent.push(Sent { id, seen_ms: time.now_ms() });
+                    }
+                    1 => {
+                        let gives_up = clients[client].open.iter().copied().nth(rng.below(3));
+                        gives_up.map(|sequence| clients[client].open.remove(&sequence));
+                    }
+                    _ if sent.is_empty() => {}
+                    _ => {
+                        // Mostly a fresh one.
+                        let newest = if rng.below(3) == 0 { sent.len() } else { sent.len().min(6) };
+                        let from_end = rng.below(newest);
+                        let Sent { id, seen_ms } = sent[sent.len() - 1 - from_end];
+                        time.advance(clock);
+                        let now_ms = time.now_ms();
+                        let is_open = clients[id.client as usize].open.contains(&id.sequence);
+                        match sessions.present(id, seen_ms, now_ms) {
+                            Presented::New if rng.below(5) > 0 => {
+                                assert!(applied.insert((id.client, id.sequence)), "{}: {id:?} again", failed());
+                                let revision = id.client * 1_000_000 + id.sequence;
+                                let remembered = Remembered { id, revision, outcome: None, time_ms: now_ms };
+                                assert!(sessions.remember(remembered, step), "{}: {id:?}", failed());
+                            }
+                            Presented::New => {}
+                            Presented::Repeated(outcome) => {
+                                let revision = id.client * 1_000_000 + id.sequence;
+                                assert_eq!(outcome, Outcome::Done { revision }, "{}", failed());
+                                assert!(applied.contains(&(id.client, id.sequence)), "{}", failed());
+                            }
+                            Presented::Late(why) => {
+                                let in_time = is_open && now_ms - seen_ms <= SESSION_MS;
+                                assert!(!in_time, "{}: {id:?} is refused: {why:?}", failed());
+                            }
+                        }
+                    }
+                }
+            }
+            assert!(applied.len() > 100, "seed {seed}, round {round}: {} were applied", applied.len());
+        }
     }
 }

@@ -106,7 +106,7 @@ mod tests {
         let sequence = state.sessions.len() as u64 + state.revision + 1;
         let id = RequestId { client: 1, sequence, resolved_below: sequence };
         let command = Command::Txn(Txn { compare, then, otherwise });
-        state.apply(&Request { id, time_ms: 0, command }, 1)
+        state.apply(&Request { id, time_ms: 0, command, seen_ms: 0 }, 1)
     }
 
     fn responses(applied: &Applied) -> (bool, u64, Vec<Response>) {

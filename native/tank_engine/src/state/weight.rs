@@ -44,7 +44,7 @@ mod tests {
     }
 
     fn request(sequence: u64, command: Command) -> Request {
-        Request { id: RequestId { client: 1, sequence, resolved_below: 0 }, time_ms: 0, command }
+        Request { id: RequestId { client: 1, sequence, resolved_below: 0 }, time_ms: 0, command, seen_ms: 0 }
     }
 
     #[test]

@@ -66,7 +66,7 @@ proptest! {
         let (mut model, mut state) = (Model::default(), State::default());
         for (number, ask) in (0..).zip(&asks) {
             let id = RequestId { client: 1, sequence: number, resolved_below: number };
-            let applied = state.apply(&Request { id, time_ms: number, command: command(ask, &model) }, number);
+            let applied = state.apply(&Request { id, time_ms: number, command: command(ask, &model), seen_ms: 0 }, number);
             prop_assert_eq!(answer(applied.outcome), model.apply(ask), "command {}: {:?}", number, ask);
         }
         check(&model, &state.entries, &state.leases, state.digest.value())?;

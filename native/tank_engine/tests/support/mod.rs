@@ -148,7 +148,9 @@ impl Member {
     pub fn close(self) {
         let Self { machine, directory, .. } = self;
         drop(machine);
-        assert_eq!(Arc::strong_count(&directory.db), 1, "the machine let go of the database");
+        // Snapshots are let go of by another thread.
+        let users = || Arc::strong_count(&directory.db);
+        tank_sim::wait::until("the machine to let go of the database", LIMIT, users, |users| *users == 1).unwrap();
         directory.close().unwrap();
     }
 

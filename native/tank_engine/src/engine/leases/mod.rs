@@ -110,13 +110,13 @@ impl Keeper {
     /// there, another leader would have given the leases their whole time again. Returns whether
     /// there still is a core.
     async fn propose(&self, due: Vec<Due>, sequence: &mut u64) -> bool {
-        let time_ms = wall_ms();
+        let (time_ms, seen_ms) = (wall_ms(), self.published.load().log_time.now_ms());
         for Due { name, epoch, renewals } in due {
             // Never asked again under the same id: the state need not remember them.
             let id = RequestId { client: self.client, sequence: *sequence, resolved_below: *sequence };
             *sequence += 1;
             let command = Command::Lease(LeaseCommand::Expire { name, epoch, renewals });
-            if self.raft.client_write_ff(Request { id, time_ms, command }, None).await.is_err() {
+            if self.raft.client_write_ff(Request { id, time_ms, command, seen_ms }, None).await.is_err() {
                 return false;
             }
         }

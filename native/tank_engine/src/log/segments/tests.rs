@@ -53,7 +53,8 @@ fn id(index: u64) -> LogId {
 fn entry(index: u64, value: &str) -> LogEntry {
     let key = Key::of(&[Component::String(b"key".to_vec())]);
     let command = Command::Put(Write::new(key, bytes::Bytes::copy_from_slice(value.as_bytes())));
-    let request = Request { id: RequestId { client: 1, sequence: index, resolved_below: 0 }, time_ms: 0, command };
+    let request =
+        Request { id: RequestId { client: 1, sequence: index, resolved_below: 0 }, time_ms: 0, command, seen_ms: 0 };
     LogEntry { log_id: id(index), payload: EntryPayload::Normal(request) }
 }
 
