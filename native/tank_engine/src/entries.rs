@@ -10,7 +10,6 @@ use imbl::OrdMap;
 
 use crate::entry::Entry;
 use crate::key::{Key, first_component, is_one_component};
-use crate::outcome::Found;
 
 /// Entries by path. Cloning costs nothing.
 pub type Entries = OrdMap<Key, Arc<Entry>>;
@@ -46,13 +45,6 @@ pub fn child_keys<'e>(entries: &'e Entries, prefix: &Key) -> ChildKeys<'e> {
 /// Whether there is an entry at or below `prefix`.
 pub fn exists(entries: &Entries, prefix: &Key) -> bool {
     subtree(entries, prefix).next().is_some()
-}
-
-/// The entry at `key`, as it is reported.
-pub fn found(entries: &Entries, key: &Key) -> Option<Found> {
-    let entry = Arc::clone(entries.get(key)?);
-    let payload = entry.payload.in_memory();
-    Some(Found { key: key.clone(), entry, payload, child_count: child_count(entries, key) })
 }
 
 /// See [`child_keys`].

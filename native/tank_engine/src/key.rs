@@ -125,6 +125,13 @@ impl Key {
         Self::from_bytes(&[self.as_bytes(), name].concat())
     }
 
+    /// The key of the path above; `None` for the root.
+    pub fn parent(&self) -> Option<Self> {
+        let (_end, rest) = self.as_bytes().split_last()?;
+        let length = rest.iter().rposition(|byte| *byte == END).map_or(0, |end| end + 1);
+        rest.get(..length).map(Self::from_bytes)
+    }
+
     /// The first key after this one and all keys below it.
     pub fn after_subtree(&self) -> Self {
         let mut bytes = Vec::with_capacity(self.as_bytes().len() + 1);

@@ -31,10 +31,11 @@ use openraft::entry::RaftEntry;
 use openraft::storage::{EntryResponder, RaftSnapshotBuilder, RaftStateMachine};
 use openraft::{EntryPayload, OptionalSend};
 
-use crate::command::Command;
+use crate::entry::Entry;
 use crate::error::EngineError;
 use crate::faults;
 use crate::health::{Health, panic_text};
+use crate::key::Key;
 use crate::mutants;
 use crate::outcome::Outcome;
 use crate::raft::{LogEntry, LogId, SnapshotMeta, StoredMembership, Types};
@@ -51,7 +52,7 @@ type Snapshot = openraft::alias::SnapshotOf<Types, SnapshotData>;
 /// and how long the first of them waits for the last.
 const BATCH_BYTES_MAX: usize = 4 << 20;
 
-/// Entries, and bytes of them, that are applied in a few milliseconds. What takes longer must not
+/// Entries that are looked at or changed, and bytes of them, that are applied in a few milliseconds. What takes longer must not
 /// keep the thread that heartbeats are sent from.
 const QUICK_ENTRIES: usize = 512;
 const QUICK_BYTES: usize = 1 << 20;
@@ -188,7 +189,7 @@ impl Machine {
     fn is_quick(&self, batch: &[EntryResponder<Types>]) -> bool {
         let mut left = QUICK_ENTRIES;
         batch_bytes(batch) <= QUICK_BYTES
-            && !self.trims(batch)
+            && !self.trimmed.is_behind(self.state.compacted)
             && batch.iter().all(|(entry, _)| {
                 let weight = match &entry.payload {
                     EntryPayload::Normal(request) => self.state.weight(request, left),
@@ -196,12 +197,6 @@ impl Machine {
                 };
                 left.checked_sub(weight).map(|rest| left = rest).is_some()
             })
-    }
-
-    /// Whether applying `batch` removes compacted revisions, and reads what they were from the disk.
-    fn trims(&self, batch: &[EntryResponder<Types>]) -> bool {
-        let compacts = |entry: &LogEntry| matches!(&entry.payload, EntryPayload::Normal(request) if matches!(request.command, Command::Compact { .. }));
-        self.trimmed.is_behind(self.state.compacted) || batch.iter().any(|(entry, _)| compacts(entry))
     }
 
     fn apply_entry(
@@ -227,7 +222,11 @@ impl Machine {
                     request.id.client = id.index();
                 }
                 let mut applied = self.state.apply(&request, record);
-                applied.outcome.complete(|key, entry| self.versions.payload(key, entry))?;
+                if !applied.outcome.is_complete() {
+                    // It reads the disk.
+                    let read = |key: &Key, entry: &Entry| self.versions.payload(key, entry);
+                    runtime::blocking(|| applied.outcome.complete(read))?;
+                }
                 write.put_applied(&applied, self.state.log_time.now_ms())?;
                 remembered.extend(applied.remembered);
                 let changes = applied.changes;

@@ -120,12 +120,10 @@ impl State {
     fn apply_command(&mut self, command: &Command, work: &mut Work) -> Outcome {
         match command {
             Command::Put(write) => self.write(write, work),
-            Command::Create(write) if self.entries.contains_key(&write.key) => {
-                match entries::found(&self.entries, &write.key) {
-                    Some(found) => Outcome::Refused(Refusal::Exists(found)),
-                    None => Outcome::Refused(Refusal::NotFound),
-                }
-            }
+            Command::Create(write) if self.entries.contains_key(&write.key) => match self.found(&write.key) {
+                Some(found) => Outcome::Refused(Refusal::Exists(found)),
+                None => Outcome::Refused(Refusal::NotFound),
+            },
             Command::Create(write) => self.write(write, work),
             Command::Update(write) if !self.entries.contains_key(&write.key) => Outcome::Refused(Refusal::NotFound),
             Command::Update(write) => self.write(write, work),
@@ -159,12 +157,12 @@ impl State {
         Outcome::Done { revision: work.revision.unwrap_or(self.revision) }
     }
 
-    fn check_condition(&self, condition: &Condition, key: &Key) -> Result<(), Refusal> {
+    fn check_condition(&mut self, condition: &Condition, key: &Key) -> Result<(), Refusal> {
         if let Condition::Always = condition {
             return Ok(());
         }
         let entry = self.entries.get(key).map(Arc::as_ref);
-        if condition.holds(key, entry) { Ok(()) } else { Err(Refusal::Conflict(entries::found(&self.entries, key))) }
+        if condition.holds(key, entry) { Ok(()) } else { Err(Refusal::Conflict(self.found(key))) }
     }
 
     /// Whether the lease that a write asks for is still held.

@@ -4,6 +4,7 @@
 //! state here lives in memory; [`crate::machine`] writes what changed to the disk.
 
 mod apply;
+mod children;
 mod digest;
 mod leases;
 mod log_time;
@@ -49,6 +50,8 @@ pub struct State {
     pub sessions: Sessions,
     /// The time in the log.
     pub log_time: LogTime,
+    /// Counts of children that are kept.
+    child_counts: children::ChildCounts,
     /// What the payloads in memory count in.
     memory: Arc<Memory>,
 }
@@ -81,10 +84,14 @@ impl State {
             self.attach(new.lease, key);
         }
         let lease = entry.as_ref().map_or(0, |new| new.lease);
+        let is_gone = entry.is_none();
         let old = match entry {
             Some(new) => self.entries.insert(key.clone(), new),
             None => self.entries.remove(key),
         };
+        if old.is_none() != is_gone {
+            self.child_counts.note(&self.entries, key);
+        }
         if let Some(old) = &old {
             self.digest.remove(old.hash());
             self.bytes -= size(key, old);

@@ -4,6 +4,7 @@ use bytes::Bytes;
 
 use crate::command::{Compare, Number, Op, Txn};
 use crate::entries;
+use crate::entry::Entry;
 use crate::key::Key;
 use crate::outcome::{Found, Outcome, Refusal, Response};
 
@@ -23,7 +24,7 @@ impl State {
         Outcome::Txn { succeeded, revision, responses }
     }
 
-    fn holds(&self, compare: &Compare) -> bool {
+    fn holds(&mut self, compare: &Compare) -> bool {
         match compare {
             Compare::Payload { key, equal, payload } => {
                 self.entries.get(key).is_some_and(|entry| entry.has_payload(key, payload)) == *equal
@@ -51,15 +52,15 @@ impl State {
         left == 0
     }
 
-    fn number(&self, key: &Key, number: Number) -> u64 {
-        let entry = self.entries.get(key);
+    fn number(&mut self, key: &Key, number: Number) -> u64 {
+        let of = |field: fn(&Entry) -> u64| self.entries.get(key).map_or(0, |entry| field(entry));
         match number {
-            Number::Version => entry.map_or(0, |entry| entry.version),
-            Number::Revision => entry.map_or(0, |entry| entry.revision),
-            Number::CreateRevision => entry.map_or(0, |entry| entry.create_revision),
-            Number::LeaseEpoch => entry.map_or(0, |entry| entry.lease),
+            Number::Version => of(|entry| entry.version),
+            Number::Revision => of(|entry| entry.revision),
+            Number::CreateRevision => of(|entry| entry.create_revision),
+            Number::LeaseEpoch => of(|entry| entry.lease),
             Number::Exists => u64::from(entries::exists(&self.entries, key)),
-            Number::ChildCount => entries::child_count(&self.entries, key),
+            Number::ChildCount => self.child_count(key),
         }
     }
 
@@ -76,14 +77,14 @@ impl State {
             Op::Put(write) => Response::Put(self.put(write, work)),
             Op::Delete(key) => Response::Deleted(self.remove_subtree(key, work)),
             Op::Clear(key) => Response::Deleted(u64::from(self.remove(key, Cause::Command, work))),
-            Op::Get(key) => Response::Got(entries::found(&self.entries, key)),
+            Op::Get(key) => Response::Got(self.found(key)),
             Op::List(key) => Response::Listed(self.list(key)),
         }
     }
 
-    fn list(&self, prefix: &Key) -> Vec<Found> {
-        let children = entries::child_keys(&self.entries, prefix);
-        children.filter_map(|key| entries::found(&self.entries, &key)).collect()
+    fn list(&mut self, prefix: &Key) -> Vec<Found> {
+        let children: Vec<Key> = entries::child_keys(&self.entries, prefix).collect();
+        children.iter().filter_map(|key| self.found(key)).collect()
     }
 }
 
