@@ -10,11 +10,17 @@ defmodule Tank.Store.Options do
   # An hour: longer is a mistake in the unit.
   @milliseconds 1..3_600_000
 
+  @value_bytes_max 16 * @megabyte
+  @txn_bytes_max 32 * @megabyte
+
   # {option, range, default, what it is}
   @schema [
     {:in_flight_max, @count, 50_000, "writes that may be in flight; more are refused with `:overloaded`"},
     {:in_flight_bytes_max, @count, 256 * @megabyte, "bytes of values that they may hold"},
-    {:value_bytes_max, @count, 16 * @megabyte, "the largest value, in bytes of its external term format"},
+    {:value_bytes_max, @count, @value_bytes_max, "the largest value, in bytes of its external term format"},
+    {:txn_bytes_max, @count, @txn_bytes_max,
+     "the largest command of several parts, such as a transaction: its paths and values together, in bytes. At least " <>
+       "`:value_bytes_max`, which raises it when it is not given"},
     {:memory_bytes_max, @bytes, nil,
      "bytes of values that may be in memory, encoded and decoded; those that were not read for long are then read from " <>
        "the disk. Paths and revisions come on top. Without it all values stay in memory"},
@@ -56,7 +62,9 @@ defmodule Tank.Store.Options do
   @doc "What the Rust library takes."
   @spec to_native(Tank.Store.Server.config()) :: map
   def to_native(config) do
-    Map.merge(config.options, %{
+    config.options
+    |> Map.put_new(:txn_bytes_max, max(@txn_bytes_max, Map.get(config.options, :value_bytes_max, @value_bytes_max)))
+    |> Map.merge(%{
       dir: config.data_dir,
       store_id: Atom.to_string(config.store_id),
       node: Atom.to_string(node())

@@ -40,7 +40,8 @@ defmodule Tank.Store.Tree do
   none: they raise by themselves.
 
   Limits are checked before anything is logged: a component of a path 255 bytes, a path 1 KiB, a value 16 MiB
-  (`:value_bytes_max`), a transaction 1,024 operations and as many comparisons, a pattern 63 parts.
+  (`:value_bytes_max`), a transaction 1,024 operations and as many comparisons, a pattern 63 parts, and all paths and
+  values of a transaction or a pattern together 32 MiB (`:txn_bytes_max`; `{:error, {:too_large, :txn, limit}}`).
   """
 
   import Tank.Store.Tree.Bang, only: [defbang: 1]

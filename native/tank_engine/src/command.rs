@@ -14,6 +14,15 @@ pub const TXN_OPERATIONS_MAX: usize = 1_024;
 /// stand in one batch.
 pub const PUT_MANY_BYTES_MAX: usize = 64 << 20;
 
+/// How large a command may be.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Limits {
+    /// One payload, in bytes.
+    pub value_bytes_max: usize,
+    /// All paths and payloads of a command of several parts, in bytes.
+    pub txn_bytes_max: usize,
+}
+
 /// A command as it stands in the log.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Request {
@@ -269,12 +278,28 @@ impl Command {
     pub fn size(&self) -> usize {
         match self {
             Self::Put(write) | Self::Create(write) | Self::Update(write) => write.size(),
-            Self::Delete(delete) => delete.key.as_bytes().len(),
+            Self::Delete(delete) => delete.key.as_bytes().len() + delete.condition.size(),
             Self::PutMany(put) => put.pattern.size() + put.payload.len(),
             Self::DeleteMany(pattern) | Self::ClearMany(pattern) => pattern.size(),
             Self::Txn(txn) => txn.size(),
             Self::Lease(LeaseCommand::Acquire { name, holder, .. }) => name.len() + holder.len(),
             Self::Lease(_) | Self::Compact { .. } => 0,
+        }
+    }
+
+    /// Whether the bytes that the command carries are within the limits. Costs next to nothing; checked
+    /// where the command comes from and by the leader, before it is logged.
+    ///
+    /// # Errors
+    /// [`EngineError::TooLarge`].
+    pub fn check_size(&self, limits: Limits) -> Result<(), EngineError> {
+        match self {
+            Self::Put(write) | Self::Create(write) | Self::Update(write) => write.check_size(limits.value_bytes_max),
+            Self::Delete(delete) => delete.condition.check_size(limits.value_bytes_max),
+            Self::Txn(_) | Self::PutMany(_) | Self::DeleteMany(_) | Self::ClearMany(_) => {
+                within("txn", self.size(), limits.txn_bytes_max)
+            }
+            Self::Lease(_) | Self::Compact { .. } => Ok(()),
         }
     }
 
@@ -302,7 +327,12 @@ impl Command {
 
 impl Write {
     fn size(&self) -> usize {
-        self.key.as_bytes().len() + self.payload.len()
+        self.key.as_bytes().len() + self.payload.len() + self.condition.size()
+    }
+
+    fn check_size(&self, value_bytes_max: usize) -> Result<(), EngineError> {
+        within("value", self.payload.len(), value_bytes_max)?;
+        self.condition.check_size(value_bytes_max)
     }
 
     fn check(&self, value_bytes_max: usize) -> Result<(), EngineError> {
@@ -316,6 +346,16 @@ impl Write {
     pub fn check_sizes(key: &Key, payload_bytes: usize, value_bytes_max: usize) -> Result<(), EngineError> {
         Key::check(key)?;
         within("value", payload_bytes, value_bytes_max)
+    }
+}
+
+impl Condition {
+    fn size(&self) -> usize {
+        if let Self::PayloadIs(payload) = self { payload.len() } else { 0 }
+    }
+
+    fn check_size(&self, value_bytes_max: usize) -> Result<(), EngineError> {
+        within("value", self.size(), value_bytes_max)
     }
 }
 
@@ -396,5 +436,66 @@ fn within(what: &'static str, size: usize, limit: usize) -> Result<(), EngineErr
 impl std::fmt::Display for Request {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         write!(f, "request {}/{} of {} bytes", self.id.client, self.id.sequence, self.command.size())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::key::Component;
+    use crate::pattern::{Condition as NodeCondition, Part};
+
+    const LIMITS: Limits = Limits { value_bytes_max: 100, txn_bytes_max: 1_000 };
+
+    fn write(bytes: usize) -> Write {
+        Write::new(Key::of(&[Component::Atom(b"a".to_vec())]), Bytes::from(vec![0; bytes]))
+    }
+
+    fn too_large(command: &Command) -> Option<&'static str> {
+        match command.check_size(LIMITS) {
+            Ok(()) => None,
+            Err(EngineError::TooLarge { what, .. }) => Some(what),
+            Err(other) => panic!("{other:?}"),
+        }
+    }
+
+    fn txn(compare: Vec<Compare>, then: Vec<Op>, otherwise: Vec<Op>) -> Command {
+        Command::Txn(Txn { compare, then, otherwise })
+    }
+
+    #[test]
+    fn a_single_write_has_the_limit_of_a_value_and_so_has_what_it_is_compared_with() {
+        let against = |bytes| Condition::PayloadIs(Bytes::from(vec![0; bytes]));
+        for command in [Command::Put, Command::Create, Command::Update] {
+            assert_eq!(too_large(&command(write(100))), None);
+            assert_eq!(too_large(&command(write(101))), Some("value"));
+            assert_eq!(too_large(&command(Write { condition: against(100), ..write(100) })), None);
+            assert_eq!(too_large(&command(Write { condition: against(101), ..write(1) })), Some("value"));
+        }
+        let delete = |bytes| Command::Delete(Delete { key: write(0).key, condition: against(bytes) });
+        assert_eq!((too_large(&delete(100)), too_large(&delete(101))), (None, Some("value")));
+    }
+
+    #[test]
+    fn all_parts_of_a_command_count_together() {
+        let puts = |count| vec![Op::Put(write(100)); count];
+        let key = write(0).key;
+        let compares =
+            |count| vec![Compare::Payload { key: key.clone(), equal: true, payload: write(100).payload }; count];
+        assert_eq!(too_large(&txn(vec![], puts(9), vec![])), None);
+        assert_eq!(too_large(&txn(vec![], puts(10), vec![])), Some("txn"));
+        assert_eq!(too_large(&txn(vec![], puts(5), puts(5))), Some("txn"), "both branches are logged");
+        assert_eq!(too_large(&txn(compares(5), puts(5), vec![])), Some("txn"));
+        assert_eq!(too_large(&txn(compares(5), puts(4), vec![])), None);
+        let pattern = |count| {
+            let payload = NodeCondition::Payload(Bytes::from(vec![0; 100]));
+            Pattern { parts: vec![Part::one(NodeCondition::AnyOf(vec![payload; count]))] }
+        };
+        for (count, expected) in [(8, None), (10, Some("txn"))] {
+            let put = PutMany { pattern: pattern(count), payload: Bytes::from(vec![0; 100]) };
+            assert_eq!(too_large(&Command::PutMany(put)), expected);
+            assert_eq!(too_large(&Command::DeleteMany(pattern(count))), expected);
+            assert_eq!(too_large(&Command::ClearMany(pattern(count))), expected);
+        }
     }
 }

@@ -24,6 +24,8 @@ use crate::error::EngineError;
 pub const COMPONENT_BYTES_MAX: usize = 255;
 /// The largest path, in bytes of its components.
 pub const PATH_BYTES_MAX: usize = 1024;
+/// No key of a path within the limits is longer: each byte may be escaped, and each component has a tag and an end.
+pub const KEY_BYTES_MAX: usize = 4 * PATH_BYTES_MAX;
 
 const ATOM: u8 = 0x01;
 const STRING: u8 = 0x02;

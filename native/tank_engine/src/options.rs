@@ -2,8 +2,15 @@
 
 use std::path::PathBuf;
 
+use crate::command::Limits;
+use crate::error::EngineError;
+use crate::key::KEY_BYTES_MAX;
+
 /// Default of [`Timing::segment_bytes`].
 pub(crate) const SEGMENT_BYTES: u64 = 16 << 20;
+
+/// Default of [`Options::txn_bytes_max`].
+pub(crate) const TXN_BYTES_MAX: usize = 32 << 20;
 
 /// Default of [`Options::recent_bytes_max`].
 pub(crate) const RECENT_BYTES_MAX: usize = 32 << 20;
@@ -23,6 +30,9 @@ pub struct Options {
     pub in_flight_bytes_max: usize,
     /// The largest payload, in bytes.
     pub value_bytes_max: usize,
+    /// The largest command of several parts, such as a transaction: its paths and payloads together,
+    /// in bytes. No less than `value_bytes_max`; one payload and its path always fit.
+    pub txn_bytes_max: usize,
     /// How many bytes of payloads may be in memory, encoded and decoded; no bound when it is
     /// `None`. Paths and revisions come on top.
     pub memory_bytes_max: Option<u64>,
@@ -93,6 +103,7 @@ impl Options {
             in_flight_max: 50_000,
             in_flight_bytes_max: 256 << 20,
             value_bytes_max: 16 << 20,
+            txn_bytes_max: TXN_BYTES_MAX,
             memory_bytes_max: None,
             history_revisions: 100_000,
             history_age_ms: None,
@@ -101,6 +112,27 @@ impl Options {
             formation: Formation::NewCluster,
             witness: false,
         }
+    }
+
+    /// How large commands may be.
+    pub fn limits(&self) -> Limits {
+        let txn_bytes_max = self.txn_bytes_max.max(self.value_bytes_max.saturating_add(KEY_BYTES_MAX));
+        Limits { value_bytes_max: self.value_bytes_max, txn_bytes_max }
+    }
+
+    /// Whether the limits fit together.
+    ///
+    /// # Errors
+    /// [`EngineError::InvalidOption`].
+    pub(crate) fn check(&self) -> Result<(), EngineError> {
+        if self.txn_bytes_max < self.value_bytes_max {
+            let why = format!(
+                "must be at least value_bytes_max, which is {}, got: {}",
+                self.value_bytes_max, self.txn_bytes_max
+            );
+            return Err(EngineError::InvalidOption { option: "txn_bytes_max", why });
+        }
+        Ok(())
     }
 }
 

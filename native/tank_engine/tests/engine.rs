@@ -6,7 +6,7 @@ use std::sync::mpsc;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use tank_engine::command::{Command, Condition, Delete, Write};
+use tank_engine::command::{Command, Condition, Delete, Op, Txn, Write};
 use tank_engine::engine::{Engine, Reply};
 use tank_engine::error::{EngineError, LockHolder};
 use tank_engine::key::{Component, Key};
@@ -122,4 +122,41 @@ fn a_directory_is_one_stores_at_a_time_and_for_ever() {
     let wrong = EngineError::WrongStore { expected: "other".to_owned(), found: "tank".to_owned() };
     assert_eq!(open_as("other"), Err(wrong));
     open(dir.path()).close().unwrap();
+}
+
+#[test]
+fn a_transaction_over_the_limit_is_refused_by_name_and_not_logged() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut options = Options::new(dir.path(), "tank");
+    (options.value_bytes_max, options.txn_bytes_max) = (10_000, 30_000);
+    let engine = Engine::open(options, Box::new(|error| panic!("failed: {error}"))).unwrap();
+    let puts = |count: usize| {
+        let then = (0..count).map(|i| Op::Put(Write::new(key(&i.to_string()), Bytes::from(vec![7; 9_000])))).collect();
+        Command::Txn(Txn { compare: vec![], then, otherwise: vec![] })
+    };
+    assert!(matches!(write(&engine, puts(3)), Ok(Outcome::Txn { succeeded: true, .. })));
+    let logged = engine.status().unwrap().log_entries;
+    let size = puts(4).size();
+    assert_eq!(write(&engine, puts(4)), Err(EngineError::TooLarge { what: "txn", size, limit: 30_000 }));
+    assert_eq!(engine.status().unwrap().log_entries, logged);
+    assert!(matches!(write(&engine, put("a", &[0; 10_000])), Ok(Outcome::Done { .. })), "a value has its own limit");
+    engine.close().unwrap();
+}
+
+#[test]
+fn a_value_at_its_limit_fits_into_a_transaction_whose_limit_is_the_same() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut options = Options::new(dir.path(), "tank");
+    (options.value_bytes_max, options.txn_bytes_max) = (1_000, 1_000);
+    let engine = Engine::open(options, Box::new(|error| panic!("failed: {error}"))).unwrap();
+    let then = vec![Op::Put(Write::new(key("a"), Bytes::from(vec![7; 1_000])))];
+    let outcome = write(&engine, Command::Txn(Txn { compare: vec![], then, otherwise: vec![] }));
+    assert!(matches!(outcome, Ok(Outcome::Txn { succeeded: true, .. })));
+    engine.close().unwrap();
+
+    let mut options = Options::new(dir.path(), "tank");
+    (options.value_bytes_max, options.txn_bytes_max) = (1_000, 999);
+    let refused = Engine::open(options, Box::new(|_| {})).map(|_| ()).unwrap_err();
+    let why = "must be at least value_bytes_max, which is 1000, got: 999".to_owned();
+    assert_eq!(refused, EngineError::InvalidOption { option: "txn_bytes_max", why });
 }

@@ -243,7 +243,7 @@ fn while_a_snapshot_is_sent_the_log_since_then_is_kept_up_to_a_bound() {
     let mut write = |member: &mut Member, bytes: usize| {
         let id = RequestId { client: 1, sequence: index, resolved_below: index };
         let command = put("k", &vec![1; bytes]);
-        member.apply(index, &[Request { id, time_ms: 1_000, command }]).unwrap();
+        member.apply(index, &[Request { id, time_ms: 1_000, command, seen_ms: 0 }]).unwrap();
         index += 1;
     };
     let build = |member: &mut Member, force: bool| {

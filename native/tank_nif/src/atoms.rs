@@ -151,6 +151,7 @@ rustler::atoms! {
     in_flight_max,
     in_flight_bytes_max,
     value_bytes_max,
+    txn_bytes_max,
     memory_bytes_max,
     heartbeat_ms,
     election_ms,

@@ -74,6 +74,7 @@ fn option_name(option: &str) -> Atom {
     match option {
         "store_id" => atoms::store_id(),
         "data_dir" => atoms::data_dir(),
+        "txn_bytes_max" => atoms::txn_bytes_max(),
         _ => atoms::timing(),
     }
 }
@@ -94,6 +95,7 @@ fn part(name: &str) -> Atom {
         "history" => atoms::history(),
         "backup" => atoms::backup(),
         "transaction" => atoms::transaction(),
+        "txn" => atoms::txn(),
         "lease_name" => atoms::lease_name(),
         "lease_holder" => atoms::lease_holder(),
         _ => atoms::database(),

@@ -16,6 +16,8 @@ mod bed;
 
 use std::time::{Duration, Instant};
 
+use bytes::Bytes;
+use tank_engine::command::{Command, Op, Txn, Write};
 use tank_engine::error::EngineError;
 use tank_engine::options::Formation;
 use tank_engine::outcome::Outcome;
@@ -23,7 +25,7 @@ use tank_engine::peers::{Change, Channel};
 use tank_engine::raft::Member;
 use tank_engine::storage::format::random_id;
 
-use bed::{Cluster, change, eventually, get, key, put, put_within};
+use bed::{Cluster, change, eventually, get, key, put, put_within, wait};
 
 #[test]
 fn every_member_writes_and_reads_what_was_written_anywhere() {
@@ -244,4 +246,31 @@ fn a_survivor_of_a_lost_quorum_goes_on_alone_with_all_it_has() {
     cluster.start(survivor, Formation::NewCluster);
     assert_eq!(get(cluster.engine(survivor), "k1").unwrap().unwrap(), "later");
     assert_eq!(cluster.engine(survivor).cluster().unwrap().members.len(), 1);
+}
+
+#[test]
+fn a_leader_refuses_what_is_over_its_limit_though_another_member_would_take_it() {
+    let mut cluster = Cluster::of(3);
+    let generous = (cluster.leader() + 1) % 3;
+    cluster.stop(generous);
+    cluster.start_with(generous, Formation::NewCluster, |options| options.txn_bytes_max = 64 << 20);
+    put(cluster.engine(generous), "a", b"1").unwrap();
+    let large = |count: usize| {
+        let put = |i| Op::Put(Write::new(key(&format!("k{i}")), Bytes::from(vec![7; 10 << 20])));
+        let txn = Txn { compare: vec![], then: (0..count).map(put).collect(), otherwise: vec![] };
+        wait(|reply| {
+            if let Err((error, reply)) = cluster.engine(generous).write(Command::Txn(txn), reply) {
+                reply.send(Err(error));
+            }
+        })
+    };
+    let refused = large(4);
+    assert!(
+        matches!(refused, Err(EngineError::TooLarge { what: "txn", limit, .. }) if limit == 32 << 20),
+        "{:?}",
+        refused.map(drop)
+    );
+    assert!(cluster.engine(generous).view().unwrap().get(&key("k0")).is_none());
+    put(cluster.engine(generous), "a", b"2").unwrap();
+    cluster.agree();
 }

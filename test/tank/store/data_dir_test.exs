@@ -221,6 +221,11 @@ defmodule Tank.Store.DataDirTest do
                start(data_dir: dir, heartbeat_ms: 500, election_ms: 100)
 
       assert Exception.message(error) =~ "must be > heartbeat"
+
+      assert {:error, {:store_init_failed, %Error{reason: {:invalid_option, :txn_bytes_max}} = error}} =
+               start(data_dir: dir, value_bytes_max: 1_000, txn_bytes_max: 999)
+
+      assert Exception.message(error) =~ "must be at least value_bytes_max"
     end
 
     test "at their ends are taken", %{dir: dir} do

@@ -114,6 +114,23 @@ defmodule Tank.Store.InputTest do
     end
   end
 
+  describe "a transaction" do
+    alias Tank.Store.Tree
+
+    test "of 32 MiB in all is taken, more is refused by name, and so is a pattern" do
+      values = for i <- 1..3, do: {:put, [:v, "#{i}"], :binary.copy("v", 10 * 1024 * 1024)}
+      assert {:ok, %{succeeded: true}} = Tree.txn(:tank, [], values, [])
+      too_large = {:error, {:too_large, :txn, 32 * 1024 * 1024}}
+      assert Tree.txn(:tank, [], [{:put, [:v, "4"], :binary.copy("v", 10 * 1024 * 1024)} | values], []) == too_large
+      assert Tree.txn(:tank, [], values, [{:put, [:v, "4"], :binary.copy("v", 10 * 1024 * 1024)}]) == too_large
+      data = for i <- 1..3, do: {:data, {i, :binary.copy("v", 12 * 1024 * 1024)}}
+      assert Tree.delete_many(:tank, [:v, {:any, data}]) == too_large
+      assert Tank.Store.get_at([:v, "4"]) == {:error, :not_found}
+      {:error, reason} = too_large
+      assert Exception.message(Error.from_native(reason)) =~ "over the limit of 33554432 bytes together"
+    end
+  end
+
   describe "a value" do
     # A binary's external term format is 6 bytes longer.
     @head 6

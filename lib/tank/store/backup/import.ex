@@ -42,8 +42,19 @@ defmodule Tank.Store.Backup.Import do
   end
 
   defp add(key, payload, {batch, count, bytes, done}, flush) do
-    state = {[{key, payload, 0} | batch], count + 1, bytes + byte_size(key) + byte_size(payload), done}
-    if count + 1 < @entries_max and elem(state, 2) < @bytes_max, do: {:cont, state}, else: flush.(state)
+    size = byte_size(key) + byte_size(payload)
+
+    cond do
+      # A large value goes by itself: with others it might be too much for one command.
+      count > 0 and bytes + size > @bytes_max ->
+        with {:cont, flushed} <- flush.({batch, count, bytes, done}), do: add(key, payload, flushed, flush)
+
+      count + 1 < @entries_max ->
+        {:cont, {[{key, payload, 0} | batch], count + 1, bytes + size, done}}
+
+      true ->
+        flush.({[{key, payload, 0} | batch], count + 1, bytes + size, done})
+    end
   end
 
   defp flush({[], 0, _bytes, done}, _write, _total, _progress), do: {:cont, {[], 0, 0, done}}

@@ -111,8 +111,9 @@ impl Engine {
         timeout: Duration,
         reply: Reply<Outcome>,
     ) -> Result<(), (EngineError, Reply<Outcome>)> {
-        let limit = self.0.options.value_bytes_max;
-        let checked = self.check_serves().and_then(|()| command.check(limit));
+        let limits = self.0.options.limits();
+        let sized = self.check_serves().and_then(|()| command.check_size(limits));
+        let checked = sized.and_then(|()| command.check(limits.value_bytes_max));
         if let Err(error) = checked {
             return Err((error, reply));
         }

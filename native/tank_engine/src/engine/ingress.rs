@@ -9,7 +9,7 @@ use openraft::errors::ClientWriteError;
 use tokio::sync::{Notify, mpsc};
 use tokio::time::Instant;
 
-use crate::command::{Command, Request, RequestId};
+use crate::command::{Command, Limits, Request, RequestId};
 use crate::environment::wall_ms;
 use crate::error::EngineError;
 use crate::faults;
@@ -365,6 +365,12 @@ impl Forwarded {
                     }
                     Some(_) => self.end(Err(EngineError::Unknown)),
                 },
+                Err(NotWritten::TooLarge { limit }) => {
+                    let limits = Limits { value_bytes_max: limit, txn_bytes_max: limit };
+                    let too_large = self.request.command.check_size(limits).err();
+                    let too_large = too_large.filter(|_| !self.maybe_logged);
+                    self.end(Err(too_large.unwrap_or(EngineError::Unknown)));
+                }
                 Err(why) => {
                     self.maybe_logged |= why == NotWritten::Unknown;
                     self.wait();

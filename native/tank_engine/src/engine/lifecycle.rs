@@ -23,7 +23,7 @@ use crate::health::{Health, OnFailure};
 use crate::log::disk::LogDisk;
 use crate::log::{AtOnce, LogCloser, LogStore, WriterStats};
 use crate::machine::{Machine, Replay, StateStore};
-use crate::options::{Formation, Options, Timing};
+use crate::options::{Formation, Options};
 use crate::payload::Memory;
 use crate::peers::{Network, NoPeers, Rpc, Seeds, Server, Transport};
 use crate::raft::authority::{self, Authority, Follow};
@@ -89,7 +89,7 @@ impl Engine {
         on_failure: OnFailure,
     ) -> Result<Self, EngineError> {
         let runtime = Runtime::start()?;
-        let config = checked(&options.timing)?;
+        let config = checked(&options)?;
         let directory = Directory::open_as(&options.dir, &options.store_id, options.formation)?;
         let disk = directory.log().with_segment_bytes(options.timing.segment_bytes);
         let handle = runtime.handle().clone();
@@ -110,7 +110,7 @@ impl Engine {
     ) -> Result<Self, EngineError> {
         let opening = environment.run(async {
             let runtime = Runtime::simulated(environment.clone());
-            let config = checked(&options.timing)?;
+            let config = checked(&options)?;
             let directory = Directory::open_as(&options.dir, &options.store_id, options.formation)?;
             Self::start(runtime, directory, disk, options, config, transport, on_failure).await
         });
@@ -234,7 +234,8 @@ impl Engine {
         runtime.spawn("leases", &health, keeper.keep());
         let (peers, dir) = ((Arc::clone(&leader.rpc), Arc::clone(&leader.seeds)), parts.directory.path.clone());
         let served = (raft.clone(), Arc::clone(&authority));
-        let peers = Server::start(&runtime, peers, served, Arc::clone(&elections), dir, Arc::clone(&health));
+        let peers =
+            Server::start(&runtime, peers, served, Arc::clone(&elections), dir, Arc::clone(&health), options.limits());
         runtime.spawn("callers", &health, callers::probe(leader.clone()));
         runtime.spawn("elections", &health, Arc::clone(&elections).run());
         runtime.spawn("idle", &health, idle::follow(raft.clone(), leader.me));
@@ -325,8 +326,9 @@ impl Parts {
     }
 }
 
-fn checked(timing: &Timing) -> Result<Arc<openraft::Config>, EngineError> {
-    let config = raft::config(timing);
+fn checked(options: &Options) -> Result<Arc<openraft::Config>, EngineError> {
+    options.check()?;
+    let config = raft::config(&options.timing);
     config.map_err(|error| EngineError::InvalidOption { option: "timing", why: error.to_string() })
 }
 

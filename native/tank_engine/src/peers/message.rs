@@ -155,4 +155,6 @@ pub(crate) enum NotWritten {
     NotLeader,
     /// It may or may not come to be applied.
     Unknown,
+    /// It is larger than the leader takes, and surely not in the log.
+    TooLarge { limit: usize },
 }

@@ -12,6 +12,7 @@ use openraft::raft::{AppendEntriesRequest, AppendEntriesResponse, SnapshotRespon
 use tokio::sync::mpsc;
 use tokio::time::Instant;
 
+use crate::command::{Limits, Request};
 use crate::engine::members;
 use crate::environment::wall_ms;
 use crate::error::EngineError;
@@ -46,6 +47,8 @@ pub(crate) struct Server {
     dir: PathBuf,
     health: Arc<Health>,
     elections: Arc<Elections>,
+    /// How large the commands of others may be.
+    limits: Limits,
     /// Parts of snapshots, which are answered one after the other.
     snapshots: mpsc::UnboundedSender<(String, Incoming)>,
     /// Log entries, which the raft core takes in the order in which they came.
@@ -74,6 +77,7 @@ impl Server {
         elections: Arc<Elections>,
         dir: PathBuf,
         health: Arc<Health>,
+        limits: Limits,
     ) -> Arc<Self> {
         let (snapshots, mut parts) = mpsc::unbounded_channel::<(String, Incoming)>();
         let (appends, entries) = mpsc::unbounded_channel();
@@ -85,6 +89,7 @@ impl Server {
             dir,
             health,
             elections,
+            limits,
             snapshots,
             appends,
             seeds,
@@ -179,12 +184,7 @@ impl Server {
             }
             Call::SnapshotBegin { transfer, vote, meta } => self.begin_snapshot(transfer, vote, meta).await,
             Call::SnapshotFrame { transfer, frame } => return self.take_frame(transfer, &frame).await,
-            Call::Write(request) => {
-                let ttl = Duration::from_millis(u64::from(head.ttl_ms));
-                let within = if ttl.is_zero() { WRITE_TIMEOUT_MAX } else { ttl };
-                self.seeds.holds(head.from, &request);
-                Answer::Write(self.seeds.write(&self.raft, request, within).await)
-            }
+            Call::Write(request) => Answer::Write(self.write(request, head).await),
             Call::Change { change, within_ms } => {
                 let deadline = Instant::now() + Duration::from_millis(within_ms).min(CHANGE_TIMEOUT_MAX);
                 Answer::Change(
@@ -194,6 +194,17 @@ impl Server {
             }
             Call::ReadIndex(basis) => Answer::ReadIndex(self.authority.read_index(&self.raft, basis).await),
         })
+    }
+
+    /// Writes what another member was asked to. Its limits may be others.
+    async fn write(&self, request: Request, head: &Head) -> Result<Written, NotWritten> {
+        if let Err(EngineError::TooLarge { limit, .. }) = request.command.check_size(self.limits) {
+            return Err(NotWritten::TooLarge { limit });
+        }
+        let ttl = Duration::from_millis(u64::from(head.ttl_ms));
+        let within = if ttl.is_zero() { WRITE_TIMEOUT_MAX } else { ttl };
+        self.seeds.holds(head.from, &request);
+        self.seeds.write(&self.raft, request, within).await
     }
 
     async fn append(&self, append: Append) -> Answer {
@@ -315,7 +326,7 @@ fn take(receiving: &mut Option<Receiving>, transfer: u64, frame: &[u8]) -> Resul
 
 /// Writes through this member's raft core, if it leads. The request gets this member's time: that of
 /// the member that made the request says nothing here.
-pub(crate) async fn write(raft: &Raft, mut request: crate::command::Request) -> Result<Written, NotWritten> {
+pub(crate) async fn write(raft: &Raft, mut request: Request) -> Result<Written, NotWritten> {
     request.time_ms = wall_ms();
     match raft.client_write(request).await {
         Ok(response) => Ok(Written { outcome: response.data, index: response.log_id.index() }),

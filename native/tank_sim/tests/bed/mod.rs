@@ -52,6 +52,10 @@ impl Cluster {
     }
 
     pub fn start(&mut self, node: usize, formation: Formation) {
+        self.start_with(node, formation, |_options| {});
+    }
+
+    pub fn start_with(&mut self, node: usize, formation: Formation, change: impl FnOnce(&mut Options)) {
         let name = Self::name(node);
         let mut options = Options::new(self.path(node), "tank");
         options.node = name.clone();
@@ -59,6 +63,7 @@ impl Cluster {
         options.timing.snapshot_after = self.snapshot_after;
         options.timing.log_keep = self.snapshot_after / 10;
         options.timing.purge_batch = 10;
+        change(&mut options);
         let engine =
             Engine::open_with(options, self.net.transport(&name), Box::new(|error| eprintln!("failed: {error}")));
         let engine = engine.unwrap();
