@@ -25,9 +25,9 @@ defmodule Tank.Store.Call do
   @spec command(atom, tuple, non_neg_integer, timeout) :: result(non_neg_integer | tuple)
   def command(store_id, command, bytes, timeout) do
     with {:ok, store} <- fetch_to_write(store_id) do
-      if bytes > @large_bytes,
-        do: request(&Native.command_large(store, &1, command, &2), timeout),
-        else: request(&Native.command(store, &1, command, &2), timeout)
+      large = &Native.command_large(store, &1, command, &2)
+      small = &with :dirty <- Native.command(store, &1, command, &2), do: large.(&1, &2)
+      request(if(bytes > @large_bytes, do: large, else: small), timeout)
     end
   end
 

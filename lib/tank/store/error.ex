@@ -120,6 +120,7 @@ defmodule Tank.Store.Error do
   defp message_of({:unknown_atom, name}), do: "there is no atom #{inspect(name)}"
   defp message_of({:too_large, :transaction, limit}), do: "the transaction has more than #{limit} operations or reads"
   defp message_of({:too_large, :txn, limit}), do: "paths and values are over the limit of #{limit} bytes together"
+  defp message_of({:too_large, :regexes, limit}), do: "the pattern has more than #{limit} regular expressions"
   defp message_of({:too_large, :pattern, limit}), do: "the pattern has more than #{limit} parts"
   defp message_of({:too_large, what, limit}), do: "the #{label(what)} is over the limit of #{limit} bytes"
   defp message_of({:invalid_path, why}), do: "invalid path: #{why}"

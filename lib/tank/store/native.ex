@@ -90,7 +90,7 @@ defmodule Tank.Store.Native do
         ) :: {:ok, call} | {:error, reason}
   def write_large(_store, _ref, _kind, _key, _payload, _condition, _timeout_ms), do: nif()
 
-  @spec command(store, reference, tuple, non_neg_integer) :: {:ok, call} | {:error, reason}
+  @spec command(store, reference, tuple, non_neg_integer) :: {:ok, call} | :dirty | {:error, reason}
   def command(_store, _ref, _command, _timeout_ms), do: nif()
 
   @spec command_large(store, reference, tuple, non_neg_integer) :: {:ok, call} | {:error, reason}
@@ -276,8 +276,12 @@ defmodule Tank.Store.Native do
   def deliver(_store, _node, _frame), do: nif()
 
   @spec watch_start(store, prefix_or_pattern, :snapshot | :now | non_neg_integer, pid, reference) ::
-          {:ok, watch, non_neg_integer, non_neg_integer} | {:error, {:compacted, non_neg_integer} | reason}
+          {:ok, watch, non_neg_integer, non_neg_integer} | :dirty | {:error, {:compacted, non_neg_integer} | reason}
   def watch_start(_store, _prefix_or_pattern, _from, _subscriber, _ref), do: nif()
+
+  @spec watch_start_large(store, prefix_or_pattern, :snapshot | :now | non_neg_integer, pid, reference) ::
+          {:ok, watch, non_neg_integer, non_neg_integer} | {:error, {:compacted, non_neg_integer} | reason}
+  def watch_start_large(_store, _prefix_or_pattern, _from, _subscriber, _ref), do: nif()
 
   @spec watch_snapshot(watch, pos_integer, pos_integer) :: {:ok, [entry], boolean} | {:error, reason}
   def watch_snapshot(_watch, _entries, _bytes), do: nif()

@@ -287,6 +287,16 @@ impl Command {
         }
     }
 
+    /// Whether [`Command::check`] costs little: see [`Pattern::is_ready`].
+    pub fn is_ready(&self) -> bool {
+        match self {
+            Self::PutMany(PutMany { pattern, .. }) | Self::DeleteMany(pattern) | Self::ClearMany(pattern) => {
+                pattern.is_ready()
+            }
+            _ => true,
+        }
+    }
+
     /// Whether the bytes that the command carries are within the limits. Costs next to nothing; checked
     /// where the command comes from and by the leader, before it is logged.
     ///

@@ -100,6 +100,7 @@ rustler::atoms! {
     path_component,
     pattern,
     regex,
+    regexes,
     matches,
     format,
     marker,

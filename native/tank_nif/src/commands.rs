@@ -2,7 +2,7 @@
 
 use bytes::Bytes;
 use rustler::types::tuple::get_tuple;
-use rustler::{Atom, Binary, Env, Error, NifResult, Term};
+use rustler::{Atom, Binary, Encoder, Env, Error, NifResult, Term};
 use tank_engine::command::{Command, Compare, Condition, Delete, Number, Op, PutMany, Txn, Write};
 use tank_engine::key::Key;
 
@@ -16,6 +16,8 @@ use crate::{atoms, patterns, writes};
 /// - `{:put_many, pattern, payload}`, `{:delete_many | :clear_many, pattern}`,
 /// - `{:txn, comparisons, then, otherwise}`,
 /// - `{:compact, revision}`.
+///
+/// Gives `:dirty` when regular expressions have to be compiled first; then `command_large` is to be called.
 #[rustler::nif]
 fn command<'a>(
     env: Env<'a>,
@@ -24,10 +26,14 @@ fn command<'a>(
     term: Term<'a>,
     timeout_ms: u64,
 ) -> NifResult<Term<'a>> {
-    writes::hand_over(env, store, reference, decode(term)?, timeout_ms)
+    let command = decode(term)?;
+    if !command.is_ready() {
+        return Ok(atoms::dirty().encode(env));
+    }
+    writes::hand_over(env, store, reference, command, timeout_ms)
 }
 
-/// The same, on a dirty CPU scheduler: copying megabytes takes milliseconds.
+/// The same, on a dirty CPU scheduler: copying megabytes takes milliseconds, and so does compiling.
 #[rustler::nif(schedule = "DirtyCpu")]
 fn command_large<'a>(
     env: Env<'a>,

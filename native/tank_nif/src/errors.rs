@@ -86,6 +86,7 @@ fn part(name: &str) -> Atom {
         "path_component" => atoms::path_component(),
         "pattern" => atoms::pattern(),
         "regex" => atoms::regex(),
+        "regexes" => atoms::regexes(),
         "format" => atoms::format(),
         "marker" => atoms::marker(),
         "log" => atoms::log(),

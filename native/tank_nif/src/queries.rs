@@ -227,11 +227,11 @@ fn selected<'a>(
     small: bool,
 ) -> NifResult<Term<'a>> {
     let pattern = patterns::decode(pattern)?;
+    if small && (pattern.is_costly() || !pattern.is_ready()) {
+        return Ok(atoms::dirty().encode(env));
+    }
     if let Err(error) = pattern.check(usize::MAX) {
         return Ok(errors::error(env, &error));
-    }
-    if small && pattern.is_costly() {
-        return Ok(atoms::dirty().encode(env));
     }
     let budget = if small { Budget::small() } else { Budget::unlimited() };
     let after = after.map(|after| Key::from_bytes(&after));

@@ -17,6 +17,7 @@ use tank_engine::entries;
 use tank_engine::entry::Entry;
 use tank_engine::error::EngineError;
 use tank_engine::key::Key;
+use tank_engine::pattern::Pattern;
 use tank_engine::reclaim;
 use tank_engine::state::{Cause, Change};
 use tank_engine::view::View;
@@ -85,6 +86,8 @@ impl Resource for Watch {
 ///
 /// Should the calling process die before it calls `watch_cancel`, `{:store_watch, reference,
 /// {:cancelled, :store_stopped}}` is sent to the process `subscriber`.
+///
+/// Gives `:dirty` when regular expressions have to be compiled first; then `watch_start_large` is to be called.
 #[rustler::nif]
 fn watch_start<'a>(
     env: Env<'a>,
@@ -94,7 +97,35 @@ fn watch_start<'a>(
     subscriber: LocalPid,
     reference: Term<'a>,
 ) -> NifResult<Term<'a>> {
-    let filter = match filter(what)? {
+    let what = watched(what)?;
+    if !what.is_ready() {
+        return Ok(atoms::dirty().encode(env));
+    }
+    begin(env, store, what, from, subscriber, reference)
+}
+
+/// The same, on a dirty CPU scheduler.
+#[rustler::nif(schedule = "DirtyCpu")]
+fn watch_start_large<'a>(
+    env: Env<'a>,
+    store: &'a Store,
+    what: Term<'a>,
+    from: Term<'a>,
+    subscriber: LocalPid,
+    reference: Term<'a>,
+) -> NifResult<Term<'a>> {
+    begin(env, store, watched(what)?, from, subscriber, reference)
+}
+
+fn begin<'a>(
+    env: Env<'a>,
+    store: &'a Store,
+    what: Watched,
+    from: Term<'a>,
+    subscriber: LocalPid,
+    reference: Term<'a>,
+) -> NifResult<Term<'a>> {
+    let filter = match what.filter() {
         Ok(filter) => filter,
         Err(error) => return Ok(errors::error(env, &error)),
     };
@@ -201,8 +232,9 @@ fn watch_cancel(watch: ResourceArc<Watch>) -> Atom {
 fn list_since<'a>(env: Env<'a>, store: &'a Store, what: Term<'a>, revision: u64) -> NifResult<Term<'a>> {
     Ok(match (check(what)?, store.engine.authoritative_view()) {
         (Err(error), _) | (_, Err(error)) => errors::error(env, &error),
-        (Ok(()), Ok(Some(view))) => unchanged_or_dirty(env, &view, revision),
-        (Ok(()), Ok(None)) => atoms::wait().encode(env),
+        (Ok(_), Ok(None)) => atoms::wait().encode(env),
+        (Ok(true), Ok(Some(view))) => unchanged_or_dirty(env, &view, revision),
+        (Ok(false), Ok(Some(_))) => atoms::dirty().encode(env),
     })
 }
 
@@ -211,14 +243,15 @@ fn list_since<'a>(env: Env<'a>, store: &'a Store, what: Term<'a>, revision: u64)
 fn list_since_local<'a>(env: Env<'a>, store: &'a Store, what: Term<'a>, revision: u64) -> NifResult<Term<'a>> {
     Ok(match (check(what)?, store.engine.view()) {
         (Err(error), _) | (_, Err(error)) => errors::error(env, &error),
-        (Ok(()), Ok(view)) => unchanged_or_dirty(env, &view, revision),
+        (Ok(true), Ok(view)) => unchanged_or_dirty(env, &view, revision),
+        (Ok(false), Ok(_)) => atoms::dirty().encode(env),
     })
 }
 
 /// The same, when something has changed.
 #[rustler::nif(schedule = "DirtyIo")]
 fn list_since_large<'a>(env: Env<'a>, store: &'a Store, what: Term<'a>, revision: u64) -> NifResult<Term<'a>> {
-    let filter = filter(what)?;
+    let filter = watched(what)?.filter();
     Ok(filter.and_then(|filter| changed(env, store, &filter, revision)).unwrap_or_else(|e| errors::error(env, &e)))
 }
 
@@ -239,17 +272,43 @@ fn changed<'a>(env: Env<'a>, store: &Store, filter: &Filter, revision: u64) -> R
     })
 }
 
-/// Tells a pattern that makes no sense also while nothing has changed. A path is not looked at: a
-/// store that holds nothing new is asked again and again.
-fn check(what: Term<'_>) -> NifResult<Result<(), EngineError>> {
-    if what.is_binary() { Ok(Ok(())) } else { Ok(filter(what)?.map(drop)) }
+/// Tells an invalid pattern also while nothing has changed; `false` when that takes too long here. A
+/// path is not looked at: a store that holds nothing new is asked again and again.
+fn check(what: Term<'_>) -> NifResult<Result<bool, EngineError>> {
+    if what.is_binary() {
+        return Ok(Ok(true));
+    }
+    let what = watched(what)?;
+    Ok(if what.is_ready() { what.filter().map(|_| true) } else { Ok(false) })
 }
 
 /// A path as a key, for all at it and below, or a pattern.
-fn filter(what: Term<'_>) -> NifResult<Result<Filter, EngineError>> {
+enum Watched {
+    Below(Vec<u8>),
+    Matching(Pattern),
+}
+
+fn watched(what: Term<'_>) -> NifResult<Watched> {
     match what.decode::<Binary<'_>>() {
-        Ok(prefix) => Ok(Key::checked(&prefix).map(Filter::prefix)),
-        Err(_) => Ok(Filter::pattern(patterns::decode(what)?)),
+        Ok(prefix) => Ok(Watched::Below(prefix.to_vec())),
+        Err(_) => patterns::decode(what).map(Watched::Matching),
+    }
+}
+
+impl Watched {
+    /// Whether `filter` compiles nothing.
+    fn is_ready(&self) -> bool {
+        match self {
+            Self::Below(_) => true,
+            Self::Matching(pattern) => pattern.is_ready(),
+        }
+    }
+
+    fn filter(self) -> Result<Filter, EngineError> {
+        match self {
+            Self::Below(prefix) => Key::checked(&prefix).map(Filter::prefix),
+            Self::Matching(pattern) => Filter::pattern(pattern),
+        }
     }
 }
 

@@ -2,7 +2,7 @@ defmodule Tank.Store.TreeTest do
   # The general API, line by line, on one store that all tests of this module share.
   use Tank.Store.TankCase, async: false
 
-  alias Tank.Store.{Cluster, Entry, Error, Lease, Tree}
+  alias Tank.Store.{Cluster, Entry, Error, Lease, Tree, Watch}
 
   doctest Tank.Store.Tree
 
@@ -219,6 +219,28 @@ defmodule Tank.Store.TreeTest do
       for map <- maps, do: assert(paths(s, [:p, {:data, map}]) == [[:p, :map]])
       Tree.put!(s, [:p, :one], 1)
       assert paths(s, [:p, {:data, 1.0}]) == []
+    end
+
+    test "of 64 regular expressions that nobody compiled yet, in every function; of more none is taken", %{store: s} do
+      since = Tree.put!(s, [:p, "7"], 7)
+
+      calls = [
+        &Tree.count/2,
+        &Tree.get_many/2,
+        &Tree.put_many(&1, &2, 1),
+        &Tree.list_since(&1, &2, since),
+        &Watch.start/2,
+        &Tree.delete_many/2
+      ]
+
+      for {call, n} <- Enum.with_index(calls) do
+        # Others for each call: none of them was compiled before.
+        regexes = fn count -> {:any, for(i <- 1..count, do: {:name_matches, "^(fresh#{n}|#{i})$"})} end
+        assert {:ok, _found} = with({:ok, found, _revision} <- call.(s, [:p, regexes.(64)]), do: {:ok, found})
+        assert call.(s, [:p, regexes.(65)]) == {:error, {:too_large, :regexes, 64}}
+      end
+
+      assert Tree.get(s, [:p, "7"]) == {:error, :not_found}
     end
 
     test "what makes no sense is refused by every function, and nothing is logged", %{store: s} do

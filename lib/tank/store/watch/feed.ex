@@ -26,7 +26,7 @@ defmodule Tank.Store.Watch.Feed do
 
   @impl true
   def init(%{native: native, what: what, ref: ref, subscriber: subscriber, opts: opts}) do
-    case Native.watch_start(native, what, from(opts.from), subscriber, ref) do
+    case start(native, what, from(opts.from), subscriber, ref) do
       {:ok, watch, revision, current} ->
         Process.monitor(subscriber)
         send(subscriber, {ref, :began, revision})
@@ -81,6 +81,12 @@ defmodule Tank.Store.Watch.Feed do
   end
 
   def handle_info(_other, state), do: {:noreply, state}
+
+  # With regular expressions that have to be compiled first it takes longer.
+  defp start(native, what, from, subscriber, ref) do
+    with :dirty <- Native.watch_start(native, what, from, subscriber, ref),
+         do: Native.watch_start_large(native, what, from, subscriber, ref)
+  end
 
   # -- Sending what there is room for
 

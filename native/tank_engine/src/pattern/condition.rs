@@ -56,8 +56,9 @@ impl Condition {
         test(self) || self.inner().iter().any(|condition| condition.any(test))
     }
 
-    pub(super) fn count(&self) -> usize {
-        1 + self.inner().iter().map(Self::count).sum::<usize>()
+    /// Of how many `test` holds: this and those in it.
+    pub(super) fn count(&self, test: &impl Fn(&Self) -> bool) -> usize {
+        usize::from(test(self)) + self.inner().iter().map(|condition| condition.count(test)).sum::<usize>()
     }
 
     pub(super) fn size(&self) -> usize {

@@ -34,6 +34,10 @@ pub const PARTS_MAX: usize = 63;
 pub const CONDITIONS_MAX: usize = 1_024;
 const DEPTH_MAX: usize = 32;
 
+/// The most regular expressions in a pattern: one of the worst takes half a millisecond to compile. There may be one
+/// for each part.
+pub const REGEXES_MAX: usize = 64;
+
 /// A path with conditions in it.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Pattern {
@@ -106,6 +110,18 @@ impl Pattern {
         self.parts.iter().any(|part| part.condition.any(&|condition| matches!(condition, Condition::ChildCount(..))))
     }
 
+    /// Whether checking and matching it compile no regular expression: many take milliseconds, which is
+    /// not for a thread that others wait for.
+    pub fn is_ready(&self) -> bool {
+        let unready = |condition: &Condition| matches!(condition, Condition::Name(regex) if !regex.is_ready());
+        // Too many are refused without a look at them.
+        self.regexes() > REGEXES_MAX || !self.parts.iter().any(|part| part.condition.any(&unready))
+    }
+
+    fn regexes(&self) -> usize {
+        self.parts.iter().map(|part| part.condition.count(&|condition| matches!(condition, Condition::Name(_)))).sum()
+    }
+
     /// The bytes that it carries.
     pub fn size(&self) -> usize {
         self.parts.iter().map(|part| part.condition.size()).sum()
@@ -117,8 +133,9 @@ impl Pattern {
     /// [`EngineError::InvalidPattern`], [`EngineError::InvalidPath`] or [`EngineError::TooLarge`].
     pub fn check(&self, value_bytes_max: usize) -> Result<(), EngineError> {
         within("pattern", self.parts.len(), PARTS_MAX)?;
-        let conditions = self.parts.iter().map(|part| part.condition.count()).sum();
+        let conditions = self.parts.iter().map(|part| part.condition.count(&|_| true)).sum();
         within("pattern", conditions, CONDITIONS_MAX)?;
+        within("regexes", self.regexes(), REGEXES_MAX)?;
         self.parts.iter().try_for_each(|part| part.condition.check(value_bytes_max, DEPTH_MAX))
     }
 

@@ -57,6 +57,15 @@ impl NameRegex {
         compiled.as_ref().is_some_and(|regex| regex.is_match(name))
     }
 
+    /// Whether matching and checking it cost little: it is compiled, or too long to be.
+    pub fn is_ready(&self) -> bool {
+        if self.compiled.get().is_some() || self.source.len() > SOURCE_BYTES_MAX {
+            return true;
+        }
+        let kept = lock(&KEPT).get(&self.source).cloned();
+        kept.map(|regex| self.compiled.set(Some(regex))).is_some()
+    }
+
     /// Whether it is one.
     ///
     /// # Errors

@@ -210,6 +210,27 @@ fn expressions_are_told_apart_however_many_there_are() {
 }
 
 #[test]
+fn a_pattern_is_ready_once_its_expressions_are_compiled() {
+    let pattern = || Pattern {
+        parts: (0..5).map(|n| Part::one(Condition::Name(NameRegex::new(format!("^ready{n}$"))))).collect(),
+    };
+    let first = pattern();
+    assert!(!first.is_ready());
+    first.check(usize::MAX).unwrap();
+    assert!(first.is_ready(), "it was compiled");
+    assert!(Pattern { parts: vec![Part::one(Condition::Any)] }.is_ready());
+    // Too much to be compiled is refused at once.
+    let regex = |n: usize| Condition::Name(NameRegex::new(format!("^many{n}$")));
+    let many = |count| Pattern { parts: vec![Part::one(Condition::AnyOf((0..count).map(regex).collect()))] };
+    assert_eq!((many(REGEXES_MAX).is_ready(), many(REGEXES_MAX).check(usize::MAX)), (false, Ok(())));
+    let refused = many(REGEXES_MAX + 1);
+    assert!(refused.is_ready());
+    assert!(matches!(refused.check(usize::MAX), Err(EngineError::TooLarge { what: "regexes", limit: 64, .. })));
+    let long = Pattern { parts: vec![Part::one(Condition::Name(NameRegex::new("a".repeat(2_000))))] };
+    assert!(long.is_ready() && long.check(usize::MAX).is_err());
+}
+
+#[test]
 fn what_other_entries_decide_is_not_local() {
     let of = |above: Condition, last: Condition| Pattern { parts: vec![Part::one(above), Part::one(last)] };
     let not = |condition| Condition::Not(Box::new(condition));
