@@ -226,6 +226,7 @@ impl Machine {
                     // It reads the disk.
                     let read = |key: &Key, entry: &Entry| self.versions.payload(key, entry);
                     runtime::blocking(|| applied.outcome.complete(read))?;
+                    self.state.complete(&mut applied);
                 }
                 write.put_applied(&applied, self.state.log_time.now_ms())?;
                 remembered.extend(applied.remembered);

@@ -117,6 +117,15 @@ impl State {
         applied
     }
 
+    /// Remembers the outcome of `applied` with the payloads that were not in memory when it was applied: what
+    /// is remembered must not depend on what a member has in memory.
+    pub fn complete(&mut self, applied: &mut Applied) {
+        if let Some(remembered) = &mut applied.remembered {
+            remembered.outcome = self::remembered(&applied.outcome);
+            self.sessions.set_outcome(remembered.id, remembered.outcome.clone());
+        }
+    }
+
     fn apply_command(&mut self, command: &Command, work: &mut Work) -> Outcome {
         match command {
             Command::Put(write) => self.write(write, work),
@@ -206,7 +215,7 @@ impl State {
 fn remembered(outcome: &Outcome) -> Option<Box<Outcome>> {
     match outcome {
         Outcome::Done { .. } => None,
-        large if large.size() > REMEMBERED_BYTES_MAX || !large.is_complete() => Some(Box::new(Outcome::Forgotten)),
+        large if large.size() > REMEMBERED_BYTES_MAX => Some(Box::new(Outcome::Forgotten)),
         other => Some(Box::new(other.clone())),
     }
 }
@@ -225,7 +234,7 @@ impl Condition {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::command::RequestId;
+    use crate::command::{Op, RequestId, Txn};
     use crate::key::Component;
     use bytes::Bytes;
 
@@ -354,6 +363,26 @@ mod tests {
         assert_eq!(again.outcome, first);
         assert!(again.changes.is_empty());
         assert_eq!(c.0.revision, 2);
+    }
+
+    #[test]
+    fn what_is_remembered_does_not_depend_on_what_is_in_memory() {
+        let mut here = Client::new();
+        here.apply(Command::Put(write(&["a"], "1")));
+        let mut there = Client(here.0.clone(), here.1);
+        let compare = Vec::new();
+        let then = vec![Op::Put(write(&["b"], "1")), Op::Get(key(&["a"]))];
+        let request = here.request(Command::Txn(Txn { compare, then, otherwise: Vec::new() }));
+        let expected = here.0.apply(&request, 2);
+        // The other member reads it from the disk.
+        there.0.entries.get(&key(&["a"])).unwrap().evict();
+        let mut applied = there.0.apply(&request, 2);
+        assert!(!applied.outcome.is_complete());
+        applied.outcome.complete(|_, _| Ok::<_, ()>(Some(Bytes::from_static(b"1")))).unwrap();
+        there.0.complete(&mut applied);
+        assert_eq!((&applied.outcome, &applied.remembered), (&expected.outcome, &expected.remembered));
+        assert_eq!(there.0.apply(&request, 3).outcome, expected.outcome);
+        assert_eq!(there.0.sessions, here.0.sessions);
     }
 
     #[test]

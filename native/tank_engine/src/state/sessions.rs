@@ -159,6 +159,14 @@ impl Sessions {
         true
     }
 
+    /// Replaces what a request that is remembered gave.
+    pub fn set_outcome(&mut self, id: RequestId, outcome: Option<Box<Outcome>>) {
+        let session = self.clients.get_mut(&id.client);
+        if let Some(kept) = session.and_then(|session| session.applied.get_mut(&id.sequence)) {
+            kept.outcome = outcome;
+        }
+    }
+
     /// Takes over a session read from a disk or a snapshot. Its requests come later, by
     /// [`Sessions::remember`], which passes over those that were forgotten.
     pub fn load(&mut self, client: u64, record: SessionRecord) {
