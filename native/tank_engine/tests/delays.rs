@@ -121,6 +121,7 @@ fn watches_of_patterns(entries: usize, watches: usize) {
         wait::until("the watches that it concerns", LIMIT, woken, |woken| *woken == watches).unwrap();
         // The others are looked at for much longer.
         write_all(&engine, (0..50).map(|n| support::put(&format!("{n}"), b"meanwhile")));
+        wait::until("looks meanwhile", LIMIT, || probe.looks(), |looks| *looks > 500).unwrap();
         ended.store(true, Ordering::Relaxed);
         asking.join().unwrap()
     });

@@ -37,6 +37,10 @@ impl<D: LogDisk> LogDisk for Controlled<D> {
         }
     }
 
+    fn next_takes_long(&self) -> bool {
+        self.disk.next_takes_long()
+    }
+
     fn bytes(&self) -> u64 {
         self.disk.bytes()
     }

@@ -64,6 +64,11 @@ pub trait LogDisk: Send + Sync + 'static {
         Duration::ZERO
     }
 
+    /// Whether the next write surely takes longer than most. Asked between two writes.
+    fn next_takes_long(&self) -> bool {
+        false
+    }
+
     /// Bytes of what is there and of what is reserved. Asked between two writes.
     fn bytes(&self) -> u64 {
         0

@@ -149,7 +149,7 @@ impl<D: LogDisk> LogStore<D> {
         }
         let serve = || writer::serve(&self.shared, &[write], vec![done]);
         // What letting the other tasks go on meanwhile costs is little beside a slow disk.
-        if self.shared.is_slow.load(Ordering::Relaxed) {
+        if self.shared.is_slow.load(Ordering::Relaxed) || self.shared.disk.next_takes_long() {
             runtime::blocking(serve);
         } else {
             serve();

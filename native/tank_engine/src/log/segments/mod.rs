@@ -318,6 +318,11 @@ impl LogDisk for SegmentLog {
         Ok(())
     }
 
+    fn next_takes_long(&self) -> bool {
+        // It goes on in another file.
+        lock(&self.open).as_ref().is_some_and(|open| open.end.bytes > self.segment_bytes)
+    }
+
     fn bytes(&self) -> u64 {
         lock(&self.open).as_ref().map_or(0, Open::bytes)
     }
