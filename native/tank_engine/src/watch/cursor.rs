@@ -67,6 +67,8 @@ pub(super) struct Waiting {
     pub(super) filter: Filter,
     next: AtomicU64,
     armed: AtomicBool,
+    /// Orders those that are armed by when they were.
+    number: AtomicU64,
     wake: Wake,
 }
 
@@ -166,11 +168,13 @@ impl Drop for Cursor {
 
 impl Waiting {
     pub(super) fn new(filter: Filter, next: u64, wake: Wake) -> Self {
-        Self { filter, next: AtomicU64::new(next), armed: AtomicBool::new(false), wake }
+        let (armed, number) = (AtomicBool::new(false), AtomicU64::new(0));
+        Self { filter, next: AtomicU64::new(next), armed, number, wake }
     }
 
-    pub(super) fn arm(&self, next: u64) {
+    pub(super) fn arm(&self, next: u64, number: u64) {
         self.next.store(next, Ordering::Release);
+        self.number.store(number, Ordering::Release);
         self.armed.store(true, Ordering::Release);
     }
 
@@ -182,6 +186,10 @@ impl Waiting {
 
     pub(super) fn is_armed(&self) -> bool {
         self.armed.load(Ordering::Acquire)
+    }
+
+    pub(super) fn number(&self) -> u64 {
+        self.number.load(Ordering::Acquire)
     }
 
     pub(super) fn next(&self) -> u64 {

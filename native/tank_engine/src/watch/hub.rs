@@ -64,6 +64,8 @@ struct Armed {
     /// What the armed watches wait for, by the path that it is at or below. Shared with the thread that looks.
     by_path: HashMap<Key, Arc<Vec<Filter>>>,
     waiting: HashMap<Filter, Vec<Arc<Waiting>>>,
+    /// How often one was armed.
+    arms: u64,
     closed: bool,
 }
 
@@ -151,7 +153,8 @@ impl Hub {
             if next <= armed.begun {
                 return Ok(false);
             }
-            waiting.arm(next);
+            armed.arms += 1;
+            waiting.arm(next, armed.arms);
             armed.add(waiting);
             self.count.fetch_add(1, Ordering::SeqCst);
         }
@@ -347,7 +350,9 @@ impl Armed {
 
     fn take_all(&mut self) -> Vec<Arc<Waiting>> {
         self.by_path.clear();
-        let all: Vec<_> = self.waiting.drain().flat_map(|(_, waiting)| waiting).collect();
+        let mut all: Vec<_> = self.waiting.drain().flat_map(|(_, waiting)| waiting).collect();
+        // Not in the order of a hash, which differs from run to run.
+        all.sort_unstable_by_key(|waiting| waiting.number());
         for waiting in &all {
             // A watch that began behind a gap has to look into it.
             waiting.found(waiting.next());
