@@ -1,7 +1,8 @@
 //! Measures how late a store's runtime wakes a task: for tests, which show that nothing blocks its thread.
 //!
 //! A busy machine delays every thread. So a thread of the probe's own sleeps in the same rhythm, and counts: of the
-//! time that a task was late, only as much counts as that thread was awake for.
+//! time that a task was late, only as much counts as that thread was awake for; and, where the system tells it, the
+//! time in which the runtime's thread was ready to run and had no processor does not count.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -60,13 +61,25 @@ impl Drop for Probe {
 async fn measure(shared: Arc<Shared>) {
     while !shared.ended.load(Ordering::Relaxed) {
         let (began, beats) = (Instant::now(), shared.beats.load(Ordering::Relaxed));
+        let (thread, waited) = (std::thread::current().id(), without_processor());
         tokio::time::sleep(EVERY).await;
         let late = began.elapsed().saturating_sub(EVERY);
+        // Another thread may run the tasks by now, of which nothing is known.
+        let same = std::thread::current().id() == thread;
+        let waited = if same { without_processor().saturating_sub(waited) } else { Duration::ZERO };
+        let late = late.saturating_sub(waited);
         let awake = EVERY * u32::try_from(shared.beats.load(Ordering::Relaxed) - beats).unwrap_or(u32::MAX);
         let late_us = u64::try_from(late.min(awake).as_micros()).unwrap_or(u64::MAX);
         shared.worst_us.fetch_max(late_us, Ordering::Relaxed);
         shared.looks.fetch_add(1, Ordering::Relaxed);
     }
+}
+
+/// How long this thread was ready to run and had no processor, since it began.
+fn without_processor() -> Duration {
+    let figures = std::fs::read_to_string("/proc/thread-self/schedstat").unwrap_or_default();
+    let waited_ns = figures.split_ascii_whitespace().nth(1).and_then(|figure| figure.parse().ok());
+    Duration::from_nanos(waited_ns.unwrap_or(0))
 }
 
 #[cfg(test)]
