@@ -124,6 +124,7 @@ impl Callers {
 /// before: how long that takes is not known.
 pub(super) async fn probe(leader: LeaderClient) {
     let callers = Arc::clone(&leader.callers);
+    let _ends = Ends(Arc::clone(&callers));
     let mut server = leader.raft.server_metrics();
     let mut questions = FuturesUnordered::new();
     let (mut pause, mut not_before) = (PAUSE_MIN, Instant::now());
@@ -159,7 +160,16 @@ pub(super) async fn probe(leader: LeaderClient) {
             () = sleep_until(not_before.min(next + TOLD_WITHIN)) => callers.wake(Woken::TimeOver).await,
         }
     }
-    callers.end();
+}
+
+/// Ends the queue when the prober ends, also when its task is aborted. The callers in the queue hold the queue: without
+/// this nobody would ever drop them, and they would get no answer.
+struct Ends(Arc<Callers>);
+
+impl Drop for Ends {
+    fn drop(&mut self) {
+        self.0.end();
+    }
 }
 
 #[cfg(test)]

@@ -30,7 +30,7 @@ const OPEN_MAX: Duration = Duration::from_secs(60);
 const ANSWER_MAX: Duration = Duration::from_secs(20);
 
 /// Whether a call that has no answer then is a finding.
-const ANSWERS_END: bool = false;
+const ANSWERS_END: bool = true;
 
 /// The members. Clones are the same.
 #[derive(Clone)]
