@@ -40,7 +40,7 @@ struct Inner {
     reads: Vec<Read>,
     checks: Vec<Check>,
     streams: BTreeMap<String, Vec<u64>>,
-    digests: BTreeMap<u64, (u64, u64, usize)>,
+    digests: BTreeMap<u64, (u64, u64, String, usize)>,
     beliefs: Vec<Belief>,
     counts: BTreeMap<&'static str, u64>,
 }
@@ -214,11 +214,13 @@ impl Oracle {
     pub fn view(&self, member: usize, view: &View) {
         let Some(applied) = view.applied.map(|id| id.index()) else { return };
         let mut inner = self.0.lock().unwrap();
-        let seen = (view.digest, view.revision, member);
-        let other = *inner.digests.entry(applied).or_insert(seen);
+        // What retries and expiry rest on has to be the same too.
+        let sessions = format!("{:x} {:?}", view.sessions_digest, view.log_time);
+        let seen = (view.digest, view.revision, sessions, member);
+        let other = inner.digests.entry(applied).or_insert_with(|| seen.clone()).clone();
         drop(inner);
-        if (other.0, other.1) != (seen.0, seen.1) {
-            self.finds(format!("log entry {applied}: member {} has {other:x?}, member {member} {seen:x?}", other.2));
+        if (other.0, other.1, &other.2) != (seen.0, seen.1, &seen.2) {
+            self.finds(format!("log entry {applied}: member {} has {other:x?}, member {member} {seen:x?}", other.3));
         }
     }
 
