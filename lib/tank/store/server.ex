@@ -357,8 +357,10 @@ defmodule Tank.Store.Server do
   end
 
   defp publish(store_id, store) do
-    :ok = Inbox.attach(store_id, store)
+    # In this order: once frames reach the new engine, others may write through it, and nobody may still read what the
+    # one before has.
     Running.put(store_id, store)
+    :ok = Inbox.attach(store_id, store)
   end
 
   defp close(config, store) do

@@ -132,6 +132,11 @@ impl Options {
             );
             return Err(EngineError::InvalidOption { option: "txn_bytes_max", why });
         }
+        let Timing { heartbeat_ms, election_ms, .. } = self.timing;
+        if heartbeat_ms >= election_ms {
+            let why = format!("election_ms must be above heartbeat_ms, which is {heartbeat_ms}, got: {election_ms}");
+            return Err(EngineError::InvalidOption { option: "timing", why });
+        }
         Ok(())
     }
 }

@@ -87,11 +87,31 @@ impl Asking {
                 patience = Duration::ZERO;
             } else if let Some(next) = earliest(&waiting) {
                 // Not in vain for ever: a leader that is slow may need longer.
-                if self.leader.callers.leader(next).await == Woken::TimeOver && Instant::now() < next {
+                if self.await_leader(&mut waiting, next).await == Woken::TimeOver && Instant::now() < next {
                     // There is no raft core any more.
                     answer(std::mem::take(&mut waiting), &Err(EngineError::NoQuorum));
                 }
                 patience = (patience * 2).min(TRY);
+            }
+        }
+    }
+
+    /// Waits for a leader until `next`, when the first of those that wait has to be told. Takes others in meanwhile,
+    /// and returns when one of them has to be told before.
+    async fn await_leader(&mut self, waiting: &mut Vec<Reader>, next: Instant) -> Woken {
+        let callers = Arc::clone(&self.leader.callers);
+        let leader = callers.leader(next);
+        tokio::pin!(leader);
+        loop {
+            tokio::select! {
+                woken = &mut leader => return woken,
+                Some(reader) = self.queue.recv() => {
+                    let sooner = reader.deadline < next;
+                    waiting.push(reader);
+                    if sooner {
+                        return Woken::Leader;
+                    }
+                }
             }
         }
     }

@@ -9,10 +9,10 @@
 //! A transport may lose, delay, repeat and reorder frames; it does not have to tell. It must not block,
 //! and it must not deliver a frame that was changed on the way.
 //!
-//! Small urgent calls (votes, heartbeats) are one frame each and are not sent again. Everything else goes over a [`link`] for each member, which cuts it into parts,
-//! paces them by what the connection carries, and sends a part until it arrives. A call over a link
-//! ends when nothing moves any more ([`Wait::WhileAlive`]). There is no fixed timeout: a large
-//! message takes as long as the network needs.
+//! Small urgent calls (votes, heartbeats) are one frame each and are not sent again. Everything else goes
+//! over a link for each member. The link cuts it into parts, paces them by what the connection carries, and
+//! sends a part until it arrives. A call over a link ends when nothing moves any more, not after a time:
+//! a large message takes as long as the network needs.
 
 mod frame;
 mod inbound;

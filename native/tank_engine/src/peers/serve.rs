@@ -161,7 +161,8 @@ impl Server {
 
     /// Notes that a leader may count on this member, before the raft core has what the leader sent.
     async fn hear(&self, call: &Call) {
-        if let Call::Append(Append { vote, .. }) | Call::Leads(vote) = call {
+        // A snapshot that arrives counts for the leader's lease from when it was begun.
+        if let Call::Append(Append { vote, .. }) | Call::Leads(vote) | Call::SnapshotBegin { vote, .. } = call {
             self.elections.hear(vote).await;
         }
     }

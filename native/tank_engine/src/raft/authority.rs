@@ -203,7 +203,7 @@ impl Authority {
         if grounds.sealed {
             return;
         }
-        let holds = !grounds.closed && grounds.void.is_none_or(|(void, _)| void != *vote);
+        let holds = !grounds.closed && grounds.void.is_none_or(|(void, _)| void < *vote);
         self.until.store(if holds { until } else { SHUT }, Ordering::Release);
     }
 

@@ -326,13 +326,14 @@ impl Elections {
             let acked = if alone { Some(Duration::ZERO) } else { acked };
             (others, acked, ill_placed, if ill_placed { witness::successor(&metrics) } else { None })
         };
-        for (id, member) in others {
-            self.rpc.tell(id, &member, &Call::Leads(reign.vote));
-        }
         let lost_after = quorum_lost_after(&self.timing);
         if acked.unwrap_or(Duration::MAX).min(reign.since.elapsed()) > lost_after {
             tracing::warn!("no majority has answered for long: this member leads no more");
+            // And says nothing: the others would go on to wait for it.
             return self.step_down(&reign.vote).await;
+        }
+        for (id, member) in others {
+            self.rpc.tell(id, &member, &Call::Leads(reign.vote));
         }
         if !ill_placed {
             reign.ill_placed_since = None;

@@ -101,6 +101,9 @@ pub struct SessionRecord {
     /// When it began. A client that was forgotten may begin again: requests that were remembered
     /// before do not count.
     since_ms: u64,
+    /// The horizon when it began. A request that was made before it may be of a session that was forgotten, and may
+    /// have been applied then.
+    horizon_ms: u64,
     /// When it asked something last.
     last_ms: u64,
     /// It will never again ask for a sequence below this one.
@@ -125,11 +128,17 @@ impl Sessions {
         self.expire(now_ms);
         let record = match self.clients.get(&id.client).map(|session| session.record) {
             Some(record) if id.sequence < record.floor => return Presented::Late(Refusal::MovedOn),
+            Some(record) if seen_ms.min(now_ms) < record.horizon_ms && !self.remembers(id) => {
+                return Presented::Late(Refusal::SessionEnded { log_ms: now_ms });
+            }
             Some(record) => SessionRecord { last_ms: now_ms, floor: record.floor.max(id.resolved_below), ..record },
             None if seen_ms.min(now_ms) < self.horizon_ms => {
                 return Presented::Late(Refusal::SessionEnded { log_ms: now_ms });
             }
-            None => SessionRecord { since_ms: now_ms, last_ms: now_ms, floor: id.resolved_below },
+            None => {
+                let horizon_ms = self.horizon_ms;
+                SessionRecord { since_ms: now_ms, horizon_ms, last_ms: now_ms, floor: id.resolved_below }
+            }
         };
         self.set(id.client, record);
         self.forget_others(id.client);
@@ -138,6 +147,10 @@ impl Sessions {
             let outcome = kept.outcome.as_deref().cloned();
             Presented::Repeated(outcome.unwrap_or(Outcome::Done { revision: kept.revision }))
         })
+    }
+
+    fn remembers(&self, id: RequestId) -> bool {
+        self.clients.get(&id.client).is_some_and(|session| session.applied.contains_key(&id.sequence))
     }
 
     /// Remembers a request that was presented and applied, as part of the record number `record`.
@@ -301,17 +314,17 @@ impl Sessions {
 
 impl SessionRecord {
     fn hash(&self, client: u64) -> u64 {
-        hash([client, self.since_ms, self.last_ms, self.floor])
+        hash([client, self.since_ms, self.horizon_ms, self.last_ms, self.floor])
     }
 }
 
 fn request_hash(client: u64, sequence: u64, revision: u64) -> u64 {
-    // The last number is that of no session.
-    hash([client, sequence, revision, u64::MAX])
+    // No session asked something at that time.
+    hash([client, sequence, revision, u64::MAX, 0])
 }
 
-fn hash(numbers: [u64; 4]) -> u64 {
-    let mut bytes = [0; 32];
+fn hash(numbers: [u64; 5]) -> u64 {
+    let mut bytes = [0; 40];
     for (to, number) in bytes.as_chunks_mut().0.iter_mut().zip(numbers) {
         *to = number.to_be_bytes();
     }
@@ -425,6 +438,19 @@ mod tests {
         // The client itself goes on, with what it makes now.
         log.apply(id(1, 2, 2));
         assert_eq!(log.present(id(1, 1, 1), log.now_ms), moved_on());
+    }
+
+    #[test]
+    fn an_open_request_of_a_forgotten_session_is_refused_after_its_client_began_again() {
+        let mut log = Log { now_ms: 1_000, ..Log::default() };
+        // Its answer is lost: the client does not know, and may ask again.
+        log.apply(id(1, 10, 10));
+        log.now_ms += SESSION_MS + 1;
+        log.apply(id(1, 11, 10));
+        let ended = Presented::Late(Refusal::SessionEnded { log_ms: log.now_ms });
+        assert_eq!(log.present(id(1, 10, 10), 1_000), ended, "it was applied by the session before");
+        assert_eq!(log.present(id(1, 11, 10), 1_000), done(110), "a repeated one is answered all the same");
+        log.apply(id(1, 12, 10));
     }
 
     #[test]

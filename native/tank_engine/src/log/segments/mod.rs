@@ -155,7 +155,7 @@ impl SegmentLog {
     /// Goes on in a new segment.
     fn rotate(&self, open: &mut Open) -> io::Result<()> {
         // What is no entry may not be synced yet. The space reserved behind the end is given back.
-        let ended = open.last.end_at(open.end.bytes)?;
+        let ended = open.last.end_at(open.end.bytes, open.end.bytes, &[])?;
         let number = open.last.number + 1;
         let head = lock(&self.table).index.head(self.member_id, ended.bytes);
         let (next, end) = Segment::create(&self.dir, number, &head, open.spares.pop())?;

@@ -41,21 +41,26 @@ pub(super) fn recover(
     let last = check_numbers(&numbers, &noted)?;
     let mut log: Option<Replayed> = None;
     let mut segments = BTreeMap::new();
+    let mut newest = Vec::new();
     for number in numbers {
         let segment = Segment::open(dir, number).map_err(failed)?;
         let bytes = fs::read(dir.join(segment::name(number))).map_err(failed)?;
         log = Some(replay(log, &segment, &bytes, member_id, number == last).map_err(|why| in_segment(number, &why))?);
         segments.insert(number, Arc::new(segment));
+        newest = bytes;
     }
     let nothing = || damaged("it has no segment".to_owned());
-    let Replayed { index, end } = log.ok_or_else(nothing)?;
+    let Replayed { index, end, synced } = log.ok_or_else(nothing)?;
     let last = segments.last_entry().map(|last| Arc::clone(last.get())).ok_or_else(nothing)?;
     check_begin(&index, segments.contains_key(&1))?;
     let last_id = last_id(&index, &segments)?;
     check_marker(&noted, last_id.as_ref(), index.vote.as_ref())?;
     // What a crash left behind the end must not look like a part of what is written next. And what
-    // is there may not have been synced yet: from now on others count on it.
-    let end = last.end_at(end).map_err(failed)?;
+    // is there may not have been synced yet: from now on others count on it. It is written again first:
+    // after a sync that failed, the kernel may hold it in memory as if it were on the disk, and another
+    // sync would write nothing.
+    let unsynced = newest.get(offset(synced)..offset(end)).unwrap_or_default();
+    let end = last.end_at(end, synced, unsynced).map_err(failed)?;
     let mut ended_bytes = 0;
     for segment in segments.values().filter(|segment| segment.number != last.number) {
         ended_bytes += segment.bytes().map_err(failed)?;
@@ -67,6 +72,12 @@ pub(super) fn recover(
 struct Replayed {
     index: Index,
     end: u64,
+    /// Up to here the segment was surely durable, as its last batch says.
+    synced: u64,
+}
+
+fn offset(place: u64) -> usize {
+    usize::try_from(place).unwrap_or(usize::MAX)
 }
 
 /// No segment may be missing, the last one of them least of all. Returns its number.
@@ -104,13 +115,13 @@ fn replay(
         Some(before) if before.index.head(member_id, before.end) == head => before.index,
         Some(_) => return Err("the segment before it is not the one that it followed on".to_owned()),
     };
-    let end = records(&mut index, number, bytes, at)?;
+    let (end, synced) = records(&mut index, number, bytes, at)?;
     let behind = bytes.get(end..).unwrap_or_default();
     let place = Place { segment: number, offset: end as u64 };
     if behind.iter().any(|&byte| byte != 0) {
         check_torn(behind, place, is_last)?;
     }
-    Ok(Replayed { index, end: place.offset })
+    Ok(Replayed { index, end: place.offset, synced: synced.min(place.offset) })
 }
 
 /// Refuses a record at `place` that is not whole, unless a crash cut it off while it was written.
@@ -127,11 +138,16 @@ fn check_torn(behind: &[u8], place: Place, is_last: bool) -> Result<(), String> 
     }
 }
 
-/// Takes over the records from `at` on, up to the first that is none. Returns where that stands.
-fn records(index: &mut Index, segment: u64, bytes: &[u8], mut at: usize) -> Result<usize, String> {
+/// Takes over the records from `at` on, up to the first that is none. Returns where that is, and up to where the
+/// segment was durable when its last batch was written.
+fn records(index: &mut Index, segment: u64, bytes: &[u8], mut at: usize) -> Result<(usize, u64), String> {
+    let mut synced = at as u64;
     loop {
         let place = Place { segment, offset: at as u64 };
-        let Some(record) = bytes.get(at..).and_then(|rest| Record::first(rest, place)) else { return Ok(at) };
+        let Some(record) = bytes.get(at..).and_then(|rest| Record::first(rest, place)) else { return Ok((at, synced)) };
+        if record.kind == Kind::Batch {
+            synced = record.decode()?;
+        }
         take_over(index, &record, place)?;
         at += record.bytes();
     }

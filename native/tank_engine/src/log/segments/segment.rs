@@ -99,8 +99,10 @@ impl Segment {
         Ok(Self { number, file: File::options().read(true).write(true).open(&path)?, path })
     }
 
-    /// Ends it at `bytes`: what stands behind is no part of it, and must never look as if it were.
-    pub(super) fn end_at(&self, bytes: u64) -> io::Result<End> {
+    /// Ends it at `bytes`: what comes after is no part of it, and must never look as if it were. Writes again what
+    /// it holds from `synced` on, so that the sync covers it.
+    pub(super) fn end_at(&self, bytes: u64, synced: u64, unsynced: &[u8]) -> io::Result<End> {
+        self.file.write_all_at(unsynced, synced)?;
         self.file.set_len(bytes)?;
         self.file.sync_all()?;
         Ok(End { bytes, synced: bytes, reserved: bytes })
