@@ -220,7 +220,7 @@ defmodule Tank.Store.DataDirTest do
       assert {:error, {:store_init_failed, %Error{reason: {:invalid_option, :timing}} = error}} =
                start(data_dir: dir, heartbeat_ms: 500, election_ms: 100)
 
-      assert Exception.message(error) =~ "must be > heartbeat"
+      assert Exception.message(error) =~ "election_ms must be above heartbeat_ms, which is 500, got: 100"
 
       assert {:error, {:store_init_failed, %Error{reason: {:invalid_option, :txn_bytes_max}} = error}} =
                start(data_dir: dir, value_bytes_max: 1_000, txn_bytes_max: 999)
