@@ -210,7 +210,13 @@ async fn change(
         authority.void(vote);
     }
     let changed = match change {
-        Change::AddLearner(id, member) => raft.add_learner(id, member, true).await,
+        Change::AddLearner(id, member) => {
+            let added = raft.add_learner(id, member, true).await;
+            if let Ok(added) = &added {
+                await_matched(raft, id, added.log_id.index()).await;
+            }
+            added
+        }
         Change::Promote(id) => raft.change_membership(ChangeMembers::AddVoterIds(BTreeSet::from([id])), true).await,
         Change::Demote(id) => raft.change_membership(ChangeMembers::RemoveVoters(BTreeSet::from([id])), true).await,
         Change::Remove(id) => remove(raft, id).await,
@@ -226,6 +232,22 @@ async fn change(
         Ok(_) => Some(Ok(())),
         Err(error) if may_pass(error.api_error()) => None,
         Err(error) => Some(Err(NotChanged::Other(error.to_string()))),
+    }
+}
+
+/// Returns once the member `id` has the log up to `index`, or this member leads no more. openraft takes a learner for
+/// caught up that lacks few entries, also one that has none yet. Promoted then, it may be a voter that never comes.
+async fn await_matched(raft: &Raft, id: MemberId, index: u64) {
+    let mut metrics = raft.metrics();
+    loop {
+        let leads_without = {
+            let metrics = metrics.borrow_and_update();
+            let matched = metrics.replication.as_ref().map(|members| members.get(&id).and_then(Option::as_ref));
+            matched.is_some_and(|matched| matched.is_none_or(|log_id| log_id.index() < index))
+        };
+        if !leads_without || metrics.changed().await.is_err() {
+            return;
+        }
     }
 }
 
