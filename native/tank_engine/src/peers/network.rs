@@ -199,11 +199,17 @@ type Task<T> = Pin<Box<dyn Future<Output = T> + Send>>;
 struct Pipeline<S> {
     peer: Peer,
     requests: Option<S>,
-    /// The next one. It has to be on the link before another one is taken: they go in order.
-    encoding: Option<Task<Encoded>>,
+    /// The next one, and the last entry of it. It has to be on the link before another one is taken: they go in order.
+    encoding: Option<(Option<LogId>, Task<Encoded>)>,
     /// Oldest first, each with its bytes.
-    unanswered: VecDeque<(usize, Answering)>,
+    unanswered: VecDeque<Unanswered>,
     bytes: usize,
+}
+
+struct Unanswered {
+    bytes: usize,
+    last: Option<LogId>,
+    answering: Answering,
 }
 
 /// An append whose answer may have come before that of an older one.
@@ -221,34 +227,53 @@ impl<S: Stream<Item = AppendEntriesRequest<Types>> + Unpin> Pipeline<S> {
     async fn next(&mut self) -> Option<Appended> {
         std::future::poll_fn(|cx| {
             self.poll_send(cx);
-            for (_, answering) in &mut self.unanswered {
+            for Unanswered { answering, .. } in &mut self.unanswered {
                 if let Answering::Waits(appending) = answering
                     && let Poll::Ready(appended) = appending.as_mut().poll(cx)
                 {
                     *answering = Answering::Has(Box::new(appended));
                 }
             }
-            match self.unanswered.pop_front() {
-                Some((bytes, Answering::Has(appended))) => {
-                    self.bytes -= bytes;
-                    Poll::Ready(Some(*appended))
+            loop {
+                let again = self.unanswered.front().is_some_and(|first| self.is_repeated(first));
+                match self.unanswered.pop_front() {
+                    // The answer to the later one says all that this one does.
+                    Some(Unanswered { bytes, answering: Answering::Has(appended), .. })
+                        if again && appended.result.is_ok() =>
+                    {
+                        self.bytes -= bytes;
+                    }
+                    Some(Unanswered { bytes, answering: Answering::Has(appended), .. }) => {
+                        self.bytes -= bytes;
+                        return Poll::Ready(Some(*appended));
+                    }
+                    Some(waits) => {
+                        self.unanswered.push_front(waits);
+                        return Poll::Pending;
+                    }
+                    None if self.requests.is_none() && self.encoding.is_none() => return Poll::Ready(None),
+                    None => return Poll::Pending,
                 }
-                Some(waits) => {
-                    self.unanswered.push_front(waits);
-                    Poll::Pending
-                }
-                None if self.requests.is_none() && self.encoding.is_none() => Poll::Ready(None),
-                None => Poll::Pending,
             }
         })
         .await
     }
 
+    /// Whether a later append ends with the same entry, as one does that only brings a newer commit index.
+    ///
+    /// openraft takes the first answer that names this entry for one to all of them, and counts the time at which the
+    /// last of them was sent as heard of: a lease would begin when a request was sent that may never have arrived.
+    fn is_repeated(&self, first: &Unanswered) -> bool {
+        let later = self.unanswered.iter().skip(1).map(|unanswered| &unanswered.last);
+        later.chain(self.encoding.as_ref().map(|(last, _)| last)).any(|last| *last == first.last)
+    }
+
     fn poll_send(&mut self, cx: &mut Context<'_>) {
         loop {
-            if let Some(encoding) = &mut self.encoding {
+            if let Some((_, encoding)) = &mut self.encoding {
                 let Poll::Ready(encoded) = encoding.as_mut().poll(cx) else { return };
                 self.encoding = None;
+                let last = encoded.last;
                 let bytes = encoded.request.entries.iter().map(log::entry_size).sum();
                 let mut appending: Task<Appended> = Box::pin(self.peer.clone().append(encoded));
                 // The first poll puts it on the link.
@@ -257,12 +282,15 @@ impl<S: Stream<Item = AppendEntriesRequest<Types>> + Unpin> Pipeline<S> {
                     Poll::Pending => Answering::Waits(appending),
                 };
                 self.bytes += bytes;
-                self.unanswered.push_back((bytes, answering));
+                self.unanswered.push_back(Unanswered { bytes, last, answering });
             }
             let room = self.has_room();
             let Some(requests) = self.requests.as_mut().filter(|_| room) else { return };
             match requests.poll_next_unpin(cx) {
-                Poll::Ready(Some(request)) => self.encoding = Some(Box::pin(self.peer.clone().encode(request))),
+                Poll::Ready(Some(request)) => {
+                    let last = last_of(&request);
+                    self.encoding = Some((last, Box::pin(self.peer.clone().encode(request))));
+                }
                 Poll::Ready(None) => self.requests = None,
                 Poll::Pending => return,
             }
