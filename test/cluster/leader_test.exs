@@ -81,9 +81,22 @@ defmodule Tank.Store.Cluster.LeaderTest do
     assert {:ok, _} = cluster(next, :start, [next.dir, store()])
     assert cluster(next, :wait_for_leader, [store(), 10_000]) == :ok
     assert cluster(third, :wait_for_leader, [{store(), next.node}, 10_000]) == :ok
-    assert cluster(third, :wait_for_leader, [{:other_store, next.node}, 500]) == {:error, :noproc}
+    assert cluster(third, :wait_for_leader, [{:other_store, next.node}, 1_000]) == {:error, :noproc}
     assert cluster(third, :wait_for_leader, [{store(), :"nobody@127.0.0.1"}, 500]) == {:error, :nodedown}
     assert get(next, "k") == {:ok, 2}
+  end
+
+  test "waiting for a leader gives what the other node said last, though its last answer is late", %{tmp_dir: dir} do
+    [asking, asked] = start_cluster(dir, 2)
+    wait = fn store_id -> cluster(asking, :wait_for_leader, [{store_id, asked.node}, 3_000]) end
+    waiting = Task.async(fn -> wait.(:other_store) end)
+    # The first answer is due after half of the time, the second one after three quarters of it.
+    Process.sleep(2_000)
+    signal(asked, "STOP")
+    assert Task.await(waiting) == {:error, :noproc}
+    assert wait.(store()) == {:error, :timeout}
+    signal(asked, "CONT")
+    assert wait.(store()) == :ok
   end
 
   test "a survivor of a lost quorum goes on alone, when it is told to, and grows again", %{tmp_dir: dir} do

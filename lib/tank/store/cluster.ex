@@ -144,9 +144,7 @@ defmodule Tank.Store.Cluster do
   def wait_for_leader({store_id, node}, timeout) when node == node(), do: wait_for_leader(store_id, timeout)
 
   def wait_for_leader({store_id, node}, timeout) when is_atom(store_id) and is_atom(node) do
-    deadline = Deadline.in_ms(timeout)
-    args = [store_id, Deadline.remaining(Deadline.before(deadline))]
-    Remote.call(node, __MODULE__, :wait_for_leader, args, deadline)
+    Start.await_leader_on(node, store_id, Deadline.in_ms(timeout))
   end
 
   def wait_for_leader(store_id, timeout) when is_atom(store_id) do

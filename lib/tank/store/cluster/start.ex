@@ -2,8 +2,9 @@ defmodule Tank.Store.Cluster.Start do
   @moduledoc false
   # Starting a store, and waiting for one, for as long as the caller wants to.
 
+  alias Tank.Store.Cluster
   alias Tank.Store.Cluster.Arguments
-  alias Tank.Store.{Call, Deadline, Formation, Instance, Join, Running, Server}
+  alias Tank.Store.{Call, Deadline, Formation, Instance, Join, Remote, Running, Server}
 
   # How often who waits for a store to be started looks again: there is nothing yet to be told by.
   @look_again_ms 10
@@ -54,6 +55,32 @@ defmodule Tank.Store.Cluster.Start do
         else
           receive after: (@look_again_ms -> await_leader(store_id, deadline))
         end
+    end
+  end
+
+  @doc """
+  Waits until a store of another node runs, and has a leader.
+
+  The node is asked to wait for half of the time that is left, again and again. So its answer has as long again for its
+  way, and the caller is told what the node said last, not that the very last answer was late.
+  """
+  @spec await_leader_on(node, atom, Deadline.t(), nil | {:error, :noproc | :timeout}) ::
+          :ok | {:error, :noproc | :timeout | :nodedown}
+  def await_leader_on(node, store_id, deadline, said \\ nil) do
+    wait_ms = deadline |> Deadline.half() |> Deadline.remaining()
+    answer = Remote.call(node, Cluster, :wait_for_leader, [store_id, wait_ms], deadline)
+    left_ms = Deadline.remaining(deadline)
+
+    case answer do
+      {:error, reason} when reason in [:noproc, :timeout] and left_ms > @look_again_ms ->
+        # It answers at once when it does not have this library, or is just stopping.
+        receive after: (@look_again_ms -> await_leader_on(node, store_id, deadline, answer))
+
+      {:error, :timeout} when said != nil and left_ms == 0 ->
+        said
+
+      _answer ->
+        answer
     end
   end
 
