@@ -54,7 +54,7 @@ defmodule Tank.Store.Cluster do
   """
 
   alias Tank.Store.Cluster.{Arguments, Start}
-  alias Tank.Store.{Deadline, Error, Events, Instance, Join, Leave, Membership, Native}
+  alias Tank.Store.{Alarms, Deadline, Error, Events, Instance, Join, Leave, Membership, Native}
   alias Tank.Store.{ReadCache, Recovery, Remote, Running, Server}
 
   @timeout 5_000
@@ -168,6 +168,7 @@ defmodule Tank.Store.Cluster do
   | `digest` | a hash of all entries: equal on members with equal entries |
   | `readable` | whether linearizable reads are answered from memory |
   | `failure` | nil, or what the disk failed with (`:disk_full`, `{:storage, why}`): the store answers reads from memory and refuses writes with this reason, and opens again by itself when the disk takes writes |
+  | `alarms` | what is wrong while the store goes on: a list of `{name, details}`, empty when all is well. `details` is a map with a `:message` that says what happened and what to do, with the `:member_id` if it is about one member, and with figures. An alarm is logged as an error once, and goes when its cause is gone |
   | `role` | `:leader`, `:follower`, `:candidate` or `:learner` |
   | `term`, `leader` | the raft term, and the node of the leader that this member follows, or nil |
   | `last_log_index` | index of the last log entry here |
@@ -190,6 +191,7 @@ defmodule Tank.Store.Cluster do
             status
             |> Map.update!(:memory_bytes, &(&1 + ReadCache.bytes(cache)))
             |> Map.update!(:failure, &(&1 && Error.public(&1)))
+            |> Map.update!(:alarms, &Enum.sort(&1 ++ Alarms.list(store_id)))
 
           {:ok, status |> Map.merge(cluster) |> Map.merge(%{store_id: store_id, data_dir: dir})}
 

@@ -15,6 +15,7 @@ defmodule Tank.Store.Server do
   require Logger
 
   alias Tank.Store.{
+    Alarms,
     Deadline,
     Error,
     Inbox,
@@ -202,6 +203,11 @@ defmodule Tank.Store.Server do
         Logger.error("store #{inspect(state.config.store_id)} failed: #{Exception.message(error)}")
         {:stop, {:shutdown, error}, state}
     end
+  end
+
+  def handle_info({:tank_store_alarm, turn, alarm}, state) do
+    Alarms.log(state.config.store_id, turn, alarm)
+    {:noreply, state}
   end
 
   def handle_info({:DOWN, _ref, :process, owner, _reason}, %{config: %{owner: owner}} = state) do

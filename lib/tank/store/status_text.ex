@@ -13,7 +13,7 @@ defmodule Tank.Store.StatusText do
     log #{status.last_log_index || 0} (#{max((status.last_log_index || 0) - status.applied_index, 0)} not applied)
     memory #{bytes(status.memory_bytes)}, disk #{bytes(status.disk_bytes)}, #{status.in_flight} writes in flight, \
     dropped frames #{status.malformed_frames + status.foreign_frames}, digest #{digest(status.digest)}
-    #{table(status.members)}\
+    #{table(status.members)}#{alarms(status.alarms)}\
     """
   end
 
@@ -31,6 +31,8 @@ defmodule Tank.Store.StatusText do
     do: "#{:erlang.float_to_binary(count, decimals: 1)} #{unit}"
 
   defp bytes(count, [_unit | larger]), do: bytes(count / 1024, larger)
+
+  defp alarms(alarms), do: for({name, details} <- alarms, into: "", do: "ALARM #{name}: #{details.message}\n")
 
   defp quorum(%{quorum: true}), do: "quorum ok"
   defp quorum(%{quorum: false}), do: "NO QUORUM"

@@ -35,6 +35,7 @@ use std::sync::{Arc, Mutex};
 
 use arc_swap::Guard;
 
+use crate::alarms::Alarms;
 use crate::error::EngineError;
 use crate::health::Health;
 use crate::last_changed::LastChanged;
@@ -142,6 +143,11 @@ impl Engine {
     /// The store is closed, or what the file system says.
     pub fn discard_aside(&self) -> Result<(), EngineError> {
         lock(&self.0.parts).as_ref().ok_or(EngineError::Closed)?.discard_aside()
+    }
+
+    /// What is wrong with this store while it goes on.
+    pub fn alarms(&self) -> &Alarms {
+        self.0.health.alarms()
     }
 
     /// Takes a frame that the transport brought from `node`. Never blocks.

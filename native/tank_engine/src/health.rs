@@ -1,8 +1,10 @@
-//! Whether a store still works. It fails once and for good; its supervisor opens it anew.
+//! Whether a store still works, and what is wrong with it. It fails once and for good, and its supervisor opens it again;
+//! what it can go on with is an alarm.
 
 use std::any::Any;
 use std::sync::OnceLock;
 
+use crate::alarms::Alarms;
 use crate::error::EngineError;
 
 /// Told when a store fails, with the reason.
@@ -11,13 +13,19 @@ pub type OnFailure = Box<dyn Fn(&EngineError) + Send + Sync>;
 /// A store's health.
 pub struct Health {
     failure: OnceLock<EngineError>,
+    alarms: Alarms,
     on_failure: OnFailure,
 }
 
 impl Health {
     /// A healthy store. `on_failure` is called at most once, on the thread that failed.
     pub fn new(on_failure: OnFailure) -> Self {
-        Self { failure: OnceLock::new(), on_failure }
+        Self { failure: OnceLock::new(), alarms: Alarms::default(), on_failure }
+    }
+
+    /// What is wrong with the store while it goes on.
+    pub fn alarms(&self) -> &Alarms {
+        &self.alarms
     }
 
     /// `Ok` while the store works.
@@ -46,7 +54,7 @@ impl Health {
 
 impl std::fmt::Debug for Health {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Health").field("failure", &self.failure).finish_non_exhaustive()
+        f.debug_struct("Health").field("failure", &self.failure).field("alarms", &self.alarms).finish_non_exhaustive()
     }
 }
 

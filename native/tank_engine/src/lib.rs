@@ -34,6 +34,7 @@ pub mod snapshot;
 pub mod state;
 pub mod storage;
 
+pub mod alarms;
 mod applied;
 pub mod environment;
 mod evict;

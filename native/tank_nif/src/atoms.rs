@@ -118,6 +118,9 @@ rustler::atoms! {
 
     // Messages.
     tank_store_failed,
+    tank_store_alarm,
+    raised,
+    cleared,
     tank_frame,
     tank_peer_wanted,
     tank_cluster_changed,
@@ -179,6 +182,8 @@ rustler::atoms! {
     applied_index,
     readable,
     failure,
+    alarms,
+    message,
 
     // The cluster.
     joining,

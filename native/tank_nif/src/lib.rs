@@ -8,6 +8,7 @@
 #![allow(clippy::needless_pass_by_value, reason = "the arguments of a NIF are decoded for it")]
 #![allow(clippy::too_many_arguments, reason = "a NIF takes what its stub in Elixir does")]
 
+mod alarms;
 mod atoms;
 mod options;
 mod store;

@@ -13,7 +13,7 @@ use tank_engine::options::Options;
 use tank_engine::storage::Directory;
 
 use crate::transport::{Link, Relays};
-use crate::{atoms, errors, options, threads};
+use crate::{alarms, atoms, errors, options, threads};
 
 /// How long opening waits for a store whose owner is dead to be closed, or for one that is just
 /// being opened to have an owner.
@@ -55,8 +55,8 @@ impl Resource for Store {
 }
 
 /// Opens a store. Answers by message ([`threads`]): `{:ok, store}` or `{:error, reason}`. The calling process
-/// owns it once it has called `own`, and is sent `{:tank_store_failed, reason}` should the store fail. `link` is
-/// its way to other nodes.
+/// owns it once it has called `own`, and is sent `{:tank_store_failed, reason}` should the store fail, and
+/// `{:tank_store_alarm, :raised | :cleared, {name, details}}` when something else is wrong. `link` is its way to other nodes.
 #[rustler::nif]
 fn open<'a>(env: Env<'a>, reference: Term<'a>, options: Term<'a>, link: ResourceArc<Link>) -> NifResult<Term<'a>> {
     let options = options::decode(options)?;
@@ -133,6 +133,7 @@ fn open_when_free(options: Options, relays: &Arc<Relays>, owner: LocalPid) -> Re
 fn open_now(options: Options, relays: Arc<Relays>, owner: LocalPid) -> Result<Store, EngineError> {
     let dir = options.dir.clone();
     let engine = Engine::open_with(options, relays, Box::new(move |error| tell_owner(owner, error)))?;
+    engine.alarms().listen(alarms::listener(owner));
     let dir = dir.canonicalize().unwrap_or(dir);
     let opening = OPENINGS.fetch_add(1, Ordering::Relaxed);
     opened().push(Opened { opening, dir, owner });
@@ -182,7 +183,7 @@ fn status_map<'a>(env: Env<'a>, status: &Status) -> NifResult<Term<'a>> {
         Some(error) => errors::reason(env, error),
         None => atoms::nil().encode(env),
     };
-    let pairs: [(Atom, Term<'a>); 16] = [
+    let pairs: [(Atom, Term<'a>); 17] = [
         (atoms::store_id(), status.store_id.encode(env)),
         (atoms::member_id(), status.member_id.encode(env)),
         (atoms::cluster_id(), status.cluster_id.encode(env)),
@@ -199,6 +200,7 @@ fn status_map<'a>(env: Env<'a>, status: &Status) -> NifResult<Term<'a>> {
         (atoms::applied_index(), status.applied_index.encode(env)),
         (atoms::readable(), status.readable.encode(env)),
         (atoms::failure(), failure),
+        (atoms::alarms(), alarms::list(env, &status.alarms)?),
     ];
     Term::map_from_pairs(env, &pairs)
 }

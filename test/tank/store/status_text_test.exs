@@ -18,6 +18,7 @@ defmodule Tank.Store.StatusTextTest do
       malformed_frames: 0,
       foreign_frames: 3,
       digest: 255,
+      alarms: [],
       members: [
         %{node: :a@h, role: :leader, member_id: 1, lag: 0, in_touch: true},
         %{node: :bb@h, role: :voter, member_id: 2, lag: 1500, in_touch: false},
@@ -37,6 +38,11 @@ defmodule Tank.Store.StatusTextTest do
 
     assert Tank.Store.StatusText.render(:tank, {:ok, %{status | quorum: false, leader: nil}}) =~
              "NO QUORUM, leader unknown"
+
+    alarms = [member_differs: %{message: "it differs"}]
+
+    assert Tank.Store.StatusText.render(:tank, {:ok, %{status | alarms: alarms}}) =~
+             "\nALARM member_differs: it differs\n"
 
     assert Tank.Store.StatusText.render(:tank, {:error, :noproc}) == "store :tank: :noproc\n"
   end

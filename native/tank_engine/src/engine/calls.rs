@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
+use crate::alarms::Alarm;
 use crate::command::{Command, Write};
 use crate::error::EngineError;
 use crate::key::Key;
@@ -88,6 +89,8 @@ pub struct Status {
     pub readable: bool,
     /// What the store failed at, when it is the disk: it serves its last view and takes no writes.
     pub failure: Option<EngineError>,
+    /// What is wrong while the store goes on.
+    pub alarms: Vec<Alarm>,
 }
 
 impl Engine {
@@ -187,6 +190,7 @@ impl Engine {
             applied_index: view.applied_index(),
             readable: inner.authority.is_open(),
             failure: inner.health.check().err(),
+            alarms: self.alarms().list(),
         })
     }
 }
