@@ -41,7 +41,8 @@ defmodule Tank.Store.LongCall do
 
   @doc "Makes a directory a store of the backup in a file."
   @spec restore(String.t(), String.t(), String.t(), Native.work()) :: {:ok, map} | {:error, Native.reason()}
-  def restore(path, dir, store_id, work), do: await(&Native.restore(&1, path, dir, store_id, work))
+  def restore(path, dir, store_id, work),
+    do: await(&Native.restore(&1, path, dir, store_id, Atom.to_string(node()), work))
 
   # The answer always comes, also when the thread panics.
   defp await(start) do

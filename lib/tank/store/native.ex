@@ -223,8 +223,8 @@ defmodule Tank.Store.Native do
   @spec backup(reference, store, String.t(), work) :: {:ok, call} | {:error, reason}
   def backup(_ref, _store, _path, _work), do: nif()
 
-  @spec restore(reference, String.t(), String.t(), String.t(), work) :: {:ok, call} | {:error, reason}
-  def restore(_ref, _path, _dir, _store_id, _work), do: nif()
+  @spec restore(reference, String.t(), String.t(), String.t(), String.t(), work) :: {:ok, call} | {:error, reason}
+  def restore(_ref, _path, _dir, _store_id, _node, _work), do: nif()
 
   @spec pin(store) :: {:ok, pinned, revision :: non_neg_integer, count :: non_neg_integer} | {:error, reason}
   def pin(_store), do: nif()

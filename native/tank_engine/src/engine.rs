@@ -6,7 +6,6 @@
 //! watch --> the newest revisions in memory, or the history on the disk
 //! ```
 
-mod alone;
 mod backup;
 mod callers;
 mod calls;

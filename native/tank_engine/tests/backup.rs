@@ -27,7 +27,7 @@ fn backup(engine: &Engine, file: &Path) -> About {
 
 fn restored(file: &Path, dir: &Path) -> (About, Engine) {
     let progress = Progress::default();
-    let about = restore(file, dir, "tank", &progress).unwrap();
+    let about = restore(file, dir, "tank", "nonode@nohost", &progress).unwrap();
     let (done, total) = progress.read();
     assert!(done > 0 && done <= total, "{done} of {total}");
     (about, open(dir))
@@ -171,7 +171,7 @@ fn a_damaged_backup_is_refused_and_leaves_nothing() {
     let to = root.path().join("to");
     let refused = |bytes: &[u8], what: &str| {
         fs::write(&bad, bytes).unwrap();
-        match restore(&bad, &to, "tank", &Progress::default()) {
+        match restore(&bad, &to, "tank", "nonode@nohost", &Progress::default()) {
             Err(EngineError::Corrupt { what: "backup", .. } | EngineError::NewerFormat { .. }) => {}
             other => panic!("{what}: {other:?}"),
         }
@@ -201,7 +201,7 @@ fn what_cannot_be_is_refused() {
     write_all(&engine, [put("k", b"v")]);
     let file = root.path().join("backup");
     backup(&engine, &file);
-    let restore = |file: &Path, dir: &Path| restore(file, dir, "tank", &Progress::default());
+    let restore = |file: &Path, dir: &Path| restore(file, dir, "tank", "nonode@nohost", &Progress::default());
     // Into a store that is open, one that is closed, and a directory that is no store's.
     let taken = restore(&file, &root.path().join("from")).unwrap_err();
     assert!(matches!(taken, EngineError::Locked { .. }), "{taken}");

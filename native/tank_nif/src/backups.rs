@@ -78,7 +78,7 @@ fn backup<'a>(
     threads::run(env, reference, "tank-backup", backup, done)
 }
 
-/// Makes the directory `dir` a store of the backup in the file `path`. Answers by message: `{:ok, about}` or
+/// Makes the directory `dir` a store of the backup in the file `path`, of one member on `node`. Answers by message: `{:ok, about}` or
 /// `{:error, reason}`.
 #[rustler::nif]
 fn restore<'a>(
@@ -87,10 +87,11 @@ fn restore<'a>(
     path: String,
     dir: String,
     store_id: String,
+    node: String,
     work: ResourceArc<Work>,
 ) -> NifResult<Term<'a>> {
     let progress = Arc::clone(&work.0);
-    let restore = move || backup::restore(&PathBuf::from(path), &PathBuf::from(dir), &store_id, &progress);
+    let restore = move || backup::restore(&PathBuf::from(path), &PathBuf::from(dir), &store_id, &node, &progress);
     threads::run(env, reference, "tank-restore", restore, done)
 }
 

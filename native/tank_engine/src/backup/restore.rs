@@ -4,6 +4,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use crate::error::EngineError;
+use crate::log::alone;
 use crate::machine::StateStore;
 use crate::snapshot::{ReceivedSnapshot, SnapshotReceiver};
 use crate::storage::{Directory, Restoring};
@@ -12,19 +13,22 @@ use super::read::Reader;
 use super::{About, Progress, damaged};
 
 /// Makes the directory `dir`, which must be missing or empty, a store of the id `store_id` that
-/// holds what the backup in `file` holds: the only member of a new cluster. The backup is read to
+/// holds what the backup in `file` holds: the only member, on `node`, of a new cluster. The backup is read to
 /// its end before anything is made.
 ///
 /// # Errors
 /// The backup is damaged ([`EngineError::Corrupt`]), of a newer format, or cannot be read; or the
 /// directory cannot be used. It is left as it was then.
-pub fn restore(file: &Path, dir: &Path, store_id: &str, progress: &Progress) -> Result<About, EngineError> {
+pub fn restore(file: &Path, dir: &Path, store_id: &str, node: &str, progress: &Progress) -> Result<About, EngineError> {
     check(file, progress)?;
     let restoring = Restoring::begin(dir)?;
     let mut reader = Reader::open(file)?;
     let directory = Directory::open(&restoring.staging(), store_id)?;
     let received = receive(&mut reader, &directory.path, progress)?;
-    StateStore::open(Arc::clone(&directory.db), &directory.path)?.restore(&received)?;
+    let me = directory.identity.member_id;
+    let (applied, membership) = (alone::restored_id(me), alone::restored_membership(me, node)?);
+    StateStore::open(Arc::clone(&directory.db), &directory.path)?.restore(&received, applied, membership)?;
+    alone::begin_log(&directory.log(), me, node)?;
     restoring.finish(directory)?;
     Ok(reader.about)
 }

@@ -21,7 +21,7 @@ use crate::error::EngineError;
 use crate::evict;
 use crate::health::{Health, OnFailure};
 use crate::log::disk::LogDisk;
-use crate::log::{AtOnce, LogCloser, LogStore, WriterStats};
+use crate::log::{AtOnce, LogCloser, LogStore, WriterStats, alone};
 use crate::machine::{Machine, Replay, StateStore};
 use crate::options::{Formation, Options};
 use crate::payload::Memory;
@@ -42,7 +42,7 @@ use super::ingress::Ingress;
 use super::leader::LeaderClient;
 use super::leases::Keeper;
 use super::readers::Readers;
-use super::{Engine, Inner, alone, callers, idle};
+use super::{Engine, Inner, callers, idle};
 
 /// How long the only member may take to elect itself and to replay its log.
 const READY_TIMEOUT: Duration = Duration::from_secs(120);

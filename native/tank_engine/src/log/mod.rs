@@ -6,6 +6,7 @@
 //!     +------------------------ durable ------------------------+
 //! ```
 
+pub mod alone;
 pub mod disk;
 pub mod segments;
 

@@ -291,17 +291,23 @@ impl StateStore {
     }
 
     /// Puts the state of a backup in the place of the empty one of a new member. What tied it to
-    /// its old cluster goes: log ids, members, and the requests that were remembered.
+    /// its old cluster goes: its log id and members, which become `applied` and `membership`, and the requests that were
+    /// remembered.
     ///
     /// # Errors
     /// As [`StateStore::install`].
-    pub fn restore(&self, received: &ReceivedSnapshot) -> Result<(), EngineError> {
+    pub fn restore(
+        &self,
+        received: &ReceivedSnapshot,
+        applied: LogId,
+        membership: StoredMembership,
+    ) -> Result<(), EngineError> {
         let next = Self { generation: self.generation + 1, ..self.clone() };
         let (mut state, header) = next.ingest(received, None, &Arc::new(Memory::without_room()))?;
         state.sessions = Sessions::default();
         let mut batch = next.batch(0)?;
         batch.delete_all_sessions();
-        batch.put_header(&Header::new(&state, None, StoredMembership::default(), header.trimmed))?;
+        batch.put_header(&Header::new(&state, Some(applied), membership, header.trimmed))?;
         next.write(batch)?;
         next.flush()?;
         next.make_current()?;

@@ -34,13 +34,16 @@ impl Cluster {
     }
 
     pub fn with_snapshots_after(count: usize, snapshot_after: u64) -> Self {
-        let mut cluster =
-            Self { net: SimNet::new(), dir: tempfile::tempdir().unwrap(), nodes: vec![None; count], snapshot_after };
+        let mut cluster = Self::unstarted(count, snapshot_after);
         cluster.start(0, Formation::NewCluster);
         for node in 1..count {
             cluster.join(node);
         }
         cluster
+    }
+
+    pub fn unstarted(count: usize, snapshot_after: u64) -> Self {
+        Self { net: SimNet::new(), dir: tempfile::tempdir().unwrap(), nodes: vec![None; count], snapshot_after }
     }
 
     pub fn name(node: usize) -> String {
