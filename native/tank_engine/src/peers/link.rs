@@ -37,6 +37,10 @@ const STALLED_AFTER: Duration = Duration::from_secs(4);
 /// on its way.
 const AGAIN_AFTER: f64 = 1.25;
 
+/// The most parts that are sent again at a time without being named as missing, and the least time between two times.
+const REPEATS_MAX: usize = 64;
+const REPEAT_AFTER: Duration = Duration::from_millis(10);
+
 /// What a part costs beside its body.
 const PART_OVERHEAD: usize = 128;
 
@@ -109,6 +113,19 @@ pub(super) struct Link {
     moved_at: Instant,
     /// When the oldest part was last sent again without being asked for, and how often in a row.
     repeated: Option<(Instant, u32)>,
+    losing: Option<Losing>,
+}
+
+/// Parts that were sent again have arrived, and so did no part that was sent before them: those are lost. The other side
+/// names no part as missing before one behind it has arrived.
+#[derive(Clone, Copy, Debug)]
+struct Losing {
+    /// When the last of those that arrived was sent.
+    before: Instant,
+    /// How long it took until it was acknowledged.
+    took: Duration,
+    /// How many of the oldest go again next. It doubles each time that they arrive.
+    repeats: usize,
 }
 
 #[derive(Debug)]
@@ -133,6 +150,7 @@ impl Link {
             window: Window::new(now),
             moved_at: now,
             repeated: None,
+            losing: None,
         }
     }
 
@@ -197,6 +215,7 @@ impl Link {
     }
 
     fn next_again(&mut self, now: Instant) -> Option<Outgoing> {
+        self.repeat(now);
         let round_trip = self.window.round_trip().unwrap_or(STALLED_AFTER);
         while let Some(sequence) = self.missing.pop_front() {
             let Some(part) = self.in_flight.get_mut(&sequence) else { continue };
@@ -206,14 +225,38 @@ impl Link {
             (part.sent_at, part.again, part.returned) = (now, true, false);
             return self.outgoing(sequence);
         }
-        let (at, times) = self.repeated.unwrap_or((self.moved_at, 0));
-        if self.in_flight.is_empty() || now - at < self.window.patience() * (1 << times.min(4)) {
-            return None;
+        None
+    }
+
+    /// Has the oldest parts sent again, once they have not been acknowledged for long.
+    fn repeat(&mut self, now: Instant) {
+        if self.in_flight.is_empty() || now < self.repeat_at() {
+            return;
         }
-        let (&sequence, part) = self.in_flight.iter_mut().next()?;
-        (part.sent_at, part.again) = (now, true);
-        self.repeated = Some((now, times + 1));
-        self.outgoing(sequence)
+        let (repeats, before) = self.losing().map_or((1, now), |losing| (losing.repeats, losing.before));
+        for (sequence, part) in self.in_flight.iter_mut().take(repeats).take_while(|(_, part)| part.sent_at <= before) {
+            part.returned = true;
+            if !self.missing.contains(sequence) {
+                self.missing.push_back(*sequence);
+            }
+        }
+        self.repeated = Some((now, self.repeated.map_or(1, |(_, times)| times + 1)));
+    }
+
+    fn repeat_at(&self) -> Instant {
+        let (at, times) = self.repeated.unwrap_or((self.moved_at, 0));
+        let patience = self.window.patience();
+        let after = self.losing().map_or(patience, |losing| {
+            let round_trip = losing.took.max(self.window.round_trip().unwrap_or_default());
+            round_trip.mul_f64(AGAIN_AFTER).max(REPEAT_AFTER).min(patience)
+        });
+        at + after * (1 << times.min(4))
+    }
+
+    /// What is known of parts that were lost, while there are any.
+    fn losing(&self) -> Option<Losing> {
+        let (_, oldest) = self.in_flight.first_key_value()?;
+        self.losing.filter(|losing| oldest.sent_at < losing.before)
     }
 
     fn next_new(&mut self, now: Instant) -> Option<Outgoing> {
@@ -315,7 +358,11 @@ impl Link {
             (self.moved_at, self.repeated) = (now, None);
             // Of a part that was sent twice, nobody can tell which one arrived.
             let held = Duration::from_micros(u64::from(ack.held_us));
-            let round_trip = (!newest.again).then(|| (now - newest.sent_at).saturating_sub(held));
+            let took = now - newest.sent_at;
+            let repeats = self.losing.map_or(1, |losing| losing.repeats);
+            let repeats = (repeats * 2).min(REPEATS_MAX);
+            self.losing = newest.again.then_some(Losing { before: newest.sent_at, took, repeats });
+            let round_trip = (!newest.again).then(|| took.saturating_sub(held));
             self.window.acknowledged(bytes, &newest.sent, round_trip, now);
         }
         for &(from, to) in missing {
@@ -345,9 +392,7 @@ impl Link {
         if self.in_flight.is_empty() {
             return None;
         }
-        let (at, times) = self.repeated.unwrap_or((self.moved_at, 0));
-        let repeat = at + self.window.patience() * (1 << times.min(4));
-        Some(repeat.min(self.moved_at + self.stalled_after() + Duration::from_millis(1)))
+        Some(self.repeat_at().min(self.moved_at + self.stalled_after() + Duration::from_millis(1)))
     }
 }
 
@@ -422,6 +467,45 @@ mod tests {
         let again = link.next(at).unwrap();
         assert_eq!(again.part.sequence, 0);
         assert!(link.next(at).is_none());
+    }
+
+    #[test]
+    fn parts_that_were_all_lost_are_sent_again_within_some_round_trips() {
+        const ROUND_TRIP: Duration = Duration::from_millis(10);
+        let start = Instant::now();
+        let mut link = Link::new(1, start);
+        (0..100).for_each(|call| link.queue(message(call, Lane::Log, 10)));
+        assert_eq!(all(&mut link, start).len(), 100);
+        let (mut upto, mut now, mut sent) = (0, start, 0);
+        while link.has_something() {
+            now = link.look_again_at().unwrap();
+            let again = all(&mut link, now);
+            sent += again.len();
+            for part in again {
+                assert_eq!(part.part.sequence, upto, "each once, in order");
+                upto += 1;
+            }
+            now += ROUND_TRIP;
+            link.acknowledged(&Ack { link: 1, upto, held_us: 0 }, &[], now);
+        }
+        assert_eq!(sent, 100);
+        assert!(now - start < Duration::from_millis(600), "{:?}", now - start);
+    }
+
+    #[test]
+    fn parts_that_were_held_up_are_not_sent_again_but_the_oldest_one() {
+        let start = Instant::now();
+        let mut link = Link::new(1, start);
+        (0..100).for_each(|call| link.queue(message(call, Lane::Log, 10)));
+        all(&mut link, start);
+        let held_up = link.look_again_at().unwrap();
+        assert_eq!(all(&mut link, held_up).len(), 1);
+        let mut now = held_up + Duration::from_millis(100);
+        for upto in [40, 80, 100] {
+            link.acknowledged(&Ack { link: 1, upto, held_us: 0 }, &[], now);
+            now += Duration::from_millis(20);
+            assert!(all(&mut link, now).is_empty());
+        }
     }
 
     #[test]

@@ -44,6 +44,7 @@ const KNOWN: &[(u64, u64, &str)] = &[
     (1_013, 60, "a member that had nothing on its disk yet founded a cluster of its own"),
     (37, 20, "the answer to a call of before a restart was taken for one to a call of now"),
     (3, 20, "a learner that had nothing yet was made a voter, and ended"),
+    (1_059, 60, "parts that were all lost went again one by one, and a member lagged for ten seconds"),
     (98, 20, "the answer to a call of before a restart was taken for one to a call of now"),
 ];
 
