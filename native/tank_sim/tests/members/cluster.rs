@@ -289,7 +289,9 @@ impl Cluster {
             }
             let member = Member { node: name(node), witness: self.is_witness(node) };
             let runs = || self.member_id(node) == Some(member_id);
-            if self.change_while(Change::AddLearner(member_id, member), runs).await? {
+            let add = Change::AddLearner(member_id, member);
+            // The new one knows of no cluster yet.
+            if self.change_while(add, |through| through != node, runs).await? {
                 self.0.slots[node].joined.store(true, Ordering::Relaxed);
                 return self.change_surely(Change::Promote(member_id)).await;
             }
@@ -306,18 +308,23 @@ impl Cluster {
 
     /// Changes the members, however often it takes.
     pub async fn change_surely(&self, change: Change) -> Result<(), String> {
-        self.change_while(change, || true).await.map(drop)
+        self.change_while(change, |_| true, || true).await.map(drop)
     }
 
-    /// As `change_surely`, as long as `go_on`. Whether it came about.
-    async fn change_while(&self, change: Change, go_on: impl Fn() -> bool) -> Result<bool, String> {
+    /// As `change_surely`, by asking members that `knows` says, as long as `go_on`. Whether it came about.
+    async fn change_while(
+        &self,
+        change: Change,
+        knows: impl Fn(usize) -> bool,
+        go_on: impl Fn() -> bool,
+    ) -> Result<bool, String> {
         let deadline = Instant::now() + Duration::from_secs(300);
         let mut last = None;
         while Instant::now() < deadline {
             if !go_on() {
                 return Ok(false);
             }
-            let running = self.running();
+            let running: Vec<_> = self.running().into_iter().filter(|node| knows(*node)).collect();
             if running.is_empty() {
                 sleep(Duration::from_millis(100)).await;
                 continue;

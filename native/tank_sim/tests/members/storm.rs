@@ -16,7 +16,7 @@ use tokio::time::{Instant, sleep, timeout};
 
 use crate::clients::Client;
 use crate::cluster::{Cluster, End, key};
-use crate::links::{Links, Weather};
+use crate::links::{Links, Weather, name};
 use crate::oracle::{Oracle, path_of, serial_of};
 use crate::trace::Trace;
 
@@ -139,8 +139,8 @@ async fn play(
     supervisor.await.map_err(|error| error.to_string())?;
     let agreed = timeout(CALM_MAX, agree(&cluster)).await;
     let last = agreed.map_err(|_| format!("after {CALM_MAX:?} members differ: {}", state_of(&cluster)))?;
-    // For the watches to be told.
-    sleep(Duration::from_millis(100)).await;
+    let told = timeout(CALM_MAX, tell(&cluster)).await;
+    told.map_err(|_| format!("after {CALM_MAX:?} watches differ: {}", state_of(&cluster)))?;
     compare(&cluster, &oracle);
     oracle.judge(last);
     for node in 0..cluster.count() {
@@ -400,6 +400,14 @@ async fn agree(cluster: &Cluster) -> u64 {
     }
 }
 
+/// Returns once the watches of all members are told of the same. A witness may be the last one.
+async fn tell(cluster: &Cluster) {
+    let told = |node| cluster.oracle().told_upto(&name(node));
+    while (1..cluster.count()).any(|node| told(node) != told(0)) {
+        sleep(Duration::from_millis(20)).await;
+    }
+}
+
 /// Compares what the members hold with what the history says.
 fn compare(cluster: &Cluster, oracle: &Oracle) {
     let expected = oracle.expected();
@@ -423,7 +431,8 @@ fn state_of(cluster: &Cluster) -> String {
             let status = environment
                 .enter(|| engine.cluster())
                 .map(|status| (status.role, status.term, status.leader, status.last_log_index));
-            format!("{node}: {status:?}, applied {:?}", applied(&engine))
+            let told = cluster.oracle().told_upto(&name(node));
+            format!("{node}: {status:?}, applied {:?}, told {told}", applied(&engine))
         }
         None => format!("{node}: off"),
     };
