@@ -13,6 +13,7 @@ use tank_engine::engine::Engine;
 use tank_engine::error::EngineError;
 use tank_engine::lease::Lease;
 use tank_engine::outcome::{Outcome, Refusal};
+use tank_sim::wait;
 
 use support::{LIMIT, key, open, put, submit, write, write_all};
 
@@ -40,11 +41,7 @@ fn leases(engine: &Engine) -> usize {
 
 /// Waits until no lease is left; returns when that was.
 fn await_end(engine: &Engine) -> Instant {
-    let deadline = Instant::now() + LIMIT;
-    while leases(engine) > 0 {
-        assert!(Instant::now() < deadline, "{} leases are left", leases(engine));
-        std::thread::sleep(Duration::from_millis(1));
-    }
+    wait::until("all leases to end", LIMIT, || leases(engine), |left| *left == 0).unwrap();
     Instant::now()
 }
 
@@ -75,11 +72,10 @@ fn a_lease_that_is_renewed_in_time_stays_and_ends_a_whole_time_after_the_last_re
     let lease = granted(write(&engine, acquire("a", 2_000)));
     let start = Instant::now();
     let mut last = start;
-    while start.elapsed() < Duration::from_secs(3) {
+    while start.elapsed() < Duration::from_millis(2_500) {
         last = Instant::now();
         let renewed = granted(write(&engine, renew(&lease)));
         assert_eq!(renewed.epoch, lease.epoch);
-        std::thread::sleep(Duration::from_millis(100));
     }
     let ended = await_end(&engine);
     assert!(ended - last >= Duration::from_secs(2), "after {:?}", ended - last);
@@ -88,16 +84,19 @@ fn a_lease_that_is_renewed_in_time_stays_and_ends_a_whole_time_after_the_last_re
 
 #[test]
 fn a_store_that_is_opened_again_gives_leases_their_whole_time() {
+    const TTL_MS: u64 = 300;
+    const TTL: Duration = Duration::from_millis(TTL_MS);
     let dir = tempfile::tempdir().unwrap();
     let engine = open(dir.path());
-    granted(write(&engine, acquire("a", 500)));
+    granted(write(&engine, acquire("a", TTL_MS)));
+    let held = Instant::now();
     engine.close().unwrap();
-    std::thread::sleep(Duration::from_millis(600));
+    wait::until("its time to be over", LIMIT, || held.elapsed(), |since| *since > TTL).unwrap();
     let opening = Instant::now();
     let engine = open(dir.path());
     assert_eq!(leases(&engine), 1, "its time is over, but nobody could renew it");
     let ended = await_end(&engine);
-    assert!(ended - opening >= Duration::from_millis(500), "after {:?}", ended - opening);
+    assert!(ended - opening >= TTL, "after {:?}", ended - opening);
     engine.close().unwrap();
 }
 

@@ -23,6 +23,7 @@ use tank_engine::outcome::Outcome;
 use tank_engine::pattern::{self, Part, Pattern};
 use tank_engine::state::{Change, State};
 use tank_engine::watch::{Budget, Cursor, Filter, Next, Revised};
+use tank_sim::wait;
 
 use support::{LIMIT, submit, write};
 
@@ -504,18 +505,12 @@ fn the_leader_keeps_the_history_within_its_bounds() {
     let engine = Engine::open(options.clone(), Box::new(|error| panic!("failed: {error}"))).unwrap();
     support::write_all(&engine, (0..3_000).map(|n| support::put(&(n % 10).to_string(), b"1")));
     let within = |engine: &Engine, low: u64, high: u64| {
-        let deadline = std::time::Instant::now() + LIMIT;
-        loop {
-            let (revision, compacted) = {
-                let view = engine.view().unwrap();
-                (view.revision, view.compacted)
-            };
-            if (low..=high).contains(&(revision - compacted)) {
-                return;
-            }
-            assert!(std::time::Instant::now() < deadline, "revision {revision}, compacted up to {compacted}");
-            std::thread::sleep(std::time::Duration::from_millis(5));
-        }
+        let look = || {
+            let view = engine.view().unwrap();
+            (view.revision, view.compacted)
+        };
+        let is_within = |(revision, compacted): &(u64, u64)| (low..=high).contains(&(revision - compacted));
+        wait::until("the history to be compacted", LIMIT, look, is_within).unwrap();
     };
     within(&engine, 500, 550);
     engine.close().unwrap();

@@ -86,7 +86,10 @@ fn a_leader_is_back_within_a_second_of_its_majority() {
     (0..3).for_each(|node| cluster.net.isolate(&Cluster::name(node)));
     eventually("the leader to notice that nobody answers", || (!leads(&cluster, old)).then_some(()));
     let before = term(&cluster, old);
-    std::thread::sleep(Duration::from_secs(2));
+    let other = Cluster::name((old + 1) % 3);
+    let asked = || cluster.net.sent(&Cluster::name(old), &other, Channel::Control);
+    let first = asked();
+    eventually("it to ask often whether it may lead", || (asked() >= first + 10).then_some(()));
     assert_eq!(term(&cluster, old), before, "a member that nobody hears costs no terms");
     cluster.net.heal();
     let (leader, took) = elected(&cluster, &[0, 1, 2]);

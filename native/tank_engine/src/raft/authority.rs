@@ -370,10 +370,13 @@ mod tests {
         assert!(!only_voter.is_open());
 
         let leader = authority_at(1);
-        leader.open(&vote, clock::now() + 20_000_000);
+        let until = clock::now() + 20_000_000;
+        leader.open(&vote, until);
         leader.seal();
         leader.open(&vote, FAR);
-        std::thread::sleep(Duration::from_millis(21));
+        while clock::now() <= until {
+            std::thread::yield_now();
+        }
         assert!(!leader.is_open(), "its lease has ended");
 
         let follower = authority_at(1);
