@@ -12,6 +12,8 @@ defmodule Tank.Store.Error do
   | `:overloaded` | too many writes in flight; nothing was written | slow down, retry |
   | `:no_quorum` | no leader that a majority follows; nothing was written | retry |
   | `:witness` | this member is a witness: it serves neither reads nor writes | ask another member |
+  | `:log_lost` | this member's disk went back in time; nothing was written | ask another member; this one is being replaced by a new one |
+  | `:history_lost` | this member holds committed entries that its cluster lost; nothing was written | decide: see the guide on operations |
   | `:only_witnesses_left` | without that member nobody could lead; nothing was changed | let another voter join first |
   | `:timeout` | **unknown**: a write may or may not have been applied | read, or repeat a write that may be repeated |
   | `:exists`, `:not_found` | the store holds something else than was asked for | |
@@ -100,6 +102,15 @@ defmodule Tank.Store.Error do
   defp message_of(:overloaded), do: "too many writes in flight: nothing was written, retry later"
   defp message_of(:no_quorum), do: "no leader that a majority of the members follows: nothing was written, retry"
   defp message_of(:witness), do: "this member is a witness, which serves neither reads nor writes: ask another one"
+
+  defp message_of(:log_lost),
+    do: "the disk of this member went back in time: ask another one, this one is being replaced by a new member"
+
+  defp message_of(:history_lost) do
+    "this member holds committed entries that its cluster does not have any more: decide which history is to stay, " <>
+      "see the guide on operations"
+  end
+
   defp message_of(:only_witnesses_left), do: "only witnesses would be left to vote, and they never lead"
   defp message_of(:disk_full), do: "no space left on the disk of the store: free some, and it goes on by itself"
   defp message_of(:engine_failed), do: "the engine failed; its supervisor restarts it"

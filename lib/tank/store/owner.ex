@@ -68,13 +68,26 @@ defmodule Tank.Store.Owner do
 
   # Returns once the store answers, with the instance that is ours to stop, or nil.
   defp attach(config, deadline) do
-    with {:ok, instance} <- obtain(config, deadline) do
-      case await_ready(config) do
-        :ok -> {:ok, instance}
-        # Whoever it belongs to has just stopped it.
-        {:error, :noproc} when instance == nil and config.data_dir != nil -> attach_again(config, deadline)
-        {:error, reason} -> {:error, reason}
-      end
+    with {:ok, instance} <- obtain(config, deadline), do: attach(instance, config, deadline)
+  end
+
+  defp attach(instance, config, deadline) do
+    case await_ready(config) do
+      :ok ->
+        {:ok, instance}
+
+      # Whoever it belongs to has just stopped it.
+      {:error, :noproc} when instance == nil and config.data_dir != nil ->
+        attach_again(config, deadline)
+
+      # A new member takes the place of one whose disk went back in time (Tank.Store.Replacement).
+      {:error, reason} when reason in [:log_lost, :noproc] and instance != nil ->
+        if now() < deadline and Process.alive?(instance),
+          do: receive(after: (@look_again_ms -> attach(instance, config, deadline))),
+          else: {:error, reason}
+
+      {:error, reason} ->
+        {:error, reason}
     end
   end
 

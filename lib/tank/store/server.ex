@@ -5,6 +5,7 @@ defmodule Tank.Store.Server do
   #     opening --ok--> open --engine fails--> stops, is started again by its supervisor
   #        |             | |---disk fails------> degraded: reads go on from the last view, until it could be opened again
   #        |             | |---owner dies------> the whole instance is stopped
+  #        |             | |---log lost--> joins its own cluster as a new member (Tank.Store.Replacement)
   #        |             | +---join--> opens a new member, and asks until it is one; or the old one again (Tank.Store.Join)
   #        |             +---go_alone--> opens the same member as a cluster of its own
   #        +--error--> does not start, with the reason; if the store ran before and it is the disk, tries again
@@ -30,6 +31,7 @@ defmodule Tank.Store.Server do
     ProcessCall,
     ReadCache,
     Reopening,
+    Replacement,
     Running
   }
 
@@ -41,6 +43,12 @@ defmodule Tank.Store.Server do
 
   # Handing leadership over takes milliseconds; a store that stops does not wait long for it.
   @hand_over_timeout 1_000
+
+  # How soon a member is replaced whose disk went back in time: those that it asks have heard of it then. How often that is
+  # tried, and how long the new member may take to catch up.
+  @replace_after_ms 200
+  @replace_again_ms 1_000
+  @replace_timeout 3_600_000
 
   # What was cached and is outdated takes up memory for as long. Looking takes a quarter of a second for a million rows.
   @sweep_every_ms 10_000
@@ -207,8 +215,31 @@ defmodule Tank.Store.Server do
 
   def handle_info({:tank_store_alarm, turn, alarm}, state) do
     Alarms.log(state.config.store_id, turn, alarm)
+    if turn == :raised, do: replace_if_lost(alarm)
     {:noreply, state}
   end
+
+  # The disk of this member went back in time: a new member takes its place.
+  def handle_info({:replace, lost} = again, %{store: store, joining: nil} = state) when store != nil do
+    with {:ok, %{member_id: id} = cluster} when id == lost.member_id <- Members.of(store),
+         {:ok, request} <- Replacement.request(state.config.store_id, cluster, String.to_atom(lost.told_by)) do
+      replace(request, state)
+    else
+      # It was replaced, or closed.
+      {:ok, _another} ->
+        {:noreply, state}
+
+      {:error, reason} ->
+        Logger.warning(
+          "store #{inspect(state.config.store_id)}: waits to be replaced by a new member: #{inspect(reason)}"
+        )
+
+        Process.send_after(self(), again, @replace_again_ms)
+        {:noreply, state}
+    end
+  end
+
+  def handle_info({:replace, _lost}, state), do: {:noreply, state}
 
   def handle_info({:DOWN, _ref, :process, owner, _reason}, %{config: %{owner: owner}} = state) do
     # Stopping the instance waits for this process to end, so another one asks for it: for this very instance, since by
@@ -315,6 +346,33 @@ defmodule Tank.Store.Server do
       {:error, reason} -> open_again({:error, Error.public(reason)}, state)
     end
   end
+
+  # When it comes to nothing, the old member is opened again, and raises its alarm again.
+  defp replace(request, %{config: %{store_id: store_id}} = state) do
+    :ok = Inbox.attach(store_id, nil)
+
+    case join_anew(request, Deadline.in_ms(@replace_timeout), state) do
+      {:reply, :ok, state} ->
+        Logger.notice(
+          "store #{inspect(store_id)}: a new member has taken the place of the one whose disk went back in time"
+        )
+
+        {:noreply, state}
+
+      {:reply, {:error, reason}, state} ->
+        Logger.warning("store #{inspect(store_id)}: was not replaced by a new member: #{inspect(reason)}")
+        {:noreply, state}
+
+      {:stop, reason, _answer, state} ->
+        {:stop, reason, state}
+    end
+  end
+
+  # Of all alarms about lost logs only a member's own says who told it so.
+  defp replace_if_lost({:log_lost, %{told_by: _node} = lost}),
+    do: Process.send_after(self(), {:replace, lost}, @replace_after_ms)
+
+  defp replace_if_lost(_alarm), do: :ok
 
   defp ask_in(%{config: config, store: store} = state, request, deadline) do
     :ok = Inbox.attach(config.store_id, store)

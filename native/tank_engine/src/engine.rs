@@ -46,9 +46,11 @@ use crate::probe::Probe;
 use crate::raft::Raft;
 use crate::raft::authority::Authority;
 use crate::raft::election::Elections;
+use crate::raft::roll_call::RollCall;
 use crate::raft::witness::Witness;
 use crate::runtime::Runtime;
 use crate::storage::format::Identity;
+use crate::storage::members::MembersFile;
 use crate::sync::lock;
 use crate::view::{Published, View};
 
@@ -78,6 +80,8 @@ struct Inner {
     leader: LeaderClient,
     peers: Arc<Server>,
     elections: Arc<Elections>,
+    roll_call: Arc<RollCall>,
+    members: Arc<MembersFile>,
     witness: Arc<Witness>,
     closed: AtomicBool,
     /// It is closed, and serves its last view.
@@ -169,7 +173,13 @@ impl Engine {
 
     fn check_serves(&self) -> Result<(), EngineError> {
         self.check()?;
+        self.check_takes_part()?;
         self.check_no_witness()
+    }
+
+    /// Whether this member takes part in its cluster, or its disk has gone back in time.
+    fn check_takes_part(&self) -> Result<(), EngineError> {
+        self.0.roll_call.refusal().map_or(Ok(()), |refusal| Err(refusal.error()))
     }
 
     /// Whether reads are answered. They also are, from the last view, when the disk has failed.

@@ -22,6 +22,12 @@ pub enum EngineError {
     /// This member is a witness: it holds nothing to read, and takes no writes. Ask another one.
     #[error("a witness serves neither reads nor writes")]
     Witness,
+    /// This member's disk went back in time: it takes part in nothing until it is replaced by a new member.
+    #[error("this member's disk went back in time; it is being replaced by a new member")]
+    LogLost,
+    /// This member holds committed entries that the cluster does not have any more.
+    #[error("this member holds committed entries that the cluster does not have any more; an operator has to decide")]
+    HistoryLost,
     /// The change would leave witnesses as the only voters, and they never lead.
     #[error("only witnesses would be left to vote")]
     OnlyWitnesses,

@@ -3,6 +3,8 @@
 
 pub(crate) mod authority;
 pub(crate) mod election;
+pub(crate) mod ledger;
+pub(crate) mod roll_call;
 pub(crate) mod witness;
 
 use std::sync::Arc;

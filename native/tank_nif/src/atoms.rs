@@ -195,6 +195,8 @@ rustler::atoms! {
     in_touch,
     witness,
     only_witnesses_left,
+    log_lost,
+    history_lost,
     role,
     term,
     leader,

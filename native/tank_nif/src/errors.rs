@@ -14,6 +14,8 @@ pub(crate) fn reason<'a>(env: Env<'a>, error: &EngineError) -> Term<'a> {
         E::Closed => atoms::closed().encode(env),
         E::NoQuorum => atoms::no_quorum().encode(env),
         E::Witness => atoms::witness().encode(env),
+        E::LogLost => atoms::log_lost().encode(env),
+        E::HistoryLost => atoms::history_lost().encode(env),
         E::OnlyWitnesses => atoms::only_witnesses_left().encode(env),
         E::Unknown => atoms::timeout().encode(env),
         E::TooLarge { what, limit, .. } => (atoms::too_large(), part(what), limit).encode(env),

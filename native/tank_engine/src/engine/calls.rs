@@ -137,7 +137,7 @@ impl Engine {
     /// # Errors
     /// The store is closed or has failed. `reply` is not used.
     pub fn await_readable(&self, timeout: Duration, reply: Reply<()>) -> Result<(), (EngineError, Reply<()>)> {
-        if let Err(error) = self.check() {
+        if let Err(error) = self.check().and_then(|()| self.check_takes_part()) {
             return Err((error, reply));
         }
         let engine = self.clone();
@@ -153,7 +153,7 @@ impl Engine {
     /// As [`Engine::await_readable`], once a quorum has answered after this call: a leader's lease does
     /// not count, though it may answer reads by it for a moment after it was left alone.
     pub fn await_quorum(&self, timeout: Duration, reply: Reply<()>) {
-        if let Err(error) = self.check() {
+        if let Err(error) = self.check().and_then(|()| self.check_takes_part()) {
             return self.refuse(reply, error);
         }
         let engine = self.clone();

@@ -28,11 +28,14 @@ use crate::payload::Memory;
 use crate::peers::{Network, NoPeers, Rpc, Seeds, Server, Transport};
 use crate::raft::authority::{self, Authority, Follow};
 use crate::raft::election::Elections;
+use crate::raft::ledger::{self, Ledger};
+use crate::raft::roll_call::RollCall;
 use crate::raft::witness::Witness;
 use crate::raft::{self, LogId, Member, Raft, Types, Vote};
 use crate::runtime::Runtime;
 use crate::storage::Directory;
 use crate::storage::format::random_id;
+use crate::storage::members::MembersFile;
 use crate::storage::rocks::Db;
 use crate::sync::lock;
 use crate::view::Published;
@@ -143,7 +146,9 @@ impl Engine {
         }
         let (log, closer) = LogStore::open(disk, &directory.path, &health)?;
         let (log_stats, at_once, purged) = (log.stats(), log.at_once(), log.purged());
-        let rpc = Arc::new(Rpc::new(directory.identity.clone(), transport)?);
+        let rpc = Arc::new(Rpc::new(directory.identity.clone(), transport, Arc::clone(&health))?);
+        let members = Arc::new(directory.members()?);
+        let ledger = Arc::new(Ledger::open(&members));
         let published = publishing(&options, &health)?;
         let authority = Arc::new(Authority::new(Arc::clone(&published)));
         // Nobody waits for a failure before this: the store is not open yet.
@@ -157,7 +162,7 @@ impl Engine {
         let started = match machine {
             Ok(machine) => {
                 let (rpc, gate, seeds) = (Arc::clone(&rpc), Arc::clone(&authority), Arc::clone(&seeds));
-                let network = Network { rpc, gate, seeds };
+                let network = Network { rpc, gate, seeds, ledger: Arc::clone(&ledger) };
                 let raft = Raft::new(member_id, config, network, log, machine).await;
                 raft.map_err(|fatal| health.check().err().unwrap_or(EngineError::Failed(fatal.to_string())))
             }
@@ -188,7 +193,7 @@ impl Engine {
         let me = member_id;
         let (callers, in_touch_within) = (Arc::default(), options.timing.in_touch_within());
         let leader = LeaderClient { raft, authority, rpc, seeds, me, callers, in_touch_within };
-        Ok(Self::assemble(options, parts, leader, health, (log_stats, at_once), ready))
+        Ok(Self::assemble(options, parts, leader, health, (log_stats, at_once), (ledger, members), ready))
     }
 
     fn assemble(
@@ -197,6 +202,7 @@ impl Engine {
         leader: LeaderClient,
         health: Arc<Health>,
         (log_stats, at_once): (Arc<WriterStats>, AtOnce),
+        (ledger, members): (Arc<Ledger>, Arc<MembersFile>),
         ready: Ready,
     ) -> Self {
         let Ready { runtime, vote, client, keeper } = ready;
@@ -216,10 +222,17 @@ impl Engine {
             health: Arc::clone(&health),
         };
         runtime.spawn("raft-watch", &health, authority::follow(follow, vote));
+        let roll_call = RollCall::new(
+            (raft.clone(), Arc::clone(&authority)),
+            (Arc::clone(&leader.rpc), Arc::clone(&ledger)),
+            Arc::clone(&health),
+            (leader.me, parts.directory.is_new),
+            options.timing.vote_embargo(),
+        );
         let elections = Elections::new(
             raft.clone(),
             Arc::clone(&authority),
-            Arc::clone(&leader.rpc),
+            (Arc::clone(&leader.rpc), Arc::clone(&roll_call)),
             leader.me,
             &options.timing,
             Arc::clone(&witness),
@@ -234,8 +247,11 @@ impl Engine {
         runtime.spawn("leases", &health, keeper.keep());
         let (peers, dir) = ((Arc::clone(&leader.rpc), Arc::clone(&leader.seeds)), parts.directory.path.clone());
         let served = (raft.clone(), Arc::clone(&authority));
-        let peers =
-            Server::start(&runtime, peers, served, Arc::clone(&elections), dir, Arc::clone(&health), options.limits());
+        let judged = (Arc::clone(&elections), Arc::clone(&roll_call));
+        let peers = Server::start(&runtime, peers, served, judged, dir, Arc::clone(&health), options.limits());
+        runtime.spawn("roll-call", &health, Arc::clone(&roll_call).run());
+        runtime.spawn("members", &health, Arc::clone(&roll_call).follow_members());
+        runtime.spawn("ledger", &health, ledger::keep(ledger, Arc::clone(&members), raft.clone()));
         runtime.spawn("callers", &health, callers::probe(leader.clone()));
         runtime.spawn("elections", &health, Arc::clone(&elections).run());
         runtime.spawn("idle", &health, idle::follow(raft.clone(), leader.me));
@@ -247,6 +263,8 @@ impl Engine {
             disk_usage: DiskUsage::start(&runtime, &parts.directory.path, &health),
             peers,
             elections,
+            roll_call,
+            members,
             witness,
             runtime,
             leader,
@@ -299,6 +317,7 @@ impl Engine {
         self.0.authority.close();
         self.0.published.hub().close();
         let _ = self.0.raft.shutdown().await;
+        self.0.roll_call.ledger().write(&self.0.members);
         parts.close().await
     }
 }

@@ -14,7 +14,7 @@ use tokio::time::{Instant, timeout_at};
 use crate::error::EngineError;
 use crate::peers::{Change, NotChanged};
 use crate::raft::authority::{Authority, age, leading_vote};
-use crate::raft::{MemberId, Raft, StoredMembership, Types};
+use crate::raft::{LogId, MemberId, Raft, StoredMembership, Types, Vote};
 
 use super::Engine;
 use super::calls::Reply;
@@ -104,6 +104,11 @@ impl Engine {
             return alone || acked.is_some_and(|at| age(*at) < within);
         }
         metrics.current_leader.is_some() && self.0.elections.heard().is_some_and(|at| at.elapsed() < within)
+    }
+
+    /// How far a member had come, as this one knows: its vote, and with it the last entry of its log.
+    pub fn known_progress(&self, member: MemberId) -> Option<(Vote, Option<LogId>)> {
+        self.0.roll_call.ledger().of(member).map(|progress| (progress.vote, progress.last))
     }
 
     /// The store is not open on `node`, which is connected: what was asked there is not waited for any

@@ -139,6 +139,15 @@ impl<D: LogDisk> LogStore<D> {
         durable.await.map_err(|_| io::Error::other("the log's writer has ended"))?
     }
 
+    /// What is committed stays: a leader that wants it gone has lost it.
+    fn check_not_committed(&self, from: u64) -> io::Result<()> {
+        let committed = lock(&self.shared.committed).map(|id| id.index());
+        let Some(committed) = committed.filter(|committed| from <= *committed) else { return Ok(()) };
+        let detail = format!("a leader removes it from entry {from} on, and it is committed up to entry {committed}");
+        self.shared.health.fail(EngineError::Corrupt { what: "log", detail: detail.clone() });
+        Err(io::Error::other(detail))
+    }
+
     /// As `hand_over`, of what may be written at once.
     fn write(&self, write: LogWrite, done: Done) -> io::Result<()> {
         // Only the raft core pushes, and it is here: nothing can come before this.
@@ -331,6 +340,7 @@ impl<D: LogDisk> RaftLogStorage<Types> for LogStore<D> {
 
     async fn truncate_after(&mut self, last: Option<LogId>) -> io::Result<()> {
         let from = last.as_ref().map_or(0, |id| id.index() + 1);
+        self.check_not_committed(from)?;
         let removed = lock(&self.shared.tail).truncate_from(from, last);
         reclaim::now(removed);
         if mutants::is("lost_truncate") {

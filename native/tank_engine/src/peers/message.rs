@@ -1,6 +1,7 @@
 //! What members ask of each other.
 
 use openraft::EntryPayload;
+use openraft::entry::RaftEntry;
 use openraft::raft::{
     AppendEntriesResponse, SnapshotResponse, TransferLeaderRequest, TransferLeaderResponse, VoteRequest, VoteResponse,
 };
@@ -10,6 +11,8 @@ use serde_bytes::ByteBuf;
 use super::seeds::AHEAD_BYTES_MIN;
 use crate::command::{Command, Request, RequestId};
 use crate::outcome::Outcome;
+use crate::raft::ledger::Progress;
+use crate::raft::roll_call::{Known, Question, Refusal};
 use crate::raft::{LogEntry, LogId, Member, MemberId, SnapshotMeta, Types, Vote};
 
 /// A question.
@@ -22,10 +25,16 @@ pub(crate) enum Call {
         command: Command,
     },
     /// The sender leads with this vote. It is not answered.
-    Leads(Vote),
-    Vote(VoteRequest<Types>),
+    Leads {
+        vote: Vote,
+        /// How far the members have come, as it knows.
+        progress: Vec<(MemberId, Progress)>,
+    },
+    Vote(Ballot),
     /// Would the receiver vote?
-    PreVote(VoteRequest<Types>),
+    PreVote(Ballot),
+    /// The sender was just started: what had it before?
+    Recall(Question),
     TransferLeader(TransferLeaderRequest<Types>),
     /// A snapshot follows, under this number.
     SnapshotBegin {
@@ -49,6 +58,14 @@ pub(crate) enum Call {
     ReadIndex(Basis),
 }
 
+/// A question for a vote.
+#[derive(Debug, Serialize, Deserialize)]
+pub(crate) struct Ballot {
+    pub(crate) request: VoteRequest<Types>,
+    /// How far the receiver has come, as the sender knows.
+    pub(crate) known: Option<Progress>,
+}
+
 /// Log entries for a follower, or none: a heartbeat.
 #[derive(Debug, Serialize, Deserialize)]
 pub(crate) struct Append {
@@ -56,6 +73,8 @@ pub(crate) struct Append {
     pub(crate) previous: Option<LogId>,
     pub(crate) committed: Option<LogId>,
     pub(crate) entries: Vec<SentEntry>,
+    /// How far the receiver has come, as the sender knows.
+    pub(crate) known: Option<Progress>,
 }
 
 /// A log entry on its way.
@@ -72,6 +91,13 @@ pub(crate) enum SentEntry {
 }
 
 impl SentEntry {
+    pub(super) fn log_id(&self) -> LogId {
+        match self {
+            Self::Held { log_id, .. } => *log_id,
+            Self::Whole(entry) => entry.log_id(),
+        }
+    }
+
     /// The request of an entry whose command is held, or may be.
     pub(super) fn large(&self) -> Option<RequestId> {
         match self {
@@ -114,6 +140,9 @@ pub(crate) enum Answer {
     Change(Option<Result<(), NotChanged>>),
     /// `None`: the member does not lead.
     ReadIndex(Option<u64>),
+    Recall(Known),
+    /// The member takes part in nothing any more.
+    Refused(Refusal),
     /// The member cannot answer: it has failed, or the call makes no sense there.
     Failed(String),
 }

@@ -28,11 +28,12 @@ use openraft::{AnyError, OptionalSend};
 
 use crate::log;
 use crate::raft::authority::Authority;
+use crate::raft::ledger::{Ledger, Progress};
 use crate::raft::{LogEntry, LogId, Member, MemberId, Types, Vote};
 use crate::runtime;
 use crate::snapshot::SnapshotData;
 
-use super::message::{Answer, Append, Call, SentEntry};
+use super::message::{Answer, Append, Ballot, Call, SentEntry};
 use super::rpc::{self, CallError, Rpc, Wait};
 use super::seeds::Seeds;
 use super::{Lane, transfer};
@@ -56,6 +57,7 @@ pub(crate) struct Network {
     pub(crate) rpc: Arc<Rpc>,
     pub(crate) gate: Arc<Authority>,
     pub(crate) seeds: Arc<Seeds>,
+    pub(crate) ledger: Arc<Ledger>,
 }
 
 /// The way to one member.
@@ -64,6 +66,7 @@ pub(crate) struct Peer {
     rpc: Arc<Rpc>,
     gate: Arc<Authority>,
     seeds: Arc<Seeds>,
+    ledger: Arc<Ledger>,
     id: MemberId,
     member: Member,
     lane: Lane,
@@ -72,7 +75,7 @@ pub(crate) struct Peer {
 impl Network {
     fn peer(&self, id: MemberId, member: &Member, lane: Lane) -> Peer {
         let (rpc, gate, seeds) = (Arc::clone(&self.rpc), Arc::clone(&self.gate), Arc::clone(&self.seeds));
-        Peer { rpc, gate, seeds, id, member: member.clone(), lane }
+        Peer { rpc, gate, seeds, ledger: Arc::clone(&self.ledger), id, member: member.clone(), lane }
     }
 }
 
@@ -106,7 +109,7 @@ impl Peer {
         }
         let last = last_of(&request);
         let sent = request.entries.iter().map(|entry| self.seeds.pack(self.id, entry.clone())).collect();
-        let body = encode(&request, sent).await;
+        let body = self.encode_entries(&request, sent).await;
         Encoded { request, last, body }
     }
 
@@ -119,16 +122,41 @@ impl Peer {
                 resent = true;
                 self.seeds.forget(self.id, &request.entries);
                 let whole = request.entries.iter().cloned().map(SentEntry::Whole).collect();
-                self.send_append(encode(&request, whole).await).await
+                self.send_append(self.encode_entries(&request, whole).await).await
             }
             result => result,
         };
         let result = match result {
-            Ok(Answer::Append(response)) => Ok(response),
+            Ok(Answer::Append(response)) => {
+                self.note(&request.vote, last, &response);
+                Ok(response)
+            }
             Ok(_) => Err(unexpected()),
             Err(error) => Err(failed(&error)),
         };
         Appended { previous, last, resent, result }
+    }
+
+    /// Remembers what the member has acknowledged.
+    fn note(&self, vote: &Vote, last: Option<LogId>, response: &AppendEntriesResponse<Types>) {
+        let last = match response {
+            AppendEntriesResponse::Success => last,
+            AppendEntriesResponse::PartialSuccess(upto) => *upto,
+            _ => return,
+        };
+        self.ledger.note(self.id, Progress { vote: *vote, last });
+    }
+
+    fn ballot(&self, request: VoteRequest<Types>) -> Ballot {
+        Ballot { request, known: self.ledger.of(self.id) }
+    }
+
+    async fn encode_entries(
+        &self,
+        request: &AppendEntriesRequest<Types>,
+        entries: Vec<SentEntry>,
+    ) -> Result<Bytes, CallError> {
+        encode(request, entries, self.ledger.of(self.id)).await
     }
 
     async fn send_append(&self, body: Result<Bytes, CallError>) -> Result<Answer, CallError> {
@@ -146,10 +174,14 @@ impl Peer {
     }
 }
 
-async fn encode(request: &AppendEntriesRequest<Types>, entries: Vec<SentEntry>) -> Result<Bytes, CallError> {
+async fn encode(
+    request: &AppendEntriesRequest<Types>,
+    entries: Vec<SentEntry>,
+    known: Option<Progress>,
+) -> Result<Bytes, CallError> {
     let bytes: usize = entries.iter().map(sent_size).sum();
     let AppendEntriesRequest { vote, prev_log_id: previous, leader_commit: committed, .. } = *request;
-    let call = Call::Append(Append { vote, previous, committed, entries });
+    let call = Call::Append(Append { vote, previous, committed, entries, known });
     let encode = move || rpc::encode_sized(&call, bytes);
     if bytes <= ENCODE_BYTES_MAX {
         return encode();
@@ -350,8 +382,14 @@ impl RaftNetworkV2<Types> for Peer {
         request: VoteRequest<Types>,
         _option: RPCOption,
     ) -> Result<VoteResponse<Types>, RPCError<Types>> {
-        match self.call(Call::Vote(request)).await? {
-            Answer::Vote(response) => Ok(response),
+        let vote = request.vote;
+        match self.call(Call::Vote(self.ballot(request))).await? {
+            Answer::Vote(response) => {
+                if response.vote_granted {
+                    self.ledger.note(self.id, Progress { vote, last: None });
+                }
+                Ok(response)
+            }
             _ => Err(unexpected()),
         }
     }
@@ -362,7 +400,7 @@ impl RaftNetworkV2<Types> for Peer {
         request: VoteRequest<Types>,
         _option: RPCOption,
     ) -> Result<VoteResponse<Types>, RPCError<Types>> {
-        match self.call(Call::PreVote(request)).await? {
+        match self.call(Call::PreVote(self.ballot(request))).await? {
             Answer::Vote(response) => Ok(response),
             _ => Err(unexpected()),
         }

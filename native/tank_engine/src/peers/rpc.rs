@@ -10,6 +10,7 @@ use tokio::sync::{Notify, oneshot};
 use tokio::time::{Instant, sleep_until, timeout};
 
 use crate::error::EngineError;
+use crate::health::Health;
 use crate::raft::{Member, MemberId};
 use crate::storage::format::{Identity, random_id};
 use crate::sync::lock;
@@ -97,6 +98,7 @@ pub(crate) struct Rpc {
     /// There is something to send, or to look at.
     wake: Notify,
     stats: PeerStats,
+    health: Arc<Health>,
 }
 
 /// One other member.
@@ -133,7 +135,11 @@ pub(super) struct Incoming {
 }
 
 impl Rpc {
-    pub(crate) fn new(identity: Identity, transport: Arc<dyn Transport>) -> Result<Self, EngineError> {
+    pub(crate) fn new(
+        identity: Identity,
+        transport: Arc<dyn Transport>,
+        health: Arc<Health>,
+    ) -> Result<Self, EngineError> {
         let instance = random_id()?;
         Ok(Self {
             identity,
@@ -147,6 +153,7 @@ impl Rpc {
             next_link: AtomicU64::new(random_id()?),
             wake: Notify::new(),
             stats: PeerStats::default(),
+            health,
         })
     }
 
@@ -221,6 +228,11 @@ impl Rpc {
         };
         match answered {
             Ok(Ok(Ok(Answer::Failed(why)))) => Err(CallError::Failed(why)),
+            Ok(Ok(Ok(Answer::Refused(refusal)))) => {
+                // It says so for as long as it is there.
+                self.health.alarms().raise(refusal.alarm(false).about(to).with("node", member.node.clone()));
+                Err(CallError::Failed(refusal.error().to_string()))
+            }
             Ok(Ok(answer)) => answer,
             Ok(Err(_)) | Err(_) => Err(CallError::Timeout),
         }
@@ -666,9 +678,13 @@ mod tests {
     const ME: MemberId = 1;
     const OTHER: MemberId = 2;
 
+    fn health() -> Arc<Health> {
+        Arc::new(Health::new(Box::new(|_| {})))
+    }
+
     fn rpc() -> Rpc {
         let identity = Identity { store_id: "s".to_owned(), cluster_id: 7, member_id: ME };
-        Rpc::new(identity, Arc::new(NoPeers)).unwrap()
+        Rpc::new(identity, Arc::new(NoPeers), health()).unwrap()
     }
 
     fn head(kind: Kind, instance: u64, sent_us: u64, ttl_ms: u32) -> Head {
@@ -725,7 +741,7 @@ mod tests {
     #[test]
     fn no_opening_of_a_store_waits_for_the_answers_to_another_ones_calls() {
         let identity = Identity { store_id: "tank".to_owned(), cluster_id: 1, member_id: 2 };
-        let open = || Rpc::new(identity.clone(), Arc::new(NoPeers)).unwrap();
+        let open = || Rpc::new(identity.clone(), Arc::new(NoPeers), health()).unwrap();
         let calls = |rpc: &Rpc| (0..1_000).map(|_| rpc.ask(3, Lane::Control).0).collect::<Vec<_>>();
         let (first, second) = (calls(&open()), calls(&open()));
         assert!(first.iter().all(|call| !second.contains(call)), "{first:?}");

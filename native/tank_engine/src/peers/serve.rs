@@ -19,6 +19,7 @@ use crate::error::EngineError;
 use crate::health::Health;
 use crate::raft::authority::Authority;
 use crate::raft::election::Elections;
+use crate::raft::roll_call::RollCall;
 use crate::raft::{Raft, SnapshotMeta, Types, Vote};
 use crate::runtime::{self, Runtime};
 use crate::snapshot::{Frame, SnapshotData, SnapshotReceiver};
@@ -26,7 +27,7 @@ use crate::sync::lock;
 
 use super::Lane;
 use super::frame::{Head, Kind};
-use super::message::{Answer, Append, Call, NotWritten, SentEntry, Written};
+use super::message::{Answer, Append, Ballot, Call, NotWritten, SentEntry, Written};
 use super::rpc::{Incoming, Rpc};
 use super::seeds::Seeds;
 
@@ -47,6 +48,7 @@ pub(crate) struct Server {
     dir: PathBuf,
     health: Arc<Health>,
     elections: Arc<Elections>,
+    roll_call: Arc<RollCall>,
     /// How large the commands of others may be.
     limits: Limits,
     /// Parts of snapshots, which are answered one after the other.
@@ -74,7 +76,7 @@ impl Server {
         runtime: &Runtime,
         (rpc, seeds): (Arc<Rpc>, Arc<Seeds>),
         (raft, authority): (Raft, Arc<Authority>),
-        elections: Arc<Elections>,
+        (elections, roll_call): (Arc<Elections>, Arc<RollCall>),
         dir: PathBuf,
         health: Arc<Health>,
         limits: Limits,
@@ -89,6 +91,7 @@ impl Server {
             dir,
             health,
             elections,
+            roll_call,
             limits,
             snapshots,
             appends,
@@ -137,8 +140,8 @@ impl Server {
     async fn serve(self: &Arc<Self>, node: &str, incoming: Incoming) {
         let head = incoming.head;
         let Some(call) = self.decode(incoming).await else { return self.answer_unknown(node, &head) };
-        self.hear(&call).await;
-        if let Some(answer) = self.answer(&head, call).await {
+        self.hear(node, &head, &call).await;
+        if let Some(answer) = self.answer(node, &head, call).await {
             self.rpc.answer(node, &head, &answer);
         }
     }
@@ -159,26 +162,63 @@ impl Server {
         runtime::offload(move || server.rpc.decode(&incoming.body)).await.ok()?
     }
 
-    /// Notes that a leader may count on this member, before the raft core has what the leader sent.
-    async fn hear(&self, call: &Call) {
+    /// Notes what is told besides: that a leader may count on this member, before the raft core has what the leader sent;
+    /// and how far members have come.
+    async fn hear(&self, node: &str, head: &Head, call: &Call) {
         // A snapshot that arrives counts for the leader's lease from when it was begun.
-        if let Call::Append(Append { vote, .. }) | Call::Leads(vote) | Call::SnapshotBegin { vote, .. } = call {
+        if let Call::Append(Append { vote, .. }) | Call::Leads { vote, .. } | Call::SnapshotBegin { vote, .. } = call {
             self.elections.hear(vote).await;
+        }
+        if takes_part(call) {
+            self.roll_call.note_caller(head.from, node);
+        }
+        match call {
+            Call::Append(Append { known: Some(known), .. })
+            | Call::Vote(Ballot { known: Some(known), .. })
+            | Call::PreVote(Ballot { known: Some(known), .. }) => self.roll_call.hear(known, node).await,
+            Call::Leads { progress, .. } => {
+                for (member, progress) in progress {
+                    if *member == head.to {
+                        self.roll_call.hear(progress, node).await;
+                    } else {
+                        self.roll_call.ledger().note(*member, *progress);
+                    }
+                }
+            }
+            _ => {}
         }
     }
 
+    /// The answer of a member that must not take part, if this is one and the call asks it to.
+    fn refuse(&self, call: &Call) -> Option<Answer> {
+        let is_for_leader = matches!(call, Call::Write(_) | Call::Change { .. } | Call::ReadIndex(_));
+        let concerned = takes_part(call) || (is_for_leader && self.roll_call.refusal().is_some());
+        if !concerned || self.roll_call.counts() {
+            return None;
+        }
+        let asks = || Answer::Failed("this member does not know yet whether it has all that it had".to_owned());
+        Some(self.roll_call.refusal().map_or_else(asks, Answer::Refused))
+    }
+
     /// `None` for a call that is not answered.
-    async fn answer(&self, head: &Head, call: Call) -> Option<Answer> {
+    async fn answer(&self, node: &str, head: &Head, call: Call) -> Option<Answer> {
+        if let Some(refused) = self.refuse(&call) {
+            return Some(refused);
+        }
         Some(match call {
-            Call::Append(append) => self.append(append).await,
+            Call::Append(append) => self.append(node, append).await,
             Call::Hold { id, command } => {
                 self.seeds.hold(id, command);
                 Answer::Held
             }
             // Who hears it has noted that.
-            Call::Leads(_) => return None,
-            Call::Vote(request) => or_failed(self.elections.vote(request).await, Answer::Vote),
-            Call::PreVote(request) => Answer::Vote(self.elections.would_vote(&request)),
+            Call::Leads { .. } => return None,
+            Call::Vote(ballot) => or_failed(self.elections.vote(ballot.request).await, Answer::Vote),
+            Call::PreVote(ballot) => Answer::Vote(self.elections.would_vote(&ballot.request)),
+            Call::Recall(question) => {
+                let leads = self.elections.surely_leads();
+                Answer::Recall(self.roll_call.answer(head.from, &question, leads).await)
+            }
             Call::TransferLeader(request) => {
                 self.elections.release(request.from_leader());
                 or_failed(self.raft.handle_transfer_leader(request).await, Answer::TransferLeader)
@@ -208,8 +248,12 @@ impl Server {
         self.seeds.write(&self.raft, request, within).await
     }
 
-    async fn append(&self, append: Append) -> Answer {
-        let Append { vote, previous, committed, entries } = append;
+    async fn append(&self, node: &str, append: Append) -> Answer {
+        let Append { vote, previous, committed, entries, .. } = append;
+        self.roll_call.check((vote, node), previous, entries.iter().map(SentEntry::log_id)).await;
+        if let Some(refusal) = self.roll_call.refusal() {
+            return Answer::Refused(refusal);
+        }
         let ids: Vec<_> = entries.iter().filter_map(SentEntry::large).collect();
         let Some(entries) = entries.into_iter().map(|sent| self.seeds.unpack(sent)).collect() else {
             return Answer::NotHeld;
@@ -288,9 +332,11 @@ async fn take_appends(server: Weak<Server>, mut appends: mpsc::UnboundedReceiver
             server.answer_unknown(&node, &head);
             continue;
         };
-        server.hear(&call).await;
+        server.hear(&node, &head, &call).await;
+        // In this order they stay.
+        server.roll_call.settled().await;
         let mut append = Box::pin(async move {
-            if let Some(answer) = server.answer(&head, call).await {
+            if let Some(answer) = server.answer(&node, &head, call).await {
                 server.rpc.answer(&node, &head, &answer);
             }
         });
@@ -299,6 +345,19 @@ async fn take_appends(server: Weak<Server>, mut appends: mpsc::UnboundedReceiver
             appending.push(append);
         }
     }
+}
+
+/// Whether who answers a call takes part in the cluster: its vote, or its log, counts.
+fn takes_part(call: &Call) -> bool {
+    matches!(
+        call,
+        Call::Append(_)
+            | Call::Vote(_)
+            | Call::PreVote(_)
+            | Call::TransferLeader(_)
+            | Call::SnapshotBegin { .. }
+            | Call::SnapshotFrame { .. }
+    )
 }
 
 /// What a frame came to.

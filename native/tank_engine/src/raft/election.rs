@@ -36,11 +36,13 @@ use tokio::sync::Notify;
 use tokio::time::Instant;
 
 use crate::options::Timing;
-use crate::peers::{Answer, Call, Lane, Rpc, Wait};
+use crate::peers::{Answer, Ballot, Call, Lane, Rpc, Wait};
 use crate::storage::format::random_id;
 use crate::sync::lock;
 
 use super::authority::{Authority, VoteHold, age, leading_vote};
+use super::ledger::Progress;
+use super::roll_call::RollCall;
 use super::witness::{self, Witness};
 use super::{LogId, MemberId, Raft, StoredMembership, Types, Vote, VoteRequest, VoteResponse, quorum_lost_after};
 
@@ -85,6 +87,7 @@ pub(crate) struct Elections {
     raft: Raft,
     authority: Arc<Authority>,
     rpc: Arc<Rpc>,
+    roll_call: Arc<RollCall>,
     me: MemberId,
     timing: Timing,
     hold: VoteHold,
@@ -164,7 +167,7 @@ impl Elections {
     pub(crate) fn new(
         raft: Raft,
         authority: Arc<Authority>,
-        rpc: Arc<Rpc>,
+        (rpc, roll_call): (Arc<Rpc>, Arc<RollCall>),
         me: MemberId,
         timing: &Timing,
         witness: Arc<Witness>,
@@ -173,6 +176,7 @@ impl Elections {
             raft,
             authority,
             rpc,
+            roll_call,
             me,
             timing: timing.clone(),
             hold: VoteHold::new(timing.vote_embargo()),
@@ -273,6 +277,8 @@ impl Elections {
                 Role::Leads => reign.filter(|reign| reign.vote == vote).or_else(|| Some(Reign::new(vote))),
                 _ => None,
             };
+            let counts = self.roll_call.counts();
+            let asks = !counts && self.roll_call.refusal().is_none();
             let look_again = match (role, &mut reign) {
                 (Role::Leads, Some(reign)) => {
                     if next_sign <= Instant::now() {
@@ -282,6 +288,8 @@ impl Elections {
                     lock(&self.lost).clear();
                     self.has_others().then_some(next_sign)
                 }
+                // It may have voted, and not know.
+                (Role::Follows, _) if !counts => None,
                 (Role::Follows, _) => Some(self.follow(&mut campaign).await),
                 (Role::Alone, _) => {
                     let _ = self.raft.trigger().elect(false).await;
@@ -299,6 +307,7 @@ impl Elections {
                 changed = server.changed() => if changed.is_err() { return },
                 Some(answer) = campaign.answers.next() => self.take(&mut campaign, answer).await,
                 () = self.woken.notified() => {}
+                () = self.roll_call.settled(), if asks => {}
                 () = look_again => {}
             }
         }
@@ -313,18 +322,20 @@ impl Elections {
     /// that cannot hand over, leads no longer than it takes to be sure.
     async fn lead(&self, reign: &mut Reign) {
         let now = Instant::now();
-        let (others, acked, ill_placed, successor) = {
+        let (others, own, acked, ill_placed, successor) = {
             let metrics = self.raft.metrics();
             let metrics = metrics.borrow_watched();
             let members = metrics.membership_config.nodes().filter(|(id, _)| **id != self.me);
             let others: Vec<_> = members.map(|(id, member)| (*id, member.clone())).collect();
+            let known = metrics.replication.as_ref().filter(|_| metrics.vote == reign.vote);
+            let own = known.and_then(|known| *known.get(&self.me)?);
             let alone = metrics.membership_config.voter_ids().eq([self.me]);
             let acked = metrics.last_quorum_acked.as_deref().map(|at| age(*at));
             let removed = metrics.membership_config == metrics.committed_membership_config
                 && metrics.membership_config.voter_ids().all(|id| id != self.me);
             let ill_placed = removed || self.witness.is_one();
             let acked = if alone { Some(Duration::ZERO) } else { acked };
-            (others, acked, ill_placed, if ill_placed { witness::successor(&metrics) } else { None })
+            (others, own, acked, ill_placed, if ill_placed { witness::successor(&metrics) } else { None })
         };
         let lost_after = quorum_lost_after(&self.timing);
         if acked.unwrap_or(Duration::MAX).min(reign.since.elapsed()) > lost_after {
@@ -332,8 +343,13 @@ impl Elections {
             // And says nothing: the others would go on to wait for it.
             return self.step_down(&reign.vote).await;
         }
-        for (id, member) in others {
-            self.rpc.tell(id, &member, &Call::Leads(reign.vote));
+        if let Some(last) = own {
+            self.roll_call.ledger().note(self.me, Progress { vote: reign.vote, last: Some(last) });
+        }
+        let is_member = |id| id == self.me || others.iter().any(|(other, _)| *other == id);
+        let leads = Call::Leads { vote: reign.vote, progress: self.roll_call.ledger().all(is_member) };
+        for (id, member) in &others {
+            self.rpc.tell(*id, member, &leads);
         }
         if !ill_placed {
             reign.ill_placed_since = None;
@@ -461,7 +477,8 @@ impl Elections {
         }
         let voters: Vec<MemberId> = membership.voter_ids().filter(|id| *id != self.me).collect();
         for (id, member) in voters.iter().filter_map(|id| Some((*id, membership.get_node(id)?.clone()))) {
-            let call = Call::PreVote(VoteRequest::new(question, asked.last_log));
+            let (request, known) = (VoteRequest::new(question, asked.last_log), self.roll_call.ledger().of(id));
+            let call = Call::PreVote(Ballot { request, known });
             let rpc = Arc::clone(&self.rpc);
             campaign.answers.push(Box::pin(async move {
                 match rpc.call(id, &member, Lane::Control, &call, Wait::For(ANSWER_WITHIN)).await {
@@ -532,7 +549,7 @@ impl Elections {
     }
 
     /// Whether this member leads, and a majority has said so a moment ago.
-    fn surely_leads(&self) -> bool {
+    pub(crate) fn surely_leads(&self) -> bool {
         let metrics = self.raft.metrics();
         let metrics = metrics.borrow_watched();
         let acked = metrics.last_quorum_acked.as_deref().map(|at| age(*at));

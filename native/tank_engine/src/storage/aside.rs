@@ -15,7 +15,7 @@ use std::path::Path;
 use crate::error::EngineError;
 use crate::log::segments;
 
-use super::{INCOMING, marker, remove_dir, rocks, sync_dir};
+use super::{INCOMING, marker, members, remove_dir, rocks, sync_dir};
 
 /// Holds the old member's files.
 const ASIDE: &str = ".aside";
@@ -25,7 +25,7 @@ const DISCARDED: &str = ".discarded";
 const ERASING: &str = ".erasing";
 
 /// All that a member keeps in its directory; the first one tells what the directory is.
-const PARTS: [&str; 5] = [super::format::FILE, marker::FILE, rocks::DIR, segments::DIR, INCOMING];
+const PARTS: [&str; 6] = [super::format::FILE, marker::FILE, members::FILE, rocks::DIR, segments::DIR, INCOMING];
 
 /// Ends what a crash or a failed join left undone: a member set aside comes back.
 pub(super) fn settle(dir: &Path) -> Result<(), EngineError> {

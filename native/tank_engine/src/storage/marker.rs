@@ -9,7 +9,6 @@
 //! written after the sync. Before the log is truncated, the note is lowered and synced.
 
 use std::fs::File;
-use std::os::unix::fs::FileExt;
 use std::path::Path;
 use std::sync::Mutex;
 
@@ -19,13 +18,13 @@ use crate::error::EngineError;
 use crate::raft::Vote;
 use crate::sync::lock;
 
+use super::slots::{self, SLOTS};
+
 /// The file's name.
 pub(super) const FILE: &str = "SYNCED";
 const MARKER_FORMAT: u8 = 1;
 
-/// Two slots, written in turn, each in a sector of its own: a torn write spoils one at the most.
 const SLOT_BYTES: u64 = 2048;
-const SLOTS: u64 = 2;
 
 /// What is noted.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
@@ -79,8 +78,7 @@ impl MarkerFile {
             std::io::ErrorKind::NotFound => corrupt(format!("{FILE} is missing")),
             _ => EngineError::from_io(&path, &error),
         })?;
-        let newest = (0..SLOTS).filter_map(|slot| read_slot(&file, slot)).max_by_key(|marker| marker.sequence);
-        let current = newest.ok_or_else(|| corrupt(format!("{FILE} does not match its checksums")))?;
+        let current = read_newest(&file).ok_or_else(|| corrupt(format!("{FILE} does not match its checksums")))?;
         if current.member_id != member_id {
             return Err(corrupt(format!("{FILE} is of member {}, not {member_id}", current.member_id)));
         }
@@ -90,8 +88,7 @@ impl MarkerFile {
     /// Whether the file of `dir`, if there is a whole one, notes anything.
     pub(super) fn is_used(dir: &Path) -> bool {
         let Ok(file) = File::open(dir.join(FILE)) else { return false };
-        let newest = (0..SLOTS).filter_map(|slot| read_slot(&file, slot)).max_by_key(|marker| marker.sequence);
-        newest.is_some_and(|marker| marker.synced.is_some() || marker.vote.is_some())
+        read_newest(&file).is_some_and(|marker| marker.synced.is_some() || marker.vote.is_some())
     }
 
     /// What is noted.
@@ -108,8 +105,7 @@ impl MarkerFile {
         let mut next = current.clone();
         change(&mut next);
         next.sequence += 1;
-        let slot = next.sequence % SLOTS;
-        self.file.write_all_at(&encode(&next)?, slot * SLOT_BYTES)?;
+        slots::write(&self.file, SLOT_BYTES, next.sequence, &next)?;
         *current = next;
         Ok(())
     }
@@ -123,27 +119,9 @@ impl MarkerFile {
     }
 }
 
-/// `length u16 | crc32c u32 | MessagePack`, big-endian.
-fn encode(marker: &Marker) -> std::io::Result<Vec<u8>> {
-    let body = rmp_serde::to_vec(marker).map_err(std::io::Error::other)?;
-    let length = u16::try_from(body.len()).map_err(std::io::Error::other)?;
-    let mut bytes = Vec::with_capacity(body.len() + 6);
-    bytes.extend_from_slice(&length.to_be_bytes());
-    bytes.extend_from_slice(&crc32c::crc32c(&body).to_be_bytes());
-    bytes.extend_from_slice(&body);
-    Ok(bytes)
-}
-
-fn read_slot(file: &File, slot: u64) -> Option<Marker> {
-    let mut bytes = vec![0; usize::try_from(SLOT_BYTES).ok()?];
-    file.read_exact_at(&mut bytes, slot * SLOT_BYTES).ok()?;
-    let (length, rest) = bytes.split_first_chunk::<2>()?;
-    let (crc, rest) = rest.split_first_chunk::<4>()?;
-    let body = rest.get(..usize::from(u16::from_be_bytes(*length)))?;
-    if crc32c::crc32c(body) != u32::from_be_bytes(*crc) {
-        return None;
-    }
-    rmp_serde::from_slice(body).ok().filter(|marker: &Marker| marker.format == MARKER_FORMAT)
+fn read_newest(file: &File) -> Option<Marker> {
+    let whole = slots::read_all(file, SLOT_BYTES).into_iter();
+    whole.filter(|marker: &Marker| marker.format == MARKER_FORMAT).max_by_key(|marker| marker.sequence)
 }
 
 #[cfg(test)]
@@ -162,7 +140,8 @@ mod tests {
         let path = dir.path().join(FILE);
         let whole = std::fs::read(&path).unwrap();
         // Each slot spoilt alone: the other one counts. Both: refused.
-        let newest = if read_slot(&File::open(&path).unwrap(), 0).unwrap().synced == Some(5) { 0 } else { 2048 };
+        let first: Marker = slots::read(&File::open(&path).unwrap(), SLOT_BYTES, 0).unwrap();
+        let newest = if first.synced == Some(5) { 0 } else { 2048 };
         let mut torn = whole.clone();
         torn[newest + 8] ^= 1;
         std::fs::write(&path, &torn).unwrap();

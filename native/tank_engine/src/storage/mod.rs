@@ -4,6 +4,7 @@
 //! <dir>/LOCK     held while the store is open
 //! <dir>/FORMAT   what this is: format version, store, cluster and member id        (format.rs)
 //! <dir>/SYNCED   how far the log was synced: tells that it lost its end            (marker.rs)
+//! <dir>/MEMBERS  how far each member has come: tells that one went back in time    (members.rs)
 //! <dir>/log/     the log                                                  (crate::log::segments)
 //! <dir>/db/      RocksDB: the state                                                (rocks.rs)
 //! <dir>/incoming/  parts of a snapshot that is being received; emptied at open
@@ -13,6 +14,7 @@
 
 pub mod format;
 pub mod marker;
+pub(crate) mod members;
 pub mod rocks;
 
 mod aside;
@@ -20,6 +22,7 @@ mod claim;
 mod framing;
 mod records;
 mod restoring;
+mod slots;
 mod torn;
 
 pub use restoring::Restoring;
@@ -37,6 +40,7 @@ use crate::options::Formation;
 use claim::Claim;
 use format::{Format, Identity, Stage};
 use marker::MarkerFile;
+use members::MembersFile;
 use rocks::Db;
 
 /// An open directory. It stays claimed until this is dropped.
@@ -50,6 +54,8 @@ pub struct Directory {
     /// Whether it was made for a member that joins a cluster: such a member founds none, also when it has heard
     /// nothing yet of the one that takes it in.
     pub(crate) joins: bool,
+    /// Whether it was made at this opening.
+    pub(crate) is_new: bool,
     /// The marker of the log's durable end.
     pub marker: Arc<MarkerFile>,
     claim: Claim,
@@ -116,7 +122,7 @@ impl Directory {
         let marker = MarkerFile::create(&path, identity.member_id)?;
         SegmentLog::create(&path, identity.member_id).map_err(|error| EngineError::from_io(&path, &error))?;
         Format { stage: Stage::Ready, identity: identity.clone() }.write(&path)?;
-        Ok(Self { path, identity, db: Arc::new(db), joins, marker: Arc::new(marker), claim })
+        Ok(Self { path, identity, db: Arc::new(db), joins, is_new: true, marker: Arc::new(marker), claim })
     }
 
     fn open_existing(path: PathBuf, identity: Identity, claim: Claim) -> Result<Self, EngineError> {
@@ -129,7 +135,12 @@ impl Directory {
             return Err(EngineError::Corrupt { what: "format", detail });
         }
         let joins = rocks::read_joins(&db)?;
-        Ok(Self { path, identity, db: Arc::new(db), joins, marker: Arc::new(marker), claim })
+        Ok(Self { path, identity, db: Arc::new(db), joins, is_new: false, marker: Arc::new(marker), claim })
+    }
+
+    /// How far the members were known to have come when this was written last.
+    pub(crate) fn members(&self) -> Result<MembersFile, EngineError> {
+        MembersFile::open(&self.path, &self.identity).map_err(|error| EngineError::from_io(&self.path, &error))
     }
 
     /// The log in it.
@@ -245,7 +256,8 @@ fn check_unused(path: &Path) -> Result<(), EngineError> {
         let entry = entry.map_err(|error| EngineError::from_io(path, &error))?;
         let name = entry.file_name();
         let name = name.to_string_lossy();
-        let is_part = name == rocks::DIR || name == marker::FILE || (name == segments::DIR && SegmentLog::is_in(path));
+        let is_part = [rocks::DIR, marker::FILE, members::FILE].contains(&&*name)
+            || (name == segments::DIR && SegmentLog::is_in(path));
         if is_part {
             let detail = format!("FORMAT is missing, but {name} is there");
             return Err(EngineError::Corrupt { what: "format", detail });
