@@ -69,6 +69,15 @@ impl SimDisk {
         disk
     }
 
+    /// Another disk, with what can be read on this one.
+    #[must_use]
+    pub fn copy(&self) -> Self {
+        let medium = self.medium();
+        let (durable, written) = (medium.written.clone(), medium.written.clone());
+        let copied = Medium { boot: 0, durable, pending: Vec::new(), written, lies: medium.lies };
+        Self { medium: Arc::new(Mutex::new(copied)), control: Control::default(), boot: 0 }
+    }
+
     /// The hand on its syncs.
     pub fn control(&self) -> &Control {
         &self.control

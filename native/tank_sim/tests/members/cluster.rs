@@ -1,5 +1,7 @@
 //! Members that start, stop, and are killed, each with its disk, its clock and its place in the network.
 
+mod lineage;
+
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
@@ -46,6 +48,8 @@ struct Shared {
     rng: Mutex<Rng>,
     slots: Vec<Slot>,
     witness: Option<usize>,
+    /// Whether all that members do is watched.
+    watches: AtomicBool,
 }
 
 struct Slot {
@@ -55,6 +59,8 @@ struct Slot {
     turn: tokio::sync::Mutex<()>,
     /// Whether it is a member, and should run.
     joined: AtomicBool,
+    /// Whether its disk went back in time, and it was not replaced since.
+    back: AtomicBool,
     /// Whether it could not be opened, as its disk was full.
     again: AtomicBool,
     state: Mutex<State>,
@@ -105,6 +111,7 @@ impl Cluster {
                 behaviour,
                 turn: tokio::sync::Mutex::default(),
                 joined: AtomicBool::new(false),
+                back: AtomicBool::new(false),
                 again: AtomicBool::new(false),
                 state: Mutex::new(state),
             }
@@ -112,7 +119,8 @@ impl Cluster {
         let slots = slots.collect();
         let dir = dir.to_path_buf();
         let (start, rng) = (Instant::now(), Mutex::new(rng));
-        Self(Arc::new(Shared { links, oracle, trace, start, dir, timing, rng, slots, witness }))
+        let watches = AtomicBool::new(true);
+        Self(Arc::new(Shared { links, oracle, trace, start, dir, timing, rng, slots, witness, watches }))
     }
 
     pub fn count(&self) -> usize {
@@ -257,7 +265,9 @@ impl Cluster {
         let _removed = std::fs::remove_dir_all(dir.join("log"));
         self.0.links.attach(node, engine.clone(), environment.clone());
         let running = Running { engine, environment, life, failed };
-        self.watch(node, &running);
+        if self.0.watches.load(Ordering::Relaxed) {
+            self.watch(node, &running);
+        }
         let mut state = self.state(node);
         (state.running, state.disk) = (Some(running), disk);
         self.0.trace.note(format_args!("runs {node}"));
@@ -276,6 +286,7 @@ impl Cluster {
             {
                 let mut state = self.state(node);
                 state.disk = MemberDisk::new(self.behaviour(node).clone());
+                self.0.slots[node].back.store(false, Ordering::Relaxed);
                 state.dir = self.new_dir(node, &mut state);
             }
             self.0.oracle.stream_ends(&name(node));
@@ -383,6 +394,10 @@ impl Cluster {
     /// Ends a member as it is.
     pub async fn end(&self, node: usize, how: End) {
         let _turn = self.0.slots[node].turn.lock().await;
+        self.end_now(node, how).await;
+    }
+
+    async fn end_now(&self, node: usize, how: End) {
         let Some(running) = self.state(node).running.take() else { return };
         self.0.trace.note(format_args!("{how:?} {node}"));
         self.leave(node);

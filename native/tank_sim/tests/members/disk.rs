@@ -66,6 +66,12 @@ impl MemberDisk {
         Self { disk, behaviour, begun: Arc::default() }
     }
 
+    /// Another disk, with what is written on this one.
+    #[must_use]
+    pub fn copy(&self) -> Self {
+        Self { disk: self.disk.copy(), behaviour: self.behaviour.clone(), begun: Arc::default() }
+    }
+
     /// The disk as the next life finds it, after the process was killed: all that was written.
     #[must_use]
     pub fn after_kill(&self) -> Self {

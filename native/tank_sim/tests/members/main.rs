@@ -20,6 +20,7 @@ mod cluster;
 mod disk;
 mod links;
 mod oracle;
+mod restored;
 mod storm;
 mod trace;
 mod world;

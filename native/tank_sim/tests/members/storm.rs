@@ -143,6 +143,9 @@ async fn play(
     told.map_err(|_| format!("after {CALM_MAX:?} watches differ: {}", state_of(&cluster)))?;
     compare(&cluster, &oracle);
     oracle.judge(last);
+    if rng.below(4) == 0 && oracle.findings().is_empty() {
+        crate::restored::restore(&cluster, &oracle.expected(), dir).await?;
+    }
     for node in 0..cluster.count() {
         cluster.stop(node).await;
     }
@@ -255,12 +258,7 @@ async fn strike(cluster: &Cluster, rng: &mut Rng) {
 /// Cuts the leader off, and the power of a member that votes for another one, while its disk is slow; then that other one
 /// is cut off, and the old leader is back. A voter that forgot its vote would follow the old leader.
 async fn lose_a_voter(cluster: &Cluster, rng: &mut Rng) {
-    let leads = |node: &usize| {
-        let running = cluster.engine(*node);
-        let status = running.and_then(|(engine, environment)| environment.enter(|| engine.cluster().ok()));
-        status.is_some_and(|status| status.role == "leader")
-    };
-    let Some(old) = (0..cluster.count()).find(leads) else { return };
+    let Some(old) = (0..cluster.count()).find(|node| leads(cluster, *node)) else { return };
     let voter = (old + 1 + rng.below(cluster.count() - 1)) % cluster.count();
     cluster.trace().note(format_args!("lose the voter {voter} of a successor of {old}"));
     cluster.behaviour(voter).sync_takes(Duration::from_secs(2));
@@ -268,7 +266,8 @@ async fn lose_a_voter(cluster: &Cluster, rng: &mut Rng) {
     let mut successor = None;
     for _ in 0..150 {
         sleep(Duration::from_millis(10)).await;
-        successor = (0..cluster.count()).filter(|node| *node != old && *node != voter).find(leads);
+        let others = (0..cluster.count()).filter(|node| *node != old && *node != voter);
+        successor = others.into_iter().find(|node| leads(cluster, *node));
         if successor.is_some() {
             break;
         }
@@ -282,6 +281,13 @@ async fn lose_a_voter(cluster: &Cluster, rng: &mut Rng) {
     restart(cluster, voter).await;
     sleep(Duration::from_millis(rng.below(2_000) as u64)).await;
     cluster.links().heal();
+}
+
+/// Whether a member leads, as it knows.
+pub fn leads(cluster: &Cluster, node: usize) -> bool {
+    let running = cluster.engine(node);
+    let status = running.and_then(|(engine, environment)| environment.enter(|| engine.cluster().ok()));
+    status.is_some_and(|status| status.role == "leader")
 }
 
 fn cut_off(cluster: &Cluster, node: usize) {
@@ -313,7 +319,8 @@ async fn supervise(cluster: Cluster, over: Arc<AtomicBool>) {
     }
 }
 
-/// Replaces members by new ones, until it is calm. Then all are members.
+/// Replaces members by new ones, until it is calm: some as they are, some whose disks were lost or went back in time.
+/// Then all are members.
 async fn operate(cluster: Cluster, calm: Arc<AtomicBool>, mut rng: Rng) -> Result<(), String> {
     let changes = rng.below(2) == 0;
     while !calm.load(Ordering::Relaxed) {
@@ -323,14 +330,66 @@ async fn operate(cluster: Cluster, calm: Arc<AtomicBool>, mut rng: Rng) -> Resul
         if !changes || calm.load(Ordering::Relaxed) {
             continue;
         }
-        cluster.change_surely(Change::Remove(id)).await?;
-        // It does not know at once, and is asked as before.
-        sleep(Duration::from_millis(rng.below(1_500) as u64)).await;
-        cluster.retire(node).await;
-        sleep(Duration::from_millis(rng.below(1_000) as u64)).await;
+        match rng.below(4) {
+            0 => {
+                cluster.trace().note(format_args!("lose the disk of {node}"));
+                cluster.oracle().count("wiped");
+                cluster.retire(node).await;
+                sleep(Duration::from_millis(rng.below(3_000) as u64)).await;
+                cluster.change_surely(Change::Remove(id)).await?;
+            }
+            1 => {
+                if !roll_back(&cluster, node, &calm, &mut rng).await? {
+                    continue;
+                }
+                cluster.change_surely(Change::Remove(id)).await?;
+                cluster.retire(node).await;
+            }
+            _ => {
+                cluster.change_surely(Change::Remove(id)).await?;
+                // It does not know at once, and is asked as before.
+                sleep(Duration::from_millis(rng.below(1_500) as u64)).await;
+                cluster.retire(node).await;
+                sleep(Duration::from_millis(rng.below(1_000) as u64)).await;
+            }
+        }
         cluster.join(node).await?;
     }
     Ok(())
+}
+
+/// How long after they have heard of it members surely have written down how far another one has come.
+const WRITTEN_AFTER: Duration = Duration::from_millis(1_500);
+
+/// How long it may take until a member says that its disk went back in time, in the worst weather.
+const NOTICED_MAX: Duration = Duration::from_secs(120);
+
+/// Has the disk of a member go back in time, and waits until it says so. Whether it came to that: as long as nobody knows
+/// that it has acknowledged more, it cannot be noticed.
+async fn roll_back(cluster: &Cluster, node: usize, calm: &AtomicBool, rng: &mut Rng) -> Result<bool, String> {
+    let Some(copy) = cluster.copy(node) else { return Ok(false) };
+    sleep(Duration::from_millis(rng.below(3_000) as u64)).await;
+    while !cluster.know_of_more(node, &copy) {
+        if calm.load(Ordering::Relaxed) || cluster.member_id(node) != Some(copy.member_id) {
+            return Ok(false);
+        }
+        sleep(Duration::from_millis(50)).await;
+    }
+    sleep(WRITTEN_AFTER).await;
+    cluster.oracle().count("rolled back");
+    cluster.roll_back(node, copy).await;
+    sleep(Duration::from_millis(rng.below(1_000) as u64)).await;
+    cluster.start_if_wanted(node).await?;
+    let deadline = Instant::now() + NOTICED_MAX;
+    while !cluster.has_lost_its_log(node) {
+        if Instant::now() > deadline {
+            return Err(format!("{node} did not notice that its disk went back"));
+        }
+        sleep(Duration::from_millis(50)).await;
+    }
+    // It is there for a while, and counts for nothing.
+    sleep(Duration::from_millis(rng.below(4_000) as u64)).await;
+    Ok(true)
 }
 
 /// Looks at all members' views, again and again.
@@ -343,11 +402,12 @@ async fn look(cluster: Cluster, over: Arc<AtomicBool>) {
                 cluster.oracle().view(node, &view);
             }
         }
+        cluster.wrong_alarms().into_iter().for_each(|wrong| cluster.oracle().finds(wrong));
     }
 }
 
 /// Returns once each member takes a write.
-async fn serve_everywhere(cluster: &Cluster) -> Result<(), String> {
+pub async fn serve_everywhere(cluster: &Cluster) -> Result<(), String> {
     for node in (0..cluster.count()).filter(|node| !cluster.is_witness(*node)) {
         loop {
             let Some((engine, environment)) = cluster.engine(node) else {
@@ -383,7 +443,7 @@ fn applied(engine: &Engine) -> (Option<u64>, u64, u64) {
 }
 
 /// Returns the revision once all members have the same.
-async fn agree(cluster: &Cluster) -> u64 {
+pub async fn agree(cluster: &Cluster) -> u64 {
     let mut steady = 0;
     let mut last = None;
     loop {
@@ -425,7 +485,7 @@ fn compare(cluster: &Cluster, oracle: &Oracle) {
     }
 }
 
-fn state_of(cluster: &Cluster) -> String {
+pub fn state_of(cluster: &Cluster) -> String {
     let state = |node| match cluster.engine(node) {
         Some((engine, environment)) => {
             let status = environment
