@@ -7,7 +7,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, OnceLock};
+use std::sync::{Arc, Mutex, OnceLock, Weak};
 use std::time::Duration;
 
 use openraft::ChangeMembers;
@@ -129,12 +129,13 @@ impl Engine {
         transport: Arc<dyn Transport>,
         on_failure: OnFailure,
     ) -> Result<Self, EngineError> {
-        let sealed: Arc<OnceLock<Arc<Authority>>> = Arc::default();
+        // Weak: what it publishes to refers to the health, for those that watch.
+        let sealed: Arc<OnceLock<Weak<Authority>>> = Arc::default();
         let at_failure = Arc::clone(&sealed);
         let health = Arc::new(Health::new(Box::new(move |error| {
             // Before anything else notices: reads go on from the last view.
             if error.is_of_the_disk()
-                && let Some(authority) = at_failure.get()
+                && let Some(authority) = at_failure.get().and_then(Weak::upgrade)
             {
                 authority.seal();
             }
@@ -152,7 +153,7 @@ impl Engine {
         let published = publishing(&options, &health)?;
         let authority = Arc::new(Authority::new(Arc::clone(&published)));
         // Nobody waits for a failure before this: the store is not open yet.
-        let _first = sealed.set(Arc::clone(&authority));
+        let _first = sealed.set(Arc::downgrade(&authority));
         published.hub().set_bytes_max(options.recent_bytes_max);
         let machine = StateStore::open(db, &directory.path)
             .and_then(|store| Machine::open(store, Arc::clone(&published), Arc::clone(&health)))
