@@ -14,6 +14,8 @@ defmodule Tank.Store.Links.ValuesTest do
   # At most so much later than alone.
   @delay_ms 300
   @callers 20
+  # What a link of ours lets queue up.
+  @queue_ms 50
 
   @rates [{"1 Gbit/s", 1_000_000_000}, {"100 Mbit/s", 100_000_000}, {"16 Mbit/s", 16_000_000}]
   @round_trips [60, 100, 300]
@@ -42,14 +44,16 @@ defmodule Tank.Store.Links.ValuesTest do
     {leader, followers} = settle(lab, peers, link)
     wire = wire(lab, leader, followers)
     references = for {_name, bytes} = size <- @sizes ++ [@txn], into: %{}, do: {size, wire.(bytes)}
+    plain = if link[:loss], do: plain_small(lab, leader, hd(followers), references[{"16 MiB", 16 * @mib - 1_024}], link)
     # The plain transfers fill the link; whether that changed the leader is not what is asked here.
     {leader, _followers} = await_writer(peers, link)
     authority = authority(peers)
 
     alone = small_writes(leader, 30)
     {through?, rows} = write_all(@sizes ++ [@txn], leader, references, alone, link, [])
+    if link[:loss], do: check_on_lossy(alone, plain, link)
     overruns = Lab.overruns(lab)
-    heads = ["", "wire ms", "took ms", "limit ms", "small p50", "p95", "max", "alone p50", "p95"]
+    heads = ["", "wire ms", "disk ms", "took ms", "limit ms", "small p50", "p95", "max", "alone p50", "p95"]
     table("#{name} (small writes on perfect links: #{round(clean_ms)} ms; switch overruns: #{overruns})", heads, rows)
     if through?, do: give_up(leader, references[{"1 MiB", @mib}], alone)
     bound_ms = 1.3 * Keyword.get(link, :rtt, 0.2) + clean_ms + 2
@@ -83,18 +87,48 @@ defmodule Tank.Store.Links.ValuesTest do
     limit_ms = 1.5 * wire_ms + 1_000
     timeout = round(2 * limit_ms + 20_000)
     write = if size == @txn, do: &txn_bytes/4, else: &put_bytes/4
+    disk_ms = disk(leader, bytes)
     {{ms, result}, small} = with_small_writes(leader, fn -> write.(leader, "large", bytes, timeout) end)
     through? = check(elem(result, 0) == :ok, "#{name}: #{inspect(result)} after #{round(ms)} ms")
     check(ms <= limit_ms, "#{name} took #{round(ms)} ms, plain TCP #{round(wire_ms)}")
     check(small.errors == [], "small writes during #{name}: #{inspect(Enum.frequencies(small.errors))}")
 
-    # TCP holds back what follows a lost frame until it is sent again, a round trip later.
-    {share, delay_ms} = if link[:loss], do: {0.95, @delay_ms + Keyword.get(link, :rtt, 0)}, else: {1.0, @delay_ms}
-    late_ms = percentile(small.ms, share) - percentile(alone, share)
-    check(late_ms <= delay_ms, "small writes during #{name} came #{round(late_ms)} ms late")
-
+    Process.put(:small_ms, small.ms ++ Process.get(:small_ms, []))
+    if link[:loss] == nil, do: check_in_time(name, small.ms, alone, disk_ms)
     small = for share <- [0.5, 0.95, 1.0], do: percentile(small.ms, share)
-    {through?, [name, wire_ms, ms, limit_ms] ++ small ++ [percentile(alone, 0.5), percentile(alone, 0.95)]}
+    {through?, [name, wire_ms, disk_ms, ms, limit_ms] ++ small ++ [percentile(alone, 0.5), percentile(alone, 0.95)]}
+  end
+
+  # Entries that follow a large one in the log are durable after it, at the leader and at a follower, whatever the link
+  # does. Here both have one disk.
+  defp check_in_time(name, small, alone, disk_ms) do
+    late_ms = percentile(small, 1.0) - percentile(alone, 1.0)
+    disk = "the disk needs #{round(disk_ms)} for the large one"
+    check(late_ms <= @delay_ms + disk_ms, "small writes during #{name} came #{round(late_ms)} ms late; #{disk}")
+  end
+
+  # Whatever follows a lost frame in a connection waits until TCP has sent the frame again, for a round trip or several,
+  # and a cluster has one connection between two members. So small writes may take so much longer as 19 of 20 small
+  # messages do in plain TCP, among parts of the same size, with no more on the way than the link carries in a round
+  # trip and our queue; and one lost frame is allowed. What is late for other reasons comes on top of that, on links
+  # without loss as well.
+  defp check_on_lossy(alone, plain, link) do
+    small = Process.get(:small_ms)
+    late_ms = percentile(small, 0.95) - percentile(alone, 0.95)
+    round_trip = Keyword.get(link, :rtt, 0)
+    plain_ms = percentile(plain, 0.95) - round_trip
+    limit_ms = @delay_ms + max(round_trip, plain_ms)
+    heads = ["", "p50", "p95", "count"]
+    row = fn name, ms -> [name, percentile(ms, 0.5), percentile(ms, 0.95), length(ms)] end
+    table("small among large", heads, [row.("plain TCP", plain), row.("all small writes", small)])
+    check(late_ms <= limit_ms, "small writes came #{round(late_ms)} ms late, in plain TCP #{round(plain_ms)}")
+  end
+
+  # To each of two followers, the link carried 16 MiB in `wire_ms`.
+  defp plain_small(lab, leader, follower, wire_ms, link) do
+    round_trip = Keyword.get(link, :rtt, 0)
+    window = round(16 * @mib / wire_ms * (round_trip + @queue_ms))
+    small_among_parts(lab, leader, follower, max(window, 64 * 1_024), 5_000 + 80 * round_trip)
   end
 
   # What they wrote may still be written, and has to pass the link; then all is as before.
