@@ -59,6 +59,8 @@ defmodule Tank.Store.Faults.Leaver do
       60_000 ->
         {:os_pid, os_pid} = Port.info(port, :os_pid)
         System.cmd("kill", ["-KILL", "#{os_pid}"])
+        # Or its directory would still be locked.
+        receive do: ({^port, {:exit_status, _killed}} -> :ok)
         {:hung, seen.acknowledged, 60_000, Enum.reverse(seen.output)}
     end
   end
