@@ -30,6 +30,16 @@ defmodule Tank.Store.LongCall do
   @spec erase(String.t(), String.t()) :: :ok | {:error, Native.reason()}
   def erase(dir, store_id), do: await(&Native.erase(&1, dir, store_id))
 
+  @doc "What a directory holds of a store, without opening it."
+  @spec peek(String.t(), String.t()) ::
+          {:ok, :blank | {:holds, cluster_id :: pos_integer, member_id :: pos_integer, formed? :: boolean}}
+          | {:error, Native.reason()}
+  def peek(dir, store_id), do: await(&Native.peek(&1, dir, store_id))
+
+  @doc "Notes that the member in a directory has its place in a cluster."
+  @spec mark_formed(String.t()) :: :ok | {:error, Native.reason()}
+  def mark_formed(dir), do: await(&Native.mark_formed(&1, dir))
+
   @doc "The entry at a key as it was at a revision."
   @spec entry_at(Native.store(), binary, non_neg_integer) ::
           {:ok, Native.entry()} | :not_found | {:error, Native.reason()}

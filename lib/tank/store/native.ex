@@ -65,6 +65,12 @@ defmodule Tank.Store.Native do
   @spec erase(reference, String.t(), String.t()) :: {:ok, call} | {:error, reason}
   def erase(_ref, _dir, _store_id), do: nif()
 
+  @spec peek(reference, String.t(), String.t()) :: {:ok, call} | {:error, reason}
+  def peek(_ref, _dir, _store_id), do: nif()
+
+  @spec mark_formed(reference, String.t()) :: {:ok, call} | {:error, reason}
+  def mark_formed(_ref, _dir), do: nif()
+
   @spec status(store) :: {:ok, map} | {:error, reason}
   def status(_store), do: nif()
 
@@ -272,7 +278,7 @@ defmodule Tank.Store.Native do
   @spec peer_absent(store, String.t()) :: :ok
   def peer_absent(_store, _node), do: nif()
 
-  @spec deliver(store, String.t(), binary) :: :ok
+  @spec deliver(store, String.t(), binary) :: :ok | {:other_cluster, cluster_id :: non_neg_integer}
   def deliver(_store, _node, _frame), do: nif()
 
   @spec watch_start(store, prefix_or_pattern, :snapshot | :now | non_neg_integer, pid, reference) ::

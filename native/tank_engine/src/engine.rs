@@ -153,11 +153,11 @@ impl Engine {
         self.0.health.alarms()
     }
 
-    /// Takes a frame that the transport brought from `node`. Never blocks.
-    pub fn deliver(&self, node: &str, frame: &[u8]) {
-        if self.check().is_ok() {
-            self.0.peers.deliver(&self.0.runtime, node, frame);
-        }
+    /// Takes a frame that the transport brought from `node`; returns the id of its cluster if that is another one: it
+    /// was dropped then. Never blocks.
+    pub fn deliver(&self, node: &str, frame: &[u8]) -> Option<u64> {
+        self.check().ok()?;
+        self.0.peers.deliver(&self.0.runtime, node, frame)
     }
 
     /// Measures from now on how late this store's tasks are woken.

@@ -208,5 +208,8 @@ rustler::atoms! {
     last_log_index,
     purged_index,
     malformed_frames,
+    blank,
+    holds,
+    other_cluster,
     foreign_frames,
 }

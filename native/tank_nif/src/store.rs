@@ -11,6 +11,7 @@ use tank_engine::engine::{Engine, Status};
 use tank_engine::error::{EngineError, LockHolder};
 use tank_engine::options::Options;
 use tank_engine::storage::Directory;
+use tank_engine::storage::peek::{self, Peeked};
 
 use crate::transport::{Link, Relays};
 use crate::{alarms, atoms, errors, options, threads};
@@ -100,6 +101,25 @@ fn discard_aside<'a>(env: Env<'a>, reference: Term<'a>, store: ResourceArc<Store
 #[rustler::nif]
 fn erase<'a>(env: Env<'a>, reference: Term<'a>, dir: String, store_id: String) -> NifResult<Term<'a>> {
     threads::run(env, reference, "tank-erase", move || Directory::erase(Path::new(&dir), &store_id), done)
+}
+
+/// What `dir` holds of the store `store_id`, without opening it. Answers by message: `{:ok, :blank}`,
+/// `{:ok, {:holds, cluster_id, member_id, formed?}}` or `{:error, reason}`.
+#[rustler::nif]
+fn peek<'a>(env: Env<'a>, reference: Term<'a>, dir: String, store_id: String) -> NifResult<Term<'a>> {
+    let peek = move || peek::peek(Path::new(&dir), &store_id);
+    threads::run(env, reference, "tank-peek", peek, |env, peeked| match peeked {
+        Peeked::Blank => (atoms::ok(), atoms::blank()).encode(env),
+        Peeked::Holds { identity, formed } => {
+            (atoms::ok(), (atoms::holds(), identity.cluster_id, identity.member_id, formed)).encode(env)
+        }
+    })
+}
+
+/// Notes that the member in `dir` has its place in a cluster. Answers by message: `:ok` or `{:error, reason}`.
+#[rustler::nif]
+fn mark_formed<'a>(env: Env<'a>, reference: Term<'a>, dir: String) -> NifResult<Term<'a>> {
+    threads::run(env, reference, "tank-mark", move || peek::mark_formed(Path::new(&dir)), done)
 }
 
 fn done(env: Env<'_>, (): ()) -> Term<'_> {

@@ -99,11 +99,14 @@ fn relayed(env: Env<'_>, link: ResourceArc<Link>, node: &str, channel: Atom, byt
     Ok(atoms::ok())
 }
 
-/// Gives the engine a frame that `node` sent. Frames are small: whatever is large comes in parts.
+/// Gives the engine a frame that `node` sent: `:ok`, or `{:other_cluster, cluster_id}` when it is one of another
+/// cluster, and was dropped. Frames are small: whatever is large comes in parts.
 #[rustler::nif]
-fn deliver<'a>(store: &'a Store, node: &str, frame: Binary<'a>) -> Atom {
-    store.engine.deliver(node, &frame);
-    atoms::ok()
+fn deliver<'a>(env: Env<'a>, store: &'a Store, node: &str, frame: Binary<'a>) -> Term<'a> {
+    match store.engine.deliver(node, &frame) {
+        None => atoms::ok().encode(env),
+        Some(cluster_id) => (atoms::other_cluster(), cluster_id).encode(env),
+    }
 }
 
 impl Relays {

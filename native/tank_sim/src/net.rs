@@ -134,7 +134,9 @@ impl SimNet {
             (link, frames, engine)
         };
         for frame in frames {
-            engine.iter().for_each(|engine| engine.deliver(&link.0, &frame));
+            if let Some(engine) = &engine {
+                engine.deliver(&link.0, &frame);
+            }
         }
     }
 

@@ -112,9 +112,13 @@ impl Server {
         server
     }
 
-    /// Takes a frame that `node` sent. Never blocks.
-    pub(crate) fn deliver(self: &Arc<Self>, runtime: &Runtime, node: &str, frame: &[u8]) {
-        for incoming in self.rpc.receive(node, frame) {
+    /// Takes a frame that `node` sent; returns the id of its cluster if that is another one. Never blocks.
+    pub(crate) fn deliver(self: &Arc<Self>, runtime: &Runtime, node: &str, frame: &[u8]) -> Option<u64> {
+        let received = self.rpc.receive(node, frame);
+        if received.is_empty() {
+            return self.rpc.other_cluster(frame);
+        }
+        for incoming in received {
             let node = node.to_owned();
             // In the order they came. What has an order comes over a link, which bounds how much there is.
             let _ = match incoming.lane {
@@ -135,6 +139,7 @@ impl Server {
                 }
             };
         }
+        None
     }
 
     async fn serve(self: &Arc<Self>, node: &str, incoming: Incoming) {

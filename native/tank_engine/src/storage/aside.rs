@@ -10,22 +10,25 @@
 //! old member or the new one, whole. All of it happens while the directory is claimed.
 
 use std::fs;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use crate::error::EngineError;
 use crate::log::segments;
 
-use super::{INCOMING, marker, members, remove_dir, rocks, sync_dir};
+use super::{INCOMING, marker, members, peek, remove_dir, rocks, sync_dir};
 
 /// Holds the old member's files.
 const ASIDE: &str = ".aside";
 /// What [`ASIDE`] is called once nobody will want it back.
 const DISCARDED: &str = ".discarded";
+/// In [`ASIDE`]: nothing was set aside, since the directory was blank. It is blank again when the new member comes to nothing.
+const BLANK: &str = "BLANK";
 /// Says that the directory is being emptied.
 const ERASING: &str = ".erasing";
 
 /// All that a member keeps in its directory; the first one tells what the directory is.
-const PARTS: [&str; 6] = [super::format::FILE, marker::FILE, members::FILE, rocks::DIR, segments::DIR, INCOMING];
+const PARTS: [&str; 7] =
+    [super::format::FILE, marker::FILE, members::FILE, rocks::DIR, segments::DIR, INCOMING, peek::FORMED];
 
 /// Ends what a crash or a failed join left undone: a member set aside comes back.
 pub(super) fn settle(dir: &Path) -> Result<(), EngineError> {
@@ -37,20 +40,36 @@ pub(super) fn settle(dir: &Path) -> Result<(), EngineError> {
     if !aside.exists() {
         return Ok(());
     }
+    let comes_back = |part: &str| aside.join(part).exists();
     for part in PARTS {
-        if aside.join(part).exists() {
+        if comes_back(part) {
             remove(&dir.join(part))?;
             rename(&aside.join(part), &dir.join(part))?;
+        } else if comes_back(BLANK) {
+            remove(&dir.join(part))?;
         }
     }
     sync(dir)?;
     remove_dir(&aside)
 }
 
-/// Sets the member in `dir` aside.
+/// Where the member is that is in `dir` once it is settled; `None`: there is none.
+pub(super) fn place_after_settling(dir: &Path) -> Option<PathBuf> {
+    let aside = dir.join(ASIDE);
+    if dir.join(ERASING).exists() || aside.join(BLANK).exists() {
+        return None;
+    }
+    // The first part is moved first, and comes back first.
+    Some(if aside.join(PARTS[0]).exists() { aside } else { dir.to_path_buf() })
+}
+
+/// Sets the member in `dir` aside; notes that there is none if it is blank.
 pub(super) fn set_aside(dir: &Path) -> Result<(), EngineError> {
     let aside = dir.join(ASIDE);
     fs::create_dir(&aside).map_err(|error| EngineError::from_io(&aside, &error))?;
+    if !PARTS.iter().any(|part| dir.join(part).exists()) {
+        fs::write(aside.join(BLANK), b"").map_err(|error| EngineError::from_io(&aside, &error))?;
+    }
     for part in PARTS {
         if dir.join(part).exists() {
             rename(&dir.join(part), &aside.join(part))?;

@@ -3,6 +3,7 @@
 //! ```text
 //! <dir>/LOCK     held while the store is open
 //! <dir>/FORMAT   what this is: format version, store, cluster and member id        (format.rs)
+//! <dir>/FORMED   says that the member has its place in a cluster                 (peek.rs)
 //! <dir>/SYNCED   how far the log was synced: tells that it lost its end            (marker.rs)
 //! <dir>/MEMBERS  how far each member has come: tells that one went back in time    (members.rs)
 //! <dir>/log/     the log                                                  (crate::log::segments)
@@ -15,6 +16,7 @@
 pub mod format;
 pub mod marker;
 pub(crate) mod members;
+pub mod peek;
 pub mod rocks;
 
 mod aside;
@@ -71,8 +73,8 @@ impl Directory {
     }
 
     /// Opens `path` for the store `store_id`; makes it, as `formation` says, when it is missing or
-    /// empty. A member that joins a cluster sets the one aside that is there; it comes back at the
-    /// next open, unless [`Directory::discard_aside`] was called.
+    /// empty. A member that joins a cluster sets aside what is there, also nothing; that comes back at
+    /// the next open, unless [`Directory::discard_aside`] was called.
     ///
     /// # Errors
     /// The directory is locked, is no store's or another's, is of a newer format, damaged, full,
@@ -84,8 +86,11 @@ impl Directory {
         let path = path.canonicalize().map_err(|error| EngineError::from_io(path, &error))?;
         let claim = Claim::take(&path)?;
         aside::settle(&path)?;
-        if let (Formation::Joining { .. }, Some(present)) = (formation, Format::read(&path)?) {
-            present.check_store(store_id)?;
+        if let Formation::Joining { .. } = formation {
+            match Format::read(&path)? {
+                Some(present) => present.check_store(store_id)?,
+                None => check_unused(&path)?,
+            }
             aside::set_aside(&path)?;
         }
         match Format::read(&path)? {
@@ -256,7 +261,7 @@ fn check_unused(path: &Path) -> Result<(), EngineError> {
         let entry = entry.map_err(|error| EngineError::from_io(path, &error))?;
         let name = entry.file_name();
         let name = name.to_string_lossy();
-        let is_part = [rocks::DIR, marker::FILE, members::FILE].contains(&&*name)
+        let is_part = [rocks::DIR, marker::FILE, members::FILE, peek::FORMED].contains(&&*name)
             || (name == segments::DIR && SegmentLog::is_in(path));
         if is_part {
             let detail = format!("FORMAT is missing, but {name} is there");
@@ -284,10 +289,13 @@ fn remove_parts(path: &Path) -> Result<(), EngineError> {
     remove_dir(&path.join(rocks::DIR))?;
     remove_dir(&path.join(segments::DIR))?;
     remove_dir(&path.join(INCOMING))?;
-    match fs::remove_file(path.join(marker::FILE)) {
-        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(EngineError::from_io(path, &error)),
-        _ => Ok(()),
+    for file in [marker::FILE, peek::FORMED] {
+        match fs::remove_file(path.join(file)) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(EngineError::from_io(path, &error)),
+            _ => {}
+        }
     }
+    Ok(())
 }
 
 pub(crate) fn remove_dir(path: &Path) -> Result<(), EngineError> {

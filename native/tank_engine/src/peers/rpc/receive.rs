@@ -23,6 +23,12 @@ const RESTART_MIN: Duration = Duration::from_millis(100);
 const FORMER_KEPT: Duration = Duration::from_secs(10);
 
 impl Rpc {
+    /// The id of the cluster of a frame, if that is another one.
+    pub(in crate::peers) fn other_cluster(&self, bytes: &[u8]) -> Option<u64> {
+        let cluster_id = frame::decode(bytes)?.head.cluster_id;
+        (cluster_id != self.identity.cluster_id).then_some(cluster_id)
+    }
+
     /// Takes a frame from the transport. Answers go to those that wait for them; calls are returned,
     /// and so are large answers, which take long to decode: see [`Rpc::settle`].
     pub(in crate::peers) fn receive(&self, node: &str, bytes: &[u8]) -> Vec<Incoming> {
