@@ -54,6 +54,42 @@ defmodule Tank.Store.ClusterCase do
     peer
   end
 
+  @doc "Starts the VM of a node again, without its store. For the test's own process."
+  def boot_again(%Peer{} = peer), do: peer |> boot_unwatched() |> stop_at_exit()
+
+  @doc "The same for any process. The test's own one calls `stop_at_exit/1` then."
+  def boot_unwatched(%Peer{} = peer), do: boot(peer.name, peer.host, peer.dir, peer.exec)
+
+  @doc "Has the node stopped when the test ends, instead of the one that had its name before."
+  def stop_at_exit(%Peer{} = peer) do
+    ExUnit.Callbacks.on_exit({:peer, peer.name}, fn -> stop_node(peer) end)
+    peer
+  end
+
+  @doc "Starts the store of a node with a list of nodes that form a cluster, and options."
+  def start_listed(peer, nodes, options \\ []) do
+    {timeout, options} = Keyword.pop(options, :timeout, 30_000)
+    config = Map.merge(%{cluster_name: @store, cluster: nodes}, Map.new(options))
+    cluster(peer, :start, [peer.dir, config, timeout])
+  end
+
+  @doc "The details of an alarm of a node's store, once it is raised with a message that has all of `texts`."
+  def await_alarm(peer, name, texts) do
+    Tank.Store.TankCase.eventually(
+      "the alarm #{name} at #{peer.node} with #{inspect(texts)}",
+      fn ->
+        with {:ok, %{alarms: alarms}} <- cluster(peer, :status, [@store]),
+             %{message: message} = details <- alarms[name],
+             true <- Enum.all?(texts, &String.contains?(message, &1)) do
+          details
+        else
+          _not_yet -> {:not_yet, cluster(peer, :status, [@store])}
+        end
+      end,
+      60_000
+    )
+  end
+
   @doc "`kill -9` of the node's operating system process; returns at once."
   def kill_node(%Peer{os_pid: os_pid}), do: {_output, 0} = System.cmd("kill", ["-9", os_pid])
 
@@ -186,6 +222,29 @@ defmodule Tank.Store.ClusterCase do
 
   @doc false
   def get_nodes, do: :persistent_term.get({__MODULE__, :nodes})
+
+  @doc false
+  # A read of what was acknowledged, if there is such, and a write.
+  def local_probe(known, name, value), do: {known && local_get(known, 1_000), local_put(name, value, 1_000)}
+
+  @doc false
+  def raise_nodes, do: raise("no list today")
+
+  @doc false
+  def no_nodes, do: {:error, "no list"}
+
+  @doc false
+  # Starts Tank.Store, which may fail, in a process that may end with it.
+  def try_start_tank(options) do
+    Task.async(fn ->
+      Process.flag(:trap_exit, true)
+      Tank.Store.start_link(options)
+    end)
+    |> Task.await(:infinity)
+  end
+
+  @doc false
+  def local_erase(dir), do: Tank.Store.LongCall.erase(dir, Atom.to_string(@store))
 
   @doc false
   def local_get_pod(name) do

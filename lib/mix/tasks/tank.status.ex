@@ -19,7 +19,7 @@ defmodule Mix.Tasks.Tank.Status do
   use Mix.Task
 
   alias Mix.Tasks.Tank.Connection
-  alias Tank.Store.StatusText
+  alias Tank.Store.{Cluster, Formation, StatusText}
 
   # The tasks of this project compile without the rest of it, which needs what they build.
   @compile {:no_warn_undefined, StatusText}
@@ -45,11 +45,16 @@ defmodule Mix.Tasks.Tank.Status do
     end
   end
 
-  defp stores(node, nil), do: for(id <- ask(node, :get_store_ids, []), do: {id, ask(node, :status, [id])})
-  defp stores(node, store), do: [{String.to_atom(store), ask(node, :status, [String.to_atom(store)])}]
+  # Those that wait for their cluster do not run yet, and are shown.
+  defp stores(node, nil) do
+    ids = ask(node, Cluster, :get_store_ids, []) ++ ask(node, Formation, :forming_ids, [])
+    for id <- Enum.uniq(ids), do: {id, ask(node, Cluster, :status, [id])}
+  end
 
-  defp ask(node, function, arguments) do
-    :erpc.call(node, Tank.Store.Cluster, function, arguments, @timeout)
+  defp stores(node, store), do: [{String.to_atom(store), ask(node, Cluster, :status, [String.to_atom(store)])}]
+
+  defp ask(node, module, function, arguments) do
+    :erpc.call(node, module, function, arguments, @timeout)
   catch
     :error, {:exception, :undef, _stacktrace} -> Mix.raise("#{node} does not have tank_store")
     :error, {:erpc, reason} -> Mix.raise("#{node} does not answer: #{inspect(reason)}")

@@ -27,10 +27,19 @@ defmodule Tank.Store.Cluster do
   ### Forming a cluster without a hand
 
   With the option `:cluster`, a list of nodes or a function that gives one, stores find each other: whatever the order in
-  which the nodes boot, they form one cluster. The list must be the same on all nodes. The node that is its first, when
-  sorted, has to be up when the cluster is formed, and one more than half of all; later any node may come and go. A
-  store that holds entries of its own already never joins by itself, since it would lose them. The start waits until the
-  store is in the cluster: give it time.
+  which the nodes boot, they form one cluster. The list must be the same on all nodes; this node is added to it.
+
+  A store whose directory holds a member is opened as that member. One whose directory is blank has no engine, serves
+  nobody and takes no writes until it knows what to become. It joins the cluster that a listed node holds, under a new
+  identity, once that has a quorum; what its node was in that cluster before is removed. It founds one only when all listed nodes
+  say that they are blank, at the same time, and it is the first voter of the sorted list. `forming: :majority` lets a majority
+  found: then a cluster that is held only by nodes which are not up may get a second one.
+
+  While it waits, calls give `:noproc`, `status/1` gives `role: :forming`, and the alarm `:forming` says for whom it waits.
+
+  Nodes that hold different clusters of one store id raise the alarm `:other_cluster` on both sides. A store that was
+  restored from a backup, or that has only run without a list, is refused instead while other nodes of its list hold another cluster. See the
+  guide on clusters.
 
   ### Witnesses
 
@@ -50,10 +59,11 @@ defmodule Tank.Store.Cluster do
 
   #{Tank.Store.Options.docs()}
 
-  And `:cluster`, the nodes to form a cluster with, and `:role`, what to join it as (`:voter`); see above.
+  And `:cluster`, the nodes to form a cluster with, `:role`, what to join it as (`:voter`), and `:forming`, whether `:all`
+  nodes (the default) or a `:majority` must be blank to found one; see above.
   """
 
-  alias Tank.Store.Cluster.{Arguments, Start}
+  alias Tank.Store.Cluster.{Arguments, Start, Unready}
   alias Tank.Store.{Alarms, Deadline, Error, Events, Instance, Join, Leave, Membership, Native}
   alias Tank.Store.{ReadCache, Recovery, Remote, Running, Server}
 
@@ -74,8 +84,10 @@ defmodule Tank.Store.Cluster do
   A store that runs already in that directory stays as it is. One that was stopped has its data.
 
   Errors: `{:already_running, dir}` when the store runs in another directory; `:system_not_started` for an atom that
-  names no running store; `:timeout`, and the store may still come up; or a `Tank.Store.Error` that says why the
-  directory could not be opened.
+  names no running store; a `Tank.Store.Error` that says why the directory could not be opened;
+  `{:tank, :other_cluster, %{store_id: _, clusters: _}}` and `{:tank, :no_list_of_nodes, %{store_id: _, why: _}}`, which are about
+  `:cluster`. After these nothing runs. After `:timeout` the store may still come up: it is being opened, or waits for
+  its cluster, and serves nobody until then. `stop/1` ends that.
 
       iex> dir = Path.join(System.tmp_dir!(), "start_doc_#{System.unique_integer([:positive])}")
       iex> Tank.Store.Cluster.start(dir, %{cluster_name: :start_doc, value_bytes_max: 1024})
@@ -96,7 +108,8 @@ defmodule Tank.Store.Cluster do
     {store_id, options, formation} = Arguments.config!(store_id_or_config)
 
     with {:ok, dir} <- Arguments.dir(data_dir_or_system) do
-      Start.within(%{store_id: store_id, data_dir: dir, owner: nil, options: options}, formation, timeout)
+      config = %{store_id: store_id, data_dir: dir, owner: nil, options: options, formation: formation}
+      Start.within(config, timeout)
     end
   end
 
@@ -169,7 +182,7 @@ defmodule Tank.Store.Cluster do
   | `readable` | whether linearizable reads are answered from memory |
   | `failure` | nil, or what the disk failed with (`:disk_full`, `{:storage, why}`): the store answers reads from memory and refuses writes with this reason, and opens again by itself when the disk takes writes |
   | `alarms` | what is wrong while the store goes on: a list of `{name, details}`, empty when all is well. `details` is a map with a `:message` that says what happened and what to do, with the `:member_id` if it is about one member, and with figures. An alarm is logged as an error once, and goes when its cause is gone |
-  | `role` | `:leader`, `:follower`, `:candidate` or `:learner` |
+  | `role` | `:leader`, `:follower`, `:candidate` or `:learner`; `:forming` while the store waits for its cluster: the other figures are 0, nil or empty then |
   | `term`, `leader` | the raft term, and the node of the leader that this member follows, or nil |
   | `last_log_index` | index of the last log entry here |
   | `purged_index` | index of the last log entry that is not kept any more, or nil: a member that lacks it is sent a snapshot |
@@ -198,6 +211,9 @@ defmodule Tank.Store.Cluster do
         {:error, reason} ->
           {:error, Error.public(reason)}
       end
+    else
+      {:error, :noproc} -> Unready.status(store_id)
+      {:error, reason} -> {:error, reason}
     end
   end
 

@@ -2,107 +2,105 @@ defmodule Tank.Store.Formation do
   @moduledoc false
   # Forming one cluster out of stores that are started with the same list of nodes, in whatever order they boot.
   #
-  # One of the nodes, the first of the list when it is sorted, founds the cluster; the others wait for a cluster and
-  # join it. A store that was just started alone is no cluster, and nobody joins it: so all may boot at once.
+  # A store looks into its directory before it opens an engine. One that holds a member is opened as that member. A blank
+  # one has no engine, serves nobody and takes no writes, until it knows what to become:
   #
-  #     waiting --a node of the list is in a cluster--> joins it
-  #        |------the first node, and it reaches a majority of the list, none of it in a cluster--> founds
-  #        +------is a member already, or with others again--> done
+  #     holds a member, FORMED ------------------------------------------------------------------> opens it
+  #     holds a member, not FORMED --a listed node holds another cluster, and none holds this one--> error, stops
+  #          +----- otherwise ------------------------------------------------------------------> opens it
+  #     blank --a listed node holds a cluster, which has a quorum---------------------------------> joins that one
+  #       |-----all listed nodes are blank, and this is the first voter of the list---------------> founds
+  #       +-----otherwise: waits, asks again
   #
-  # The founder needs a majority so that it does not found a second cluster after it lost its directory, while those
-  # that hold the first one cannot be reached. It takes the same list on all nodes for that.
+  # So no cluster is founded while a listed node may hold one. The proof: all listed nodes answer that they are blank, each
+  # with the token of its search, and then promise, for the same token, to found nothing themselves. Each was blank from its
+  # answer to its promise, so at one moment all of them were. Only equal lists count, so all expect the same node to found.
+  # With `forming: :majority` the promises of a majority are enough. Two majorities share a node, and that node promises
+  # only once; but a cluster that is held only by nodes outside the majority may get a second one.
   #
-  # What is joined replaces what was there. So a store that holds something is not joined to anything by itself.
+  # Files: Search asks and decides (Decision), in a process of its own; Forming is the part of the Server; Finish notes
+  # FORMED once the member has its place.
 
-  require Logger
-
-  alias Tank.Store.{Deadline, Join, Members, Remote, Running, Server}
+  alias Tank.Store.{Deadline, Members, Names, OtherClusters, ProcessCall, Remote, Server}
 
   @type nodes :: [node] | (() -> [node])
+  @typedoc "What a store is formed with."
+  @type t :: %{nodes: nodes, role: Tank.Store.Join.role(), founding: :all | :majority}
 
-  # Others boot in seconds.
-  @ask_again_ms 200
+  @typedoc "What a node says of its store; `:unknown` when its VM runs, and the store has not looked into its directory."
+  @type answer ::
+          {:holds, cluster_id :: non_neg_integer}
+          | {:blank, token :: reference, [node], Tank.Store.Join.role()}
+          | :unknown
+          | {:error, :nodedown | :timeout | :noproc}
+
   # A node that does not answer must not hold up those that do.
   @ask_timeout 1_000
 
-  @doc "Returns once the store is in the cluster of `nodes`, in that role if it had to join."
-  @spec form(atom, nodes | nil, Join.role(), Deadline.t()) :: :ok | {:error, term}
-  def form(_store_id, nil, _role, _deadline), do: :ok
+  @doc """
+  What the store of this node holds. Asked by other nodes, which tell the clusters that they know of: their own, and those
+  of nodes that they asked.
+  """
+  @spec state(atom, %{node => non_neg_integer}) :: answer
+  def state(store_id, seen) do
+    case {cluster_id(store_id), Server.noted(store_id, :forming)} do
+      {{:ok, cluster_id}, _forming} ->
+        for {node, other} <- seen, other != cluster_id, do: OtherClusters.met(store_id, node, other, :said)
+        {:holds, cluster_id}
 
-  def form(store_id, nodes, role, deadline) do
-    all = nodes |> list() |> Enum.concat([node()]) |> Enum.uniq() |> Enum.sort()
+      {:error, {:ok, %{blank: {token, nodes, role}}}} ->
+        {:blank, token, nodes, role}
 
-    with {:ok, cluster} <- Members.local(store_id) do
-      if Members.others(cluster) != [] or all == [node()],
-        do: :ok,
-        else: look(store_id, nodes, role, all, deadline)
+      {:error, _opening_or_not_started} ->
+        :unknown
     end
   end
 
-  @doc "Whether the store of this node is in a cluster that others may join. Asked by other nodes."
-  @spec state(atom) :: :in_cluster | :waiting | :not_running
-  def state(store_id) do
-    case Members.local(store_id) do
-      {:ok, cluster} ->
-        if Members.others(cluster) != [] or Server.founder?(store_id), do: :in_cluster, else: :waiting
+  @doc "Has this node, if its search still has that token, promise to found no cluster, since `founder` does."
+  @spec promise(atom, reference, node) :: boolean
+  def promise(store_id, token, founder), do: call(store_id, {:promise, token, founder}) == true
 
-      {:error, _reason} ->
-        :not_running
-    end
-  end
+  @doc "Ends a promise: `founder` did not get enough of them."
+  @spec release(atom, reference, node) :: boolean
+  def release(store_id, token, founder), do: call(store_id, {:release, token, founder}) == true
 
-  defp look(store_id, nodes, role, all, deadline) do
-    states = ask(store_id, List.delete(all, node()))
-    present = for {node, :in_cluster} <- states, do: node
-    reached = 1 + Enum.count(states, fn {_node, state} -> state in [:in_cluster, :waiting, :not_running] end)
+  @doc "What each of `nodes` says of its store."
+  @spec ask(atom, [node], %{node => non_neg_integer}) :: %{node => answer}
+  def ask(store_id, nodes, seen), do: on_all(for(node <- nodes, do: {node, [store_id, seen]}), :state)
 
-    cond do
-      present != [] ->
-        join(store_id, nodes, role, hd(present), deadline)
-
-      role == :voter and node() == hd(all) and reached * 2 > length(all) ->
-        Server.found(store_id, deadline)
-
-      true ->
-        again(store_id, nodes, role, deadline, {:error, {:tank, :no_cluster_formed, %{reached: reached, nodes: all}}})
-    end
-  end
-
-  defp join(store_id, nodes, role, node, deadline) do
-    if empty?(store_id) do
-      with {:error, reason} <- Join.join(store_id, node, role, deadline),
-           do: again(store_id, nodes, role, deadline, {:error, reason})
-    else
-      Logger.error("store #{inspect(store_id)} holds entries of its own and does not join #{node} by itself")
-      {:error, {:tank, :holds_data, %{store_id: store_id, node: node}}}
-    end
-  end
-
-  defp again(store_id, nodes, role, deadline, error) do
-    if Deadline.remaining(deadline) == 0 do
-      error
-    else
-      receive after: (@ask_again_ms -> form(store_id, nodes, role, deadline))
-    end
-  end
-
-  defp ask(store_id, nodes) do
+  @doc "What a function of this module gives on each of some nodes, with arguments for each."
+  @spec on_all([{node, [term]}], atom) :: %{node => term}
+  def on_all(calls, function) do
     deadline = Deadline.in_ms(@ask_timeout)
 
-    nodes
-    |> Enum.map(&{&1, Task.async(fn -> Remote.call(&1, __MODULE__, :state, [store_id], deadline) end)})
+    calls
+    |> Enum.map(fn {node, args} ->
+      {node, Task.async(fn -> Remote.call(node, __MODULE__, function, args, deadline) end)}
+    end)
     # Each call ends in time by itself.
-    |> Enum.map(fn {node, task} -> {node, Task.await(task, :infinity)} end)
+    |> Map.new(fn {node, task} -> {node, Task.await(task, :infinity)} end)
   end
 
-  defp empty?(store_id) do
-    with {:ok, store} <- Running.fetch(store_id), {:ok, status} <- Tank.Store.Native.status(store) do
-      status.revision == 0
+  @doc "The cluster of the store of this node, also when it is not open yet."
+  @spec cluster_id(atom) :: {:ok, non_neg_integer} | :error
+  def cluster_id(store_id) do
+    with {:error, _not_open} <- Members.local(store_id),
+         {:error, :noproc} <- Server.noted(store_id, :holds) do
+      :error
     else
-      {:error, _reason} -> false
+      {:ok, %{cluster_id: cluster_id}} -> {:ok, cluster_id}
+      {:ok, cluster_id} -> {:ok, cluster_id}
     end
   end
 
-  defp list(nodes) when is_function(nodes, 0), do: nodes.()
-  defp list(nodes), do: nodes
+  @doc "The ids of the stores of this node that wait for their cluster."
+  @spec forming_ids :: [atom]
+  def forming_ids, do: Names |> Registry.select([{{{:forming, :"$1"}, :_, :_}, [], [:"$1"]}]) |> Enum.sort()
+
+  defp call(store_id, request) do
+    case Server.whereis(store_id) do
+      nil -> {:error, :noproc}
+      server -> ProcessCall.call(server, request, @ask_timeout)
+    end
+  end
 end

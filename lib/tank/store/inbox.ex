@@ -3,11 +3,14 @@ defmodule Tank.Store.Inbox do
   # Takes the frames that other nodes send to one store, and gives them to the engine.
   #
   # While no engine is attached, as when the store is just being opened, frames are dropped, and the inbox that belongs to
-  # their sender is told so: it need not wait for answers.
+  # their sender is told so: it need not wait for answers. Of frames of another cluster `Tank.Store.OtherClusters` is told.
 
   use GenServer
 
-  alias Tank.Store.Native
+  alias Tank.Store.{Native, OtherClusters}
+
+  # How often it is told that a node sends frames of another cluster.
+  @tell_every_ms 1_000
 
   defguardp is_id(id) when is_integer(id) and id in 0..0xFFFF_FFFF_FFFF_FFFF
 
@@ -40,7 +43,7 @@ defmodule Tank.Store.Inbox do
   def init(store_id) do
     # Many frames at a time come in, and none of them should wait behind a scheduler's other work.
     Process.flag(:priority, :high)
-    {:ok, %{name: name(store_id), store: nil}}
+    {:ok, %{store_id: store_id, name: name(store_id), store: nil, others: %{}}}
   end
 
   @impl true
@@ -53,9 +56,11 @@ defmodule Tank.Store.Inbox do
   end
 
   def handle_info({:tank_frame, node, frame}, state) when is_atom(node) and is_binary(frame) do
-    # What it says does not matter here: a frame that fits nobody is counted by the engine, and dropped.
-    Native.deliver(state.store, Atom.to_string(node), frame)
-    {:noreply, state}
+    # A frame that fits nobody is counted by the engine, and dropped.
+    case Native.deliver(state.store, Atom.to_string(node), frame) do
+      :ok -> {:noreply, state}
+      {:other_cluster, cluster_id} -> {:noreply, other_cluster(node, cluster_id, state)}
+    end
   end
 
   def handle_info({:tank_absent, node}, %{store: store} = state) when store != nil and is_atom(node) do
@@ -73,4 +78,16 @@ defmodule Tank.Store.Inbox do
   end
 
   def handle_info(_dropped, state), do: {:noreply, state}
+
+  # Frames come many times a second.
+  defp other_cluster(node, cluster_id, %{others: others} = state) do
+    now = System.monotonic_time(:millisecond)
+
+    if now - Map.get(others, node, now - @tell_every_ms) >= @tell_every_ms do
+      OtherClusters.met(state.store_id, node, cluster_id, :frames)
+      %{state | others: Map.put(others, node, now)}
+    else
+      state
+    end
+  end
 end

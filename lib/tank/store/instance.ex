@@ -10,11 +10,12 @@ defmodule Tank.Store.Instance do
   #             ├── Tank.Store.Peers    (the way to other nodes: relays)
   #             ├── Tank.Store.Inbox    (the way from other nodes)
   #             ├── Tank.Store.Server   (owns the open directory)
-  #             └── Tank.Store.ReadIndex   (asks the leader, for readers)
+  #             ├── Tank.Store.ReadIndex   (asks the leader, for readers)
+  #             └── Tank.Store.OtherClusters   (notices another cluster of this store id)
 
   use Supervisor, restart: :temporary
 
-  alias Tank.Store.{Deadline, Events, Inbox, Names, Peers, ReadIndex, Reopening, Server}
+  alias Tank.Store.{Deadline, Events, Inbox, Names, OtherClusters, Peers, ReadIndex, Reopening, Server}
 
   # Twice what closing may take: the server is killed after 30 s, and its supervisor may be busy with another store.
   @stop_timeout 120_000
@@ -77,7 +78,7 @@ defmodule Tank.Store.Instance do
   @impl true
   def init(config) do
     # In this order: an engine sends over the link that it was opened with, and an inbox forgets where to deliver.
-    children = [{Events, config}, {Peers, config}, {Inbox, config}, {Server, config}, {ReadIndex, config}]
+    children = for child <- [Events, Peers, Inbox, Server, ReadIndex, OtherClusters], do: {child, config}
     Supervisor.init(children, strategy: :rest_for_one, max_restarts: 3, max_seconds: 10)
   end
 

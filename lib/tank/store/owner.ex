@@ -8,8 +8,8 @@ defmodule Tank.Store.Owner do
 
   use GenServer
 
-  alias Tank.Store.Cluster.{Arguments, Start}
-  alias Tank.Store.{Call, Deadline, Error, Formation, Instance, Options, Running, Server}
+  alias Tank.Store.Cluster.{Arguments, Start, Unready}
+  alias Tank.Store.{Call, Deadline, Error, Instance, Options, Running, Server}
 
   # Closing a store and opening it anew takes milliseconds, unless the disk hangs.
   @settling_timeout 30_000
@@ -21,9 +21,9 @@ defmodule Tank.Store.Owner do
 
   @spec start_link(keyword) :: GenServer.on_start()
   def start_link(options) do
-    native = Options.validate!(options, [:store_id, :data_dir, :cluster, :role])
+    native = Options.validate!(options, [:store_id, :data_dir, :cluster, :role, :forming])
     config = %{store_id: store_id!(options), data_dir: Keyword.get(options, :data_dir), options: native}
-    config = Map.merge(config, %{nodes: Arguments.nodes!(options[:cluster]), role: Arguments.role!(options)})
+    config = Map.put(config, :formation, Arguments.formation!(options))
     GenServer.start_link(__MODULE__, config, name: Tank.Store)
   end
 
@@ -84,11 +84,18 @@ defmodule Tank.Store.Owner do
       {:error, reason} when reason in [:log_lost, :noproc] and instance != nil ->
         if now() < deadline and Process.alive?(instance),
           do: receive(after: (@look_again_ms -> attach(instance, config, deadline))),
-          else: {:error, reason}
+          else: fail(reason, instance, config)
 
       {:error, reason} ->
-        {:error, reason}
+        fail(reason, instance, config)
     end
+  end
+
+  # A start that failed leaves nothing running.
+  defp fail(reason, instance, %{store_id: store_id}) do
+    error = Unready.explain(store_id, reason)
+    _stopped = Instance.stop(store_id, instance)
+    {:error, error}
   end
 
   defp attach_again(config, deadline) do
@@ -105,8 +112,8 @@ defmodule Tank.Store.Owner do
   end
 
   # Should it end before this process is ready, this process hears of it when it is.
-  defp await_ready(%{store_id: store_id, nodes: nodes, role: role}, monitor) do
-    with :ok <- Formation.form(store_id, nodes, role, Deadline.in_ms(@ready_timeout)),
+  defp await_ready(%{store_id: store_id}, monitor) do
+    with :ok <- Server.await_formed(store_id, Deadline.in_ms(@ready_timeout)),
          {:ok, store} <- Running.fetch(store_id),
          :ok <- Call.await_readable(store, @ready_timeout) do
       :ok
@@ -125,7 +132,7 @@ defmodule Tank.Store.Owner do
   end
 
   defp obtain(%{data_dir: dir, store_id: store_id, options: options} = config, deadline) do
-    case Start.owned(dir, store_id, options, self()) do
+    case Start.owned(dir, store_id, options, self(), config.formation) do
       {:ok, instance} -> {:ok, instance}
       {:error, {:already_started, instance}} -> attach_or_wait(instance, config, deadline)
       {:error, reason} -> {:error, reason}
@@ -135,9 +142,8 @@ defmodule Tank.Store.Owner do
   # A store of this id is there already: someone else's, or our predecessor's, which is closing since it died. While it
   # has no server, it is closing, or being opened anew.
   defp attach_or_wait(instance, config, deadline) do
-    with {:ok, owner} <- Server.owner(config.store_id),
-         true <- owner == nil or Process.alive?(owner),
-         {:ok, dir} <- Server.data_dir(config.store_id) do
+    with {:ok, {dir, owner}} <- Server.started(config.store_id),
+         true <- owner == nil or Process.alive?(owner) do
       if dir == Path.expand(config.data_dir),
         do: {:ok, nil},
         else: {:error, Error.from_native({:already_running, dir})}

@@ -39,12 +39,16 @@ defmodule Tank.Store.Reopening do
     :atomics.put(reopening, @opened_at, now(reopening))
   end
 
+  @doc "Whether the store was ever open."
+  @spec ran?(t) :: boolean
+  def ran?(reopening), do: :atomics.get(reopening, @ran) == 1
+
   @doc """
   Notes that the store failed or could not be opened. Whether to open it again, and after how many milliseconds.
   """
   @spec failed(t, Error.t()) :: {:after, pos_integer} | :no
   def failed(reopening, error) do
-    if :atomics.get(reopening, @ran) == 1 and of_the_disk?(error) do
+    if ran?(reopening) and of_the_disk?(error) do
       if calm?(reopening), do: :atomics.put(reopening, @failures, 0)
       :atomics.put(reopening, @opened_at, 0)
       failures = :atomics.add_get(reopening, @failures, 1)

@@ -2,6 +2,8 @@ defmodule Tank.Store.Server do
   @moduledoc false
   # Owns one open store: opens it, makes it known to callers, and closes it. No call goes through this process.
   #
+  #     forming: blank, with a list of nodes: finds or founds its cluster first (Tank.Store.Formation)
+  #        v
   #     opening --ok--> open --engine fails--> stops, is started again by its supervisor
   #        |             | |---disk fails------> degraded: reads go on from the last view, until it could be opened again
   #        |             | |---owner dies------> the whole instance is stopped
@@ -19,6 +21,7 @@ defmodule Tank.Store.Server do
     Alarms,
     Deadline,
     Error,
+    Formation,
     Inbox,
     Instance,
     Join,
@@ -27,6 +30,7 @@ defmodule Tank.Store.Server do
     Names,
     Native,
     Options,
+    OtherClusters,
     Peers,
     ProcessCall,
     ReadCache,
@@ -35,6 +39,8 @@ defmodule Tank.Store.Server do
     Running
   }
 
+  alias Tank.Store.Cluster.Unready
+  alias Tank.Store.Formation.{Finish, Forming}
   alias Tank.Store.Registry.Feed
 
   # How often, and for how long, the cluster that was joined is asked what became of that.
@@ -53,11 +59,15 @@ defmodule Tank.Store.Server do
   # What was cached and is outdated takes up memory for as long. Looking takes a quarter of a second for a million rows.
   @sweep_every_ms 10_000
 
+  # A store that has no quorum so long after it was opened says which members it lacks.
+  @name_missing_ms 10_000
+
   @type config :: %{
           required(:store_id) => atom,
           required(:data_dir) => String.t(),
           required(:owner) => pid | nil,
           required(:options) => map,
+          optional(:formation) => Formation.t() | nil,
           optional(:reopening) => Reopening.t()
         }
 
@@ -71,9 +81,15 @@ defmodule Tank.Store.Server do
   @spec data_dir(atom) :: {:ok, String.t()} | {:error, :noproc}
   def data_dir(store_id), do: with({:ok, {dir, _owner}} <- noted(store_id, :dir), do: {:ok, dir})
 
-  @doc "The process whose end closes a running store; nil when it is nobody's."
-  @spec owner(atom) :: {:ok, pid | nil} | {:error, :noproc}
-  def owner(store_id), do: with({:ok, {_dir, owner}} <- noted(store_id, :dir), do: {:ok, owner})
+  @doc """
+  The directory of a store that runs or forms its cluster, and the process whose end closes it; nil when it is nobody's.
+  """
+  @spec started(atom) :: {:ok, {String.t(), pid | nil}} | {:error, :noproc}
+  def started(store_id) do
+    with {:error, :noproc} <- noted(store_id, :dir),
+         {:ok, forming} <- noted(store_id, :forming),
+         do: {:ok, {forming.data_dir, forming.owner}}
+  end
 
   @doc "Makes the store a new member of another cluster; what it holds goes when that has taken it in."
   @spec join(atom, map, Deadline.t()) :: :ok | {:error, term}
@@ -88,13 +104,14 @@ defmodule Tank.Store.Server do
   def retire(store_id, left?, deadline),
     do: ProcessCall.call(name(store_id), {:retire, left?}, Deadline.remaining(deadline))
 
-  @doc "Notes that the store is the first of a cluster that others may join (Tank.Store.Formation)."
-  @spec found(atom, Deadline.t()) :: :ok | {:error, :noproc | :timeout}
-  def found(store_id, deadline), do: ProcessCall.call(name(store_id), :found, Deadline.remaining(deadline))
-
-  @doc "Whether it is."
-  @spec founder?(atom) :: boolean
-  def founder?(store_id), do: match?({:ok, _value}, noted(store_id, :founder))
+  @doc "Waits until a store that forms its cluster is in it; an error other than `:timeout` is why it never will be."
+  @spec await_formed(atom, Deadline.t()) :: :ok | {:error, term}
+  def await_formed(store_id, deadline) do
+    case noted(store_id, :forming) do
+      {:ok, _forming} -> ProcessCall.call(name(store_id), :await_formed, Deadline.remaining(deadline))
+      {:error, :noproc} -> :ok
+    end
+  end
 
   @doc "Makes the store, with all it holds, the only member of a cluster of its own."
   @spec go_alone(atom, timeout) :: :ok | {:error, term}
@@ -112,8 +129,9 @@ defmodule Tank.Store.Server do
     Enum.filter(registered, fn {_store_id, pid, _dir} -> Process.alive?(pid) end)
   end
 
-  # What the server of a store has noted. The registry forgets a process a moment after its end.
-  defp noted(store_id, what) do
+  @doc "What the server of a store has noted. The registry forgets a process a moment after its end."
+  @spec noted(atom, :dir | :forming | :holds) :: {:ok, term} | {:error, :noproc}
+  def noted(store_id, what) do
     case Registry.lookup(Names, {what, store_id}) do
       [{pid, value}] -> if Process.alive?(pid), do: {:ok, value}, else: {:error, :noproc}
       [] -> {:error, :noproc}
@@ -128,16 +146,32 @@ defmodule Tank.Store.Server do
     if config.owner, do: Process.monitor(config.owner)
     Process.send_after(self(), :sweep, @sweep_every_ms)
 
-    state = %{config: config, link: Peers.link(config.store_id), store: nil, joining: nil, swept: nil}
-    with {:stop, error, _state} <- open(state), do: {:stop, error}
+    state = %{config: config, link: Peers.link(config.store_id), store: nil, joining: nil, swept: nil, forming: nil}
+
+    case Forming.begin(config) do
+      :open -> with {:stop, error, _state} <- open(state), do: {:stop, error}
+      {:form, forming} -> {:ok, %{state | forming: forming}}
+    end
   end
 
   @impl true
+  def handle_call(request, from, %{forming: forming} = state) when forming != nil do
+    case Forming.call(request, from, forming) do
+      {:reply, reply, forming} -> {:reply, reply, %{state | forming: forming}}
+      {:noreply, forming} -> {:noreply, %{state | forming: forming}}
+    end
+  end
+
+  def handle_call(:await_formed, _from, state), do: {:reply, :ok, state}
+  # Of a search that has ended meanwhile, here or there.
+  def handle_call({kind, _token, _node}, _from, state) when kind in [:promise, :release], do: {:reply, false, state}
+  def handle_call({:searching, _token, _nodes, _waits}, _from, state), do: {:reply, :ok, state}
+
   # Between two tries to open it there is no store, or one that is only read.
   def handle_call(_request, _from, %{store: nil} = state), do: {:reply, {:error, :noproc}, state}
 
   # Until it is known whether this is a member of another cluster, it can neither join one nor be alone.
-  def handle_call(request, _from, %{joining: joining} = state) when joining != nil and request != :found,
+  def handle_call(_request, _from, %{joining: joining} = state) when joining != nil,
     do: {:reply, {:error, :timeout}, state}
 
   def handle_call({:join, request, deadline}, _from, state) do
@@ -151,18 +185,13 @@ defmodule Tank.Store.Server do
     end
   end
 
-  def handle_call(:found, _from, state) do
-    # Kept as long as this process: a store that is started again looks for a cluster again.
-    _already? = Registry.register(Names, {:founder, state.config.store_id}, nil)
-    {:reply, :ok, state}
-  end
-
   def handle_call(:go_alone, _from, %{config: config} = state) do
     close(config, state.store)
 
     case LongCall.open(config |> Options.to_native() |> Map.put(:alone, true), state.link) do
       {:ok, store} ->
         publish(config.store_id, store)
+        mark_formed(config)
         {:reply, :ok, %{state | store: store}}
 
       {:error, reason} ->
@@ -197,8 +226,13 @@ defmodule Tank.Store.Server do
     end
   end
 
+  def handle_info({:EXIT, worker, ended}, %{forming: %{worker: worker}} = state), do: {:noreply, form(ended, state)}
+
   # Of an engine that did not come up, which was told already.
   def handle_info({:tank_store_failed, _reason}, %{store: nil} = state), do: {:noreply, state}
+
+  def handle_info({:tank_store_failed, reason}, %{forming: forming} = state) when forming != nil,
+    do: {:noreply, fail_forming(Error.from_native(reason), state)}
 
   def handle_info({:tank_store_failed, reason}, state) do
     error = Error.from_native(reason)
@@ -249,6 +283,12 @@ defmodule Tank.Store.Server do
     {:noreply, state}
   end
 
+  def handle_info(:name_missing, state) do
+    # The others are asked, which takes a moment.
+    spawn(fn -> Unready.log_missing(state.config.store_id) end)
+    {:noreply, state}
+  end
+
   def handle_info(:sweep, %{config: config} = state) do
     Process.send_after(self(), :sweep, @sweep_every_ms)
 
@@ -266,6 +306,11 @@ defmodule Tank.Store.Server do
   def handle_info(_other, state), do: {:noreply, state}
 
   @impl true
+  def terminate(reason, %{forming: forming} = state) when forming != nil do
+    Forming.stop(forming)
+    terminate(reason, %{state | forming: nil})
+  end
+
   # One that is degraded was closed, and is read until now.
   def terminate(_reason, %{store: nil, config: config}), do: Running.delete(config.store_id)
 
@@ -295,11 +340,7 @@ defmodule Tank.Store.Server do
     case LongCall.open(Options.to_native(config), state.link) do
       {:ok, store} ->
         publish(config.store_id, store)
-        # It is noted already when the store was degraded.
-        _noted = Registry.register(Names, {:dir, config.store_id}, {config.data_dir, config.owner})
-        :ok = Feed.opened(config.store_id)
-        Reopening.opened(config.reopening)
-        {:ok, %{state | store: store}}
+        {:ok, opened(%{state | store: store})}
 
       {:error, reason} ->
         error = Error.from_native(reason)
@@ -309,6 +350,66 @@ defmodule Tank.Store.Server do
           :no -> {:stop, error, state}
         end
     end
+  end
+
+  defp opened(%{config: config} = state) do
+    # It is noted already when the store was degraded.
+    _noted = Registry.register(Names, {:dir, config.store_id}, {config.data_dir, config.owner})
+    :ok = Feed.opened(config.store_id)
+    Reopening.opened(config.reopening)
+    Process.send_after(self(), :name_missing, @name_missing_ms)
+
+    if formation = config[:formation] do
+      OtherClusters.look(config.store_id, formation.nodes)
+      Finish.start_link(state.store, config)
+    end
+
+    state
+  end
+
+  # What the search for a cluster came to.
+  defp form({:decided, decision}, %{forming: forming} = state) when decision in [:open, :found] do
+    case open(%{state | forming: Forming.opening(forming)}) do
+      {:ok, %{forming: forming} = state} ->
+        Forming.ended(forming)
+        %{state | forming: nil}
+
+      {:stop, error, state} ->
+        fail_forming(error, state)
+    end
+  end
+
+  defp form({:decided, {:join, request}}, %{forming: forming, config: config} = state) do
+    case open_new(request, %{state | forming: Forming.opening(forming)}) do
+      {:ok, member_id, state} ->
+        admit = &Join.admit(config.store_id, member_id, request, &1)
+        %{state | forming: Forming.admit(state.forming, request, admit), joining: {member_id, request}}
+
+      {:error, reason} ->
+        fail_forming(Error.from_native(reason), state)
+    end
+  end
+
+  defp form({:decided, {:admitted, :ok}}, state), do: stay(state, Deadline.in_ms(@ask_timeout))
+
+  # It is not known whether the new member votes.
+  defp form({:decided, {:admitted, {:unknown, _reason}}}, state) do
+    send(self(), :resolve)
+    %{state | forming: %{state.forming | worker: nil}}
+  end
+
+  defp form({:decided, {:admitted, {:error, reason}}}, %{config: config} = state) do
+    close(config, state.store)
+    %{state | store: nil, joining: nil, forming: Forming.search(state.forming, reason)}
+  end
+
+  defp form({:decided, {:error, reason}}, state), do: fail_forming(reason, state)
+  defp form(crash, state), do: fail_forming({:tank, :formation_failed, %{why: crash}}, state)
+
+  defp fail_forming(reason, state), do: %{state | forming: Forming.fail(state.forming, reason)}
+
+  defp mark_formed(config) do
+    with {:error, reason} <- LongCall.mark_formed(config.data_dir), do: warn("marking it as formed", config, reason)
   end
 
   defp wait(state, ms) do
@@ -338,11 +439,9 @@ defmodule Tank.Store.Server do
 
   defp join_anew(request, deadline, %{config: config} = state) do
     close(config, state.store)
-    options = config |> Options.to_native() |> Map.put(:joining, request.cluster_id)
-    options = if request.role == :witness, do: Map.put(options, :witness, true), else: options
 
-    case LongCall.open(options, state.link) do
-      {:ok, store} -> state |> Map.put(:store, store) |> ask_in(request, deadline)
+    case open_new(request, state) do
+      {:ok, member_id, state} -> ask_in(member_id, request, deadline, state)
       {:error, reason} -> open_again({:error, Error.public(reason)}, state)
     end
   end
@@ -374,10 +473,19 @@ defmodule Tank.Store.Server do
 
   defp replace_if_lost(_alarm), do: :ok
 
-  defp ask_in(%{config: config, store: store} = state, request, deadline) do
-    :ok = Inbox.attach(config.store_id, store)
-    {:ok, %{member_id: member_id}} = Members.of(store)
+  # Opens a new member of the cluster that is to take it in. What was there is set aside.
+  defp open_new(request, %{config: config} = state) do
+    options = config |> Options.to_native() |> Map.put(:joining, request.cluster_id)
+    options = if request.role == :witness, do: Map.put(options, :witness, true), else: options
 
+    with {:ok, store} <- LongCall.open(options, state.link) do
+      :ok = Inbox.attach(config.store_id, store)
+      {:ok, %{member_id: member_id}} = Members.of(store)
+      {:ok, member_id, %{state | store: store}}
+    end
+  end
+
+  defp ask_in(member_id, request, deadline, %{config: config, store: store} = state) do
     case Join.admit(config.store_id, member_id, request, deadline) do
       :ok ->
         {:reply, :ok, stay(state, deadline)}
@@ -397,7 +505,15 @@ defmodule Tank.Store.Server do
     with {:error, reason} <- LongCall.discard_aside(store), do: warn("discarding the old data", config, reason)
     Join.settle(store, deadline)
     publish(config.store_id, store)
-    %{state | joining: nil}
+    joined(%{state | joining: nil})
+  end
+
+  defp joined(%{forming: nil} = state), do: state
+
+  defp joined(%{forming: forming} = state) do
+    state = opened(state)
+    Forming.ended(forming)
+    %{state | forming: nil}
   end
 
   # What was set aside comes back with this.
@@ -407,6 +523,10 @@ defmodule Tank.Store.Server do
       {:error, error} -> {:stop, {:shutdown, Error.from_native(error)}, answer, state}
     end
   end
+
+  # Nothing was set aside.
+  defp open_old(%{forming: forming} = state) when forming != nil,
+    do: {:ok, %{state | store: nil, joining: nil, forming: Forming.search(forming, :not_taken_in)}}
 
   defp open_old(%{config: config} = state) do
     case LongCall.open(Options.to_native(config), state.link) do
@@ -425,6 +545,7 @@ defmodule Tank.Store.Server do
     # one before has.
     Running.put(store_id, store)
     :ok = Inbox.attach(store_id, store)
+    with {:ok, cluster} <- Members.of(store), do: Forming.hold(store_id, cluster.cluster_id)
   end
 
   defp close(config, store) do

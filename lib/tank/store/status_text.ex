@@ -34,6 +34,7 @@ defmodule Tank.Store.StatusText do
 
   defp alarms(alarms), do: for({name, details} <- alarms, into: "", do: "ALARM #{name}: #{details.message}\n")
 
+  defp quorum(%{role: :forming}), do: "WAITS FOR ITS CLUSTER"
   defp quorum(%{quorum: true}), do: "quorum ok"
   defp quorum(%{quorum: false}), do: "NO QUORUM"
 

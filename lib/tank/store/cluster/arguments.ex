@@ -12,27 +12,39 @@ defmodule Tank.Store.Cluster.Arguments do
   defguardp is_timeout(timeout) when timeout == :infinity or (is_integer(timeout) and timeout >= 0)
 
   @doc "A store id or a config: the id, the options of the store, and what the cluster is formed with."
-  @spec config!(term) :: {atom, map, {Formation.nodes() | nil, Join.role()}}
-  def config!(store_id) when is_atom(store_id) and store_id != nil, do: {store_id, %{}, {nil, :voter}}
+  @spec config!(term) :: {atom, map, Formation.t() | nil}
+  def config!(store_id) when is_atom(store_id) and store_id != nil, do: {store_id, %{}, nil}
 
   def config!(%{cluster_name: store_id} = config) when is_atom(store_id) and store_id != nil do
     if Map.has_key?(config, :initial_members) do
       Logger.warning("initial_members is ignored: members are added with join")
     end
 
-    options = Options.validate!(config, [:cluster_name, :initial_members, :cluster, :role])
-    {store_id, options, {nodes!(config[:cluster]), role!(Map.take(config, [:role]))}}
+    options = Options.validate!(config, [:cluster_name, :initial_members, :cluster, :role, :forming])
+    {store_id, options, formation!(config)}
   end
 
   def config!(other) do
     raise ArgumentError, "expected a store id or a map with :cluster_name, got: #{inspect(other)}"
   end
 
-  @doc "The nodes to form a cluster with."
-  @spec nodes!(term) :: Formation.nodes() | nil
-  def nodes!(nodes) when nodes == nil or is_function(nodes, 0), do: nodes
+  @doc "What to form a cluster with, of options; nil without a list of nodes."
+  @spec formation!(keyword | map) :: Formation.t() | nil
+  def formation!(options) do
+    formation = %{nodes: nodes!(options[:cluster]), role: role!(options), founding: founding!(options)}
+    if formation.nodes, do: formation
+  end
 
-  def nodes!(nodes) do
+  defp founding!(options) do
+    case Access.get(options, :forming, :all) do
+      founding when founding in [:all, :majority] -> founding
+      other -> raise ArgumentError, "option :forming must be :all or :majority, got: #{inspect(other)}"
+    end
+  end
+
+  defp nodes!(nodes) when nodes == nil or is_function(nodes, 0), do: nodes
+
+  defp nodes!(nodes) do
     if is_list(nodes) and Enum.all?(nodes, &is_atom/1),
       do: nodes,
       else: raise(ArgumentError, "option :cluster must be a list of nodes or a function, got: #{inspect(nodes)}")

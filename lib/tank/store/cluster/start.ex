@@ -4,21 +4,24 @@ defmodule Tank.Store.Cluster.Start do
 
   alias Tank.Store.Cluster
   alias Tank.Store.Cluster.Arguments
-  alias Tank.Store.{Call, Deadline, Formation, Instance, Join, Remote, Running, Server}
+  alias Tank.Store.{Call, Deadline, Formation, Instance, Remote, Running, Server}
 
   # How often who waits for a store to be started looks again: there is nothing yet to be told by.
   @look_again_ms 10
 
-  @doc "Starts a store and forms its cluster. After a timeout it may still come up."
-  @spec within(Server.config(), {Formation.nodes() | nil, Join.role()}, timeout) :: {:ok, atom} | {:error, term}
+  @doc """
+  Starts a store and forms its cluster. After a timeout it may still come up, as one that serves nobody until it is in its
+  cluster; after any other error nothing runs.
+  """
+  @spec within(Server.config(), timeout) :: {:ok, atom} | {:error, term}
   # Opening cannot be interrupted, so another process does it, and this one waits for as long as it may.
-  def within(config, {nodes, role}, timeout) do
+  def within(config, timeout) do
     deadline = Deadline.before(Deadline.in_ms(timeout))
 
     {pid, monitor} =
       spawn_monitor(fn ->
         with {:ok, store_id} <- start_or_compare(config, deadline),
-             :ok <- Formation.form(store_id, nodes, role, deadline) do
+             :ok <- await_formed(store_id, Instance.whereis(store_id), deadline) do
           exit({:started, {:ok, store_id}})
         else
           {:error, reason} -> exit({:started, {:error, reason}})
@@ -36,10 +39,22 @@ defmodule Tank.Store.Cluster.Start do
   end
 
   @doc "Starts a store that ends with the process `owner`."
-  @spec owned(String.t(), atom, map, pid) :: {:ok, pid} | {:error, term}
-  def owned(dir, store_id, options, owner) do
-    with {:ok, dir} <- Arguments.dir(dir),
-         do: Instance.start(%{store_id: store_id, data_dir: dir, owner: owner, options: options})
+  @spec owned(String.t(), atom, map, pid, Formation.t() | nil) :: {:ok, pid} | {:error, term}
+  def owned(dir, store_id, options, owner, formation \\ nil) do
+    with {:ok, dir} <- Arguments.dir(dir) do
+      config = %{store_id: store_id, data_dir: dir, owner: owner, options: options}
+      Instance.start(Map.put(config, :formation, formation))
+    end
+  end
+
+  @doc "Waits until an instance that was started is in its cluster. It is stopped when it never will be."
+  @spec await_formed(atom, pid | nil, Deadline.t()) :: :ok | {:error, term}
+  def await_formed(store_id, instance, deadline) do
+    with {:error, reason} when reason != :timeout <- Server.await_formed(store_id, deadline) do
+      # It stops itself; when this returns, nothing is left of it.
+      _stopped = Instance.stop(store_id, instance)
+      {:error, reason}
+    end
   end
 
   @doc "Waits until a store of this node runs, and has a leader."
@@ -90,11 +105,19 @@ defmodule Tank.Store.Cluster.Start do
       case Server.data_dir(store_id) do
         {:ok, ^dir} -> {:ok, store_id}
         {:ok, other} -> {:error, {:already_running, other}}
-        {:error, :noproc} -> start_again(config, deadline)
+        {:error, :noproc} -> forming_or_again(config, deadline)
       end
     else
       {:ok, _pid} -> {:ok, store_id}
       {:error, reason} -> {:error, reason}
+    end
+  end
+
+  defp forming_or_again(%{store_id: store_id, data_dir: dir} = config, deadline) do
+    case Server.noted(store_id, :forming) do
+      {:ok, %{data_dir: ^dir}} -> {:ok, store_id}
+      {:ok, %{data_dir: other}} -> {:error, {:already_running, other}}
+      {:error, :noproc} -> start_again(config, deadline)
     end
   end
 

@@ -59,6 +59,9 @@ pub fn peek(path: &Path, store_id: &str) -> Result<Peeked, EngineError> {
 /// # Errors
 /// What the file system says.
 pub fn mark_formed(path: &Path) -> Result<(), EngineError> {
+    if path.join(FORMED).exists() {
+        return Ok(());
+    }
     write_file(&path.join(FORMED), b"").map_err(|error| EngineError::from_io(path, &error))
 }
 

@@ -1,0 +1,104 @@
+defmodule Tank.Store.Cluster.Unready do
+  @moduledoc false
+  # What is known of a store that is not ready: why, which nodes it waits for, and its status.
+
+  require Logger
+
+  alias Tank.Store.{Alarms, Error, Formation, Members, Server}
+
+  @doc """
+  An error of a start, with the nodes that are missing when it is for want of those.
+
+  The reason stays what it is, but for a store whose cluster was not formed in time.
+  """
+  @spec explain(atom, term) :: term
+  def explain(store_id, reason) when reason in [:no_quorum, :timeout] do
+    case Server.noted(store_id, :forming) do
+      {:ok, forming} -> not_formed(store_id, forming)
+      {:error, :noproc} -> no_quorum(store_id, reason)
+    end
+  end
+
+  def explain(_store_id, reason), do: reason
+
+  @doc "Logs the members that are missing when the store, which has others, has no quorum."
+  @spec log_missing(atom) :: :ok
+  def log_missing(store_id) do
+    with {:ok, %{quorum: false} = cluster} <- Members.local(store_id),
+         [_one | _more] = missing <- missing(store_id, cluster) do
+      Logger.error("store #{inspect(store_id)} has no quorum since it was opened: #{text(missing)}")
+    end
+
+    :ok
+  end
+
+  @doc "The status of a store that waits for its cluster."
+  @spec status(atom) :: {:ok, map} | {:error, :noproc}
+  def status(store_id) do
+    with {:ok, forming} <- Server.noted(store_id, :forming) do
+      waits = forming.waits || "it looks for its cluster"
+      alarms = Enum.uniq_by(Alarms.list(store_id) ++ [{:forming, %{message: waits}}], &elem(&1, 0))
+      {:ok, Map.merge(nothing(), %{store_id: store_id, data_dir: forming.data_dir, alarms: Enum.sort(alarms)})}
+    end
+  end
+
+  defp not_formed(store_id, forming) do
+    waits = forming.waits || "no node has answered yet"
+    reason = {:tank, :no_cluster_formed, %{store_id: store_id, waits: waits}}
+    %Error{reason: reason, message: "the cluster was not formed in time: #{waits}", details: %{waits: waits}}
+  end
+
+  defp no_quorum(store_id, reason) do
+    with {:ok, cluster} <- Members.local(store_id), [_one | _more] = missing <- missing(store_id, cluster) do
+      message = "no quorum: #{text(missing)}"
+      %Error{reason: reason, message: message, details: %{missing: for({node, _why} <- missing, do: node)}}
+    else
+      _none_missing -> reason
+    end
+  end
+
+  # The other members that do not take part, with why.
+  defp missing(store_id, %{cluster_id: mine} = cluster) do
+    nodes = cluster |> Members.others() |> Enum.map(& &1.node) |> Enum.uniq()
+
+    for {node, answer} <- Formation.ask(store_id, nodes, %{node() => mine}), why = why(answer, mine), do: {node, why}
+  end
+
+  defp why({:holds, mine}, mine), do: nil
+  defp why({:holds, other}, _mine), do: "is in another cluster, #{other}"
+  defp why({:blank, _token, _nodes, _role}, _mine), do: "has lost its data, and waits for a quorum to join"
+  defp why({:error, :nodedown}, _mine), do: "cannot be reached"
+  defp why({:error, :timeout}, _mine), do: "does not answer"
+  defp why(_unknown, _mine), do: "has not started the store"
+
+  defp text(missing), do: missing |> Enum.sort() |> Enum.map_join(", ", fn {node, why} -> "#{node} #{why}" end)
+
+  defp nothing do
+    %{
+      member_id: nil,
+      cluster_id: nil,
+      revision: 0,
+      entries: 0,
+      value_bytes: 0,
+      memory_bytes: 0,
+      disk_bytes: 0,
+      in_flight: 0,
+      fsyncs: 0,
+      log_entries: 0,
+      log_bytes: 0,
+      applied_index: 0,
+      digest: 0,
+      readable: false,
+      failure: nil,
+      role: :forming,
+      term: 0,
+      leader: nil,
+      last_log_index: nil,
+      purged_index: nil,
+      quorum: false,
+      members: [],
+      malformed_frames: 0,
+      foreign_frames: 0
+    }
+  end
+end
