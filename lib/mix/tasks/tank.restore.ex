@@ -7,7 +7,7 @@ defmodule Mix.Tasks.Tank.Restore do
 
       mix tank.restore FILE DATA_DIR [--store STORE]
 
-  The directory must be missing or empty. The store's id is `tank` unless given. It ends with status 1 when there is no
+  The directory must be missing or empty. The store's id is that of the backup unless given. It ends with status 1 when there is no
   store afterwards.
   """
 
@@ -24,8 +24,8 @@ defmodule Mix.Tasks.Tank.Restore do
     case OptionParser.parse!(arguments, strict: [store: :string]) do
       {options, [file, dir]} ->
         if Mix.Project.get(), do: Mix.Task.run("app.config")
-        store_id = String.to_atom(options[:store] || "tank")
-        Files.report(Backup.restore(file, dir, store_id: store_id, progress: &Files.bar/2))
+        store = if options[:store], do: [store_id: String.to_atom(options[:store])], else: []
+        Files.report(Backup.restore(file, dir, store ++ [progress: &Files.bar/2]))
 
       _other ->
         Mix.raise("usage: mix tank.restore FILE DATA_DIR [--store STORE]")

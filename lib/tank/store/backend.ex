@@ -190,7 +190,8 @@ defmodule Tank.Store.Backend do
 
   Messages are `{:backend_watch, ref, event}` with a `Tank.Store.Backend.Event`; `ref` is the watch's. Nothing is lost:
   while 1,000 messages wait in the process's mailbox the watch waits too. It ends, after an event with the type `:error`,
-  when what comes next is compacted or the store stops; and when the process dies.
+  when what comes next is compacted, the store begins another history (a restore, for one) or stops; and when the process
+  dies. List again then, and watch from there.
 
       iex> {:ok, client} = Tank.Store.Backend.new(:app, [:watch])
       iex> {:ok, [], revision} = Tank.Store.Backend.list(client, ["a"])
@@ -251,13 +252,13 @@ defmodule Tank.Store.Backend do
 
   defp write(client, kind, kv, revision) do
     with {:ok, key} <- Key.parse(kv.key),
-         {:ok, revision} <- Revision.parse(revision),
+         {:ok, revision} <- Revision.parse_number(revision),
          do: Write.write(client, kind, kv, key, revision)
   end
 
   defp delete(client, key, revision) do
     with {:ok, key} <- Key.parse(key),
-         {:ok, revision} <- Revision.parse(revision),
+         {:ok, revision} <- Revision.parse_number(revision),
          do: Write.delete(client, key, revision)
   end
 end

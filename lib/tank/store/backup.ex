@@ -32,7 +32,7 @@ defmodule Tank.Store.Backup do
   is replaced when the new one is whole.
   """
 
-  alias Tank.Store.{Call, Cluster, Error, LongCall, Native, Running}
+  alias Tank.Store.{Call, Error, LongCall, Native, Running}
   alias Tank.Store.Backup.{Export, Import, Khepri}
 
   @timeout 5_000
@@ -43,7 +43,8 @@ defmodule Tank.Store.Backup do
           revision: non_neg_integer,
           entries: non_neg_integer,
           digest: non_neg_integer,
-          time_ms: pos_integer
+          time_ms: pos_integer,
+          history: Tank.Store.Tree.history() | nil
         }
   @type progress :: (non_neg_integer, non_neg_integer -> term) | {pid, term}
   @type options :: [progress: progress, timeout: timeout]
@@ -76,8 +77,14 @@ defmodule Tank.Store.Backup do
 
   The directory must be missing or empty (`{:error, {:not_empty, path}}`). The new store is the only member of a new
   cluster, whatever the backup was taken of; start it with `Tank.Store.Cluster.start/2`, or, when it is that of the
-  pods, with `Tank.Store`, and let others join it. Its id is `:store_id`, the default store's unless given. Leases
-  that were held are held, for their whole time from the start on.
+  pods, with `Tank.Store`, and let others join it. Its id is the one that the backup names, unless `:store_id` is given.
+
+  It begins another history: clients may have seen what was written after the backup. So its revisions and lease epochs go
+  on above all that anybody can have seen, and everything before is compacted: watches and
+  `Tank.Store.Tree.list_since/4` answer `{:compacted, min}` to positions of before. `Tank.Store.Syncer` and
+  `Tank.Store.Projection` list again by themselves. Entries keep their revisions. Nobody can renew a lease that was held
+  or write with it, since another one may have got it after the backup; it is free when its whole time has passed from the
+  start on, and what was put with it goes then.
 
   A damaged backup gives `{:error, {:corrupt, :backup}}` before anything is made. It is read twice.
 
@@ -87,9 +94,9 @@ defmodule Tank.Store.Backup do
   @spec restore(Path.t(), Path.t(), [{:store_id, atom} | {:progress, progress} | {:timeout, timeout}]) ::
           {:ok, about} | {:error, Error.reason()}
   def restore(path, data_dir, opts \\ []) do
-    {store_id, opts} = Keyword.pop_lazy(opts, :store_id, &Cluster.get_default_store_id/0)
+    {store_id, opts} = Keyword.pop(opts, :store_id)
     {path, dir} = {Path.expand(path), Path.expand(data_dir)}
-    work(options!(opts), &LongCall.restore(path, dir, Atom.to_string(store_id), &1))
+    work(options!(opts), &LongCall.restore(path, dir, store_id && Atom.to_string(store_id), &1))
   end
 
   @doc """
@@ -128,6 +135,9 @@ defmodule Tank.Store.Backup do
   some hundred entries at a time are written at one revision each; after another error, some are in the store. The atoms
   in the file become atoms of this VM: import what you trust.
 
+  With `replace: true` all that the store holds is deleted before, and it begins another history, as after a restore
+  (`restore/3`): the entries do not go on from what clients have seen. Until the import ends, readers see a part of them.
+
       iex> file = Path.join(System.tmp_dir!(), "import_doc_#{System.unique_integer([:positive])}")
       iex> File.write!(file, "%% tank_store export, format 1\\n{[doc,<<\\"a\\">>],{1,two}}.\\n%% end\\n")
       :ok
@@ -137,9 +147,11 @@ defmodule Tank.Store.Backup do
       iex> {Tank.Store.delete_at([:doc]), File.rm(file)}
       {:ok, :ok}
   """
-  @spec import(atom, Path.t(), options) :: {:ok, %{entries: non_neg_integer}} | {:error, Error.reason()}
+  @spec import(atom, Path.t(), [{:replace, boolean} | {:progress, progress} | {:timeout, timeout}]) ::
+          {:ok, %{entries: non_neg_integer}} | {:error, Error.reason()}
   def import(store, path, opts \\ []) when is_atom(store) do
-    Import.run(store, Export.Reader, Path.expand(path), options!(opts))
+    {replace?, opts} = Keyword.pop(opts, :replace, false)
+    Import.run(store, Export.Reader, Path.expand(path), replace?, options!(opts))
   end
 
   @doc """
@@ -164,7 +176,7 @@ defmodule Tank.Store.Backup do
           {:ok, %{entries: non_neg_integer, without_value: non_neg_integer, functions: non_neg_integer}}
           | {:error, Error.reason()}
   def import_khepri(store, path, opts \\ []) when is_atom(store) do
-    Import.run(store, Khepri, Path.expand(path), options!(opts))
+    Import.run(store, Khepri, Path.expand(path), false, options!(opts))
   end
 
   defp options!(opts) do

@@ -171,6 +171,7 @@ defmodule Tank.Store.Cluster do
   |---|---|
   | `store_id`, `member_id`, `cluster_id`, `data_dir` | who this member is, and where its data is |
   | `revision` | the store's revision |
+  | `history` | the id of the history that it counts in: another one after a restore, `force_new_cluster/2` or an import that replaces (`Tank.Store.Tree.history/2`) |
   | `entries` | how many entries there are |
   | `value_bytes` | bytes of paths and values |
   | `memory_bytes` | bytes that values take up in memory, encoded and decoded |
@@ -284,6 +285,11 @@ defmodule Tank.Store.Cluster do
   What only the lost members held is lost, acknowledged or not. The other members of the old cluster, should any come
   back, are no part of the new one; a majority of them would go on as the old cluster, apart from this one. To take one
   in, erase its directory, or call this there too, and let it `join/2`.
+
+  The store begins another history: what clients saw of the old cluster may be lost, so its revisions and lease epochs go
+  on above all that anybody can have seen, and everything before is compacted. Watches and `Tank.Store.Tree.list_since/4`
+  answer `{:compacted, min}` to positions of before; `Tank.Store.Syncer` and `Tank.Store.Projection` list again by
+  themselves. Nobody can renew a lease of before or write with it; it is free when its time is over.
 
   Refuses while a majority answers: `{:tank, :quorum_is_there, %{store_id: _}}`. Options: `force: true` does it all the
   same; `:timeout`, which is also how long the majority is asked for.

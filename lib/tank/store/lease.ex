@@ -33,7 +33,9 @@ defmodule Tank.Store.Lease do
   Entries that were put with a lease go when it ends, all at one revision; watches call those of a lease that was not
   renewed `:expired`. Renewing a lease changes no entry.
 
-  A lease survives restarts of the store, and is part of backups.
+  A lease survives restarts of the store, and is part of backups. A store that was restored or forced into a new cluster
+  may have lost that another one got it since: so nobody can renew such a lease or write with it any more. It is not free
+  either before its whole time has passed, since its holder may count on that. Epochs go on above all earlier ones.
   """
 
   alias Tank.Store.{Call, Error, Native, Path, Running}

@@ -41,16 +41,16 @@ defmodule Tank.Store.LongCall do
   def mark_formed(dir), do: await(&Native.mark_formed(&1, dir))
 
   @doc "The entry at a key as it was at a revision."
-  @spec entry_at(Native.store(), binary, non_neg_integer) ::
+  @spec entry_at(Native.store(), binary, Tank.Store.Position.t()) ::
           {:ok, Native.entry()} | :not_found | {:error, Native.reason()}
-  def entry_at(store, key, revision), do: await(&Native.entry_at(&1, store, key, revision))
+  def entry_at(store, key, position), do: await(&Native.entry_at(&1, store, key, position))
 
   @doc "Writes a backup to a file."
   @spec backup(Native.store(), String.t(), Native.work()) :: {:ok, map} | {:error, Native.reason()}
   def backup(store, path, work), do: await(&Native.backup(&1, store, path, work))
 
-  @doc "Makes a directory a store of the backup in a file."
-  @spec restore(String.t(), String.t(), String.t(), Native.work()) :: {:ok, map} | {:error, Native.reason()}
+  @doc "Makes a directory a store of the backup in a file, with the id of the backup's unless given."
+  @spec restore(String.t(), String.t(), String.t() | nil, Native.work()) :: {:ok, map} | {:error, Native.reason()}
   def restore(path, dir, store_id, work),
     do: await(&Native.restore(&1, path, dir, store_id, Atom.to_string(node()), work))
 

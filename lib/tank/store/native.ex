@@ -33,6 +33,9 @@ defmodule Tank.Store.Native do
           | {:idle, non_neg_integer}
           | {:compacted, non_neg_integer}
           | {:error, reason}
+  @type from :: :snapshot | :now | Tank.Store.Position.t()
+  @type watch_started ::
+          {:ok, watch, revision :: non_neg_integer, current :: non_neg_integer, Tank.Store.Position.history()}
   @type since :: :unchanged | {:ok, [change], non_neg_integer} | {:error, {:compacted, non_neg_integer} | reason}
   @typedoc "A value that may be kept, and what `is_current/3` takes."
   @type to_keep :: {:keep, term, slot, revision :: non_neg_integer}
@@ -145,11 +148,11 @@ defmodule Tank.Store.Native do
           non_neg_integer | list | {:error, reason}
   def select_large(_view, _pattern, _what, _after, _limit), do: nif()
 
-  @spec entry_at(reference, store, binary, non_neg_integer) :: {:ok, call} | {:error, reason}
-  def entry_at(_ref, _store, _key, _revision), do: nif()
+  @spec entry_at(reference, store, binary, Tank.Store.Position.t()) :: {:ok, call} | {:error, reason}
+  def entry_at(_ref, _store, _key, _position), do: nif()
 
-  @spec await_revision(store, reference, non_neg_integer, non_neg_integer) :: {:ok, call}
-  def await_revision(_store, _ref, _revision, _timeout_ms), do: nif()
+  @spec await_revision(store, reference, Tank.Store.Position.t(), non_neg_integer) :: {:ok, call}
+  def await_revision(_store, _ref, _position, _timeout_ms), do: nif()
 
   @spec cancel(call) :: boolean
   def cancel(_call), do: nif()
@@ -229,7 +232,7 @@ defmodule Tank.Store.Native do
   @spec backup(reference, store, String.t(), work) :: {:ok, call} | {:error, reason}
   def backup(_ref, _store, _path, _work), do: nif()
 
-  @spec restore(reference, String.t(), String.t(), String.t(), String.t(), work) :: {:ok, call} | {:error, reason}
+  @spec restore(reference, String.t(), String.t(), String.t() | nil, String.t(), work) :: {:ok, call} | {:error, reason}
   def restore(_ref, _path, _dir, _store_id, _node, _work), do: nif()
 
   @spec pin(store) :: {:ok, pinned, revision :: non_neg_integer, count :: non_neg_integer} | {:error, reason}
@@ -281,13 +284,13 @@ defmodule Tank.Store.Native do
   @spec deliver(store, String.t(), binary) :: :ok | {:other_cluster, cluster_id :: non_neg_integer}
   def deliver(_store, _node, _frame), do: nif()
 
-  @spec watch_start(store, prefix_or_pattern, :snapshot | :now | non_neg_integer, pid, reference) ::
-          {:ok, watch, non_neg_integer, non_neg_integer} | :dirty | {:error, {:compacted, non_neg_integer} | reason}
-  def watch_start(_store, _prefix_or_pattern, _from, _subscriber, _ref), do: nif()
+  @spec watch_start(store, prefix_or_pattern, from, boolean, pid, reference) ::
+          watch_started | :dirty | {:error, {:compacted, non_neg_integer} | reason}
+  def watch_start(_store, _prefix_or_pattern, _from, _asked?, _subscriber, _ref), do: nif()
 
-  @spec watch_start_large(store, prefix_or_pattern, :snapshot | :now | non_neg_integer, pid, reference) ::
-          {:ok, watch, non_neg_integer, non_neg_integer} | {:error, {:compacted, non_neg_integer} | reason}
-  def watch_start_large(_store, _prefix_or_pattern, _from, _subscriber, _ref), do: nif()
+  @spec watch_start_large(store, prefix_or_pattern, from, boolean, pid, reference) ::
+          watch_started | {:error, {:compacted, non_neg_integer} | reason}
+  def watch_start_large(_store, _prefix_or_pattern, _from, _asked?, _subscriber, _ref), do: nif()
 
   @spec watch_snapshot(watch, pos_integer, pos_integer) :: {:ok, [entry], boolean} | {:error, reason}
   def watch_snapshot(_watch, _entries, _bytes), do: nif()
@@ -301,14 +304,20 @@ defmodule Tank.Store.Native do
   @spec watch_cancel(watch) :: :ok
   def watch_cancel(_watch), do: nif()
 
-  @spec list_since(store, prefix_or_pattern, non_neg_integer) :: since | :wait | :dirty
-  def list_since(_store, _prefix_or_pattern, _revision), do: nif()
+  @spec list_since(store, prefix_or_pattern, Tank.Store.Position.t()) :: since | :wait | :dirty
+  def list_since(_store, _prefix_or_pattern, _position), do: nif()
 
-  @spec list_since_local(store, prefix_or_pattern, non_neg_integer) :: since | :dirty
-  def list_since_local(_store, _prefix_or_pattern, _revision), do: nif()
+  @spec list_since_local(store, prefix_or_pattern, Tank.Store.Position.t()) :: since | :dirty
+  def list_since_local(_store, _prefix_or_pattern, _position), do: nif()
 
-  @spec list_since_large(store, prefix_or_pattern, non_neg_integer) :: since
-  def list_since_large(_store, _prefix_or_pattern, _revision), do: nif()
+  @spec list_since_large(store, prefix_or_pattern, Tank.Store.Position.t(), boolean) :: since
+  def list_since_large(_store, _prefix_or_pattern, _position, _asked?), do: nif()
+
+  @spec is_ahead(store, Tank.Store.Position.t()) :: boolean | {:error, reason}
+  def is_ahead(_store, _position), do: nif()
+
+  @spec history(store) :: {:ok, Tank.Store.Position.history()} | {:error, reason}
+  def history(_store), do: nif()
 
   @spec arm_fault(String.t(), String.t()) :: :ok | {:error, String.t()}
   def arm_fault(_name, _action), do: nif()

@@ -15,7 +15,8 @@ defmodule Tank.Store.Projection do
   projection goes on. It gets its row with the next change for which they return.
 
   The table lags behind the store by a moment: `await/3` waits until it holds what was written. It is never emptied:
-  when the watch ends, since the history was compacted or the store opened anew, the table stays as it is until it can
+  when the watch ends, since the history was compacted, another one begun (by a restore, for one) or the store opened
+  again, the table stays as it is until it can
   be compared with the store again, and then only what differs is changed. While the store is down it is tried again and
   again, at growing intervals of up to a second.
 
@@ -244,7 +245,9 @@ defmodule Tank.Store.Projection do
   defp handle({kind, revision}, state) when kind in [:synced, :progress], do: reached(state, revision)
 
   # The history has what it did not take in time.
-  defp handle({:cancelled, {:lagged, revision}}, %{loading: nil} = state), do: begin(ended(state), {:after, revision})
+  defp handle({:cancelled, {:lagged, revision}}, %{loading: nil} = state),
+    do: begin(ended(state), {:after, {state.watch.history, revision}})
+
   defp handle({:cancelled, _reason}, state), do: begin(ended(state), :snapshot)
 
   defp ended(state), do: %{state | watch: nil, ref: nil, loading: nil}

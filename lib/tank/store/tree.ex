@@ -24,6 +24,11 @@ defmodule Tank.Store.Tree do
   The **revision** counts the writes of the store: each command that changes something makes the next one, and all
   that a transaction writes has the same. An entry's **version** counts its own writes since it was created.
 
+  Revisions rise within a **history**. A restore from a backup, `Tank.Store.Cluster.force_new_cluster/2` and an import
+  that replaces begin another one, whose revisions are above all earlier ones, with everything before it compacted. Where
+  a function takes the revision that you know the store from, it also takes `{history, revision}`, with the id that
+  `history/2` gives: then it is never taken for a revision of another history.
+
   ## Options of all functions
 
     * `:timeout` - milliseconds, or `:infinity`, which is a day; 5,000 by default. It covers all that a call does.
@@ -44,6 +49,7 @@ defmodule Tank.Store.Tree do
   values of a transaction or a pattern together 32 MiB (`:txn_bytes_max`; `{:error, {:too_large, :txn, limit}}`).
   """
 
+  import Tank.Store.Position, only: [is_position: 1]
   import Tank.Store.Tree.Bang, only: [defbang: 1]
 
   alias Tank.Store.{Call, Entry, Error, Native, Path, Pattern, Running, Since, Tx, View}
@@ -52,6 +58,10 @@ defmodule Tank.Store.Tree do
   @typedoc "A store's id, or the transaction that is being run."
   @type store :: atom | Tx.t()
   @type revision :: non_neg_integer
+  @typedoc "The id of a history: 16 hexadecimal digits."
+  @type history :: String.t()
+  @typedoc "Up to where you know a store."
+  @type position :: revision | {history, revision}
   @type error :: {:error, Error.reason()}
   @type op :: :== | :!= | :< | :<= | :> | :>=
   @typedoc "A lease's epoch, or a struct with it."
@@ -492,13 +502,16 @@ defmodule Tank.Store.Tree do
       :ok
       iex> Tank.Store.Tree.await_revision(:app, revision + 1_000, timeout: 10)
       {:error, :timeout}
+
+  A store that has begun another history since is at a higher revision, and may have lost the write: with `{history,
+  revision}`, `{:error, {:compacted, min}}` tells.
   """
-  @spec await_revision(atom, revision, keyword) :: :ok | error
-  def await_revision(store, revision, opts \\ []) when is_atom(store) and is_integer(revision) and revision >= 0 do
+  @spec await_revision(atom, position, keyword) :: :ok | error
+  def await_revision(store, position, opts \\ []) when is_atom(store) and is_position(position) do
     timeout = Options.write(opts)[:timeout]
 
     with {:ok, store} <- Running.fetch(store),
-         do: Call.request(&Native.await_revision(store, &1, revision, &2), timeout)
+         do: Call.request(&Native.await_revision(store, &1, position, &2), timeout)
   end
 
   @doc """
@@ -511,7 +524,8 @@ defmodule Tank.Store.Tree do
   that a pattern matched at either revision is one of them.
 
   Options: `:favor` and `:timeout`, as for `get/3`. Errors: `{:compacted, min}` when the history does not reach back as
-  far: list everything.
+  far, when the store is in another history, or when it has not come to that revision: list everything. With `favor:
+  :low_latency`, this member may just lag, and `:unchanged` is all that it knows then.
 
       iex> {:ok, revision} = Tank.Store.Tree.put(:app, [:since, "a"], 1)
       iex> Tank.Store.Tree.list_since(:app, [:since], revision)
@@ -521,10 +535,34 @@ defmodule Tank.Store.Tree do
       iex> {change.type, change.path, change.value}
       {:created, [:since, "b"], 2}
   """
-  @spec list_since(atom, Path.t() | Pattern.t(), revision, keyword) ::
+  @spec list_since(atom, Path.t() | Pattern.t(), position, keyword) ::
           :unchanged | {:ok, [Tank.Store.Change.t()], revision} | error
-  def list_since(store, prefix_or_pattern, revision, opts \\ []) when is_atom(store),
-    do: Since.list(store, prefix_or_pattern, revision, Options.read(opts))
+  def list_since(store, prefix_or_pattern, position, opts \\ []) when is_atom(store),
+    do: Since.list(store, prefix_or_pattern, position, Options.read(opts))
+
+  @doc """
+  The id of the history that the store is in.
+
+  Ask before you list: should a history begin in between, the list and the id do not belong together, and the position
+  of both is refused as compacted.
+
+  Options: `:favor` and `:timeout`, as for `get/3`.
+
+      iex> {:ok, history} = Tank.Store.Tree.history(:app)
+      iex> {:ok, _entries, revision} = Tank.Store.Tree.list(:app, [:since])
+      iex> Tank.Store.Tree.list_since(:app, [:since], {history, revision})
+      :unchanged
+      iex> {:error, {:compacted, _min}} = Tank.Store.Tree.list_since(:app, [:since], {"0123456789abcdef", revision})
+  """
+  @spec history(atom, keyword) :: {:ok, history} | error
+  def history(store, opts \\ []) when is_atom(store) do
+    opts = Options.read(opts)
+
+    with {:ok, native} <- Running.fetch(store),
+         :ok <- if(opts[:favor] == :low_latency, do: :ok, else: Call.await_readable(native, opts[:timeout])) do
+      with {:error, reason} <- Native.history(native), do: {:error, Error.public(reason)}
+    end
+  end
 
   @doc """
   Drops the history before a revision: it is the oldest one that can still be read. It also happens by itself, as the
@@ -560,7 +598,8 @@ defmodule Tank.Store.Tree do
     txn: [:store, :compare, :then_ops, :else_ops],
     transaction: [:store, :fun],
     fence: [:store],
-    await_revision: [:store, :revision],
+    await_revision: [:store, :position],
+    history: [:store],
     compact: [:store, :revision]
   )
 

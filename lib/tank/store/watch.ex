@@ -56,22 +56,31 @@ defmodule Tank.Store.Watch do
 
   A watch ends with
 
-    * `{:compacted, min}`: what comes next is no longer in the history; start with a snapshot, or `{:after, min}`, which
-      leaves out what was before,
+    * `{:compacted, min}`: what comes next is no longer in the history, or the store is in another history; start with a
+      snapshot, or `{:after, min}`, which leaves out what was before,
     * `{:lagged, revision}`: the process did not keep up; `{:after, revision}` goes on where this watch ended. It is 0
       when the snapshot was not complete: start with a new one,
-    * `:store_stopped`: the store was stopped or opened anew, or the watch's own process was killed. Go on behind the last
-      revision that you were told of. A store that has joined another cluster holds other
-      entries, and revisions that mean something else: start with a snapshot.
+    * `:store_stopped`: the store was stopped or opened again, or the watch's own process was killed. Go on after the last
+      revision that you were told of, with `{:after, {watch.history, revision}}`.
 
   It ends too, without a message, when the process dies.
+
+  ## Histories
+
+  A store that was restored from a backup, that was forced into a new cluster, or whose entries an import replaced does
+  not go on from what its clients have seen: it is in a new history, with revisions above all earlier ones. A store that
+  joins another cluster gets that one's history. A watch ends with `{:compacted, min}` then, and does not start after a
+  revision of another history. A position with its history, `{history, revision}`, is never taken for one of another;
+  a revision alone is not when it is compacted, or higher than the store's.
   """
 
-  alias Tank.Store.{Call, Deadline, Error, Native, Path, Pattern, ProcessCall, Running}
+  import Tank.Store.Position, only: [is_position: 1]
+
+  alias Tank.Store.{Call, Deadline, Error, Native, Path, Pattern, Position, ProcessCall, Running}
   alias Tank.Store.Watch.Feed
 
   @enforce_keys [:ref, :revision, :store, :pid]
-  defstruct [:ref, :revision, :store, :pid]
+  defstruct [:ref, :revision, :store, :pid, :history]
 
   @timeout 5_000
   # It hears of its end between two batches, which takes milliseconds. One that does not is killed.
@@ -89,9 +98,15 @@ defmodule Tank.Store.Watch do
     entries: false
   ]
 
-  @typedoc "A watch: the reference in its messages, and the revision that it began at."
-  @type t :: %__MODULE__{ref: reference, revision: non_neg_integer, store: atom, pid: pid}
-  @type from :: :snapshot | :now | {:after, non_neg_integer}
+  @typedoc "A watch: the reference in its messages, the revision that it began at, and the history of all its revisions."
+  @type t :: %__MODULE__{
+          ref: reference,
+          revision: non_neg_integer,
+          store: atom,
+          pid: pid,
+          history: Position.history() | nil
+        }
+  @type from :: :snapshot | :now | {:after, Position.t()}
   @type message ::
           {:snapshot_part, [Tank.Store.Entry.t()]}
           | {:snapshot, [Tank.Store.Entry.t()], non_neg_integer}
@@ -103,13 +118,15 @@ defmodule Tank.Store.Watch do
   @doc """
   Starts a watch of a path and all below it, or of what a pattern matches. The messages come to the calling process.
 
-  `:from` is where it begins: with a `:snapshot` of what there is (the default), `:now`, or `{:after, revision}`, which
-  may be one that is still to come.
+  `:from` is where it begins: with a `:snapshot` of what there is (the default), `:now`, `{:after, revision}`, or
+  `{:after, {history, revision}}` (see "Histories"). This member may not have come to that revision yet: then the leader
+  is asked whether there is such a one.
 
   Options:
 
     * `:favor` - `:consistency` (the default): a snapshot, or `:now`, holds every write that any member acknowledged
-      before; `:low_latency`: what this member knows, also without a majority
+      before; `:low_latency`: what this member knows, also without a majority. A watch after a revision that this member
+      has not come to waits for it then, and nobody looks whether it will ever come
     * `:timeout` - milliseconds that this may take, 5,000 by default
     * `:buffer` - messages that may wait in the mailbox before the watch holds back, 1,000 by default. It counts all
       messages of the process
@@ -118,7 +135,8 @@ defmodule Tank.Store.Watch do
       on; 10,000 by default, or `:infinity`
     * `:part` - entries in a part of a snapshot, 1,000 by default
 
-  Errors: `{:compacted, min}` when what follows the revision is no longer in the history, `:noproc`, `:timeout`,
+  Errors: `{:compacted, min}` when what follows the revision is no longer in the history, when the store is in another
+  history, or when there is no such revision yet; `:noproc`, `:no_quorum`, `:timeout`,
   `{:invalid_path, why}`, `{:invalid_pattern, why}`.
 
       iex> Tank.Store.Watch.start(:never_started, [:pods], from: :now)
@@ -130,12 +148,12 @@ defmodule Tank.Store.Watch do
 
     with {:ok, what} <- Pattern.prefix_or_pattern(prefix_or_pattern),
          {:ok, native} <- Running.fetch(store),
-         :ok <- await_current(native, opts) do
+         {:ok, asked?} <- await_current(native, opts) do
       ref = make_ref()
-      args = %{native: native, what: what, ref: ref, subscriber: self(), opts: opts}
+      args = %{native: native, what: what, asked?: asked?, ref: ref, subscriber: self(), opts: opts}
 
       case ProcessCall.run(fn -> DynamicSupervisor.start_child(Tank.Store.Watches, {Feed, args}) end) do
-        {:ok, pid} -> {:ok, %__MODULE__{ref: ref, revision: began_at(ref), store: store, pid: pid}}
+        {:ok, pid} -> {:ok, began(%__MODULE__{ref: ref, revision: 0, store: store, pid: pid})}
         {:error, {:shutdown, reason}} -> {:error, Error.public(reason)}
         # The library's supervisor of watches does not run: the application is being stopped.
         {:error, :noproc} -> {:error, :noproc}
@@ -225,22 +243,31 @@ defmodule Tank.Store.Watch do
     end
   end
 
-  defp await_current(native, opts) do
-    cond do
-      opts.favor == :low_latency or match?({:after, _revision}, opts.from) ->
-        :ok
+  # Whether the leader was asked how new this member must be.
+  defp await_current(_native, %{favor: :low_latency}), do: {:ok, false}
 
-      # The cheapest question that only an authoritative view answers.
-      Native.list_since(native, "", 0) == :wait ->
-        Call.await_readable(native, Deadline.remaining(Deadline.in_ms(opts.timeout)))
-
-      true ->
-        :ok
+  defp await_current(native, %{from: {:after, position}} = opts) do
+    case Native.is_ahead(native, position) do
+      true -> ask(native, opts)
+      false -> {:ok, false}
+      {:error, reason} -> {:error, Error.public(reason)}
     end
   end
 
+  # The cheapest question that only an authoritative view answers.
+  defp await_current(native, opts),
+    do: if(Native.list_since(native, "", 0) == :wait, do: ask(native, opts), else: {:ok, true})
+
+  defp ask(native, opts) do
+    with :ok <- Call.await_readable(native, Deadline.remaining(Deadline.in_ms(opts.timeout))), do: {:ok, true}
+  end
+
   # Sent before the supervisor answered.
-  defp began_at(ref), do: receive(do: ({^ref, :began, revision} -> revision))
+  defp began(%__MODULE__{ref: ref} = watch) do
+    receive do
+      {^ref, :began, revision, history} -> %{watch | revision: revision, history: history}
+    end
+  end
 
   defp flush(ref) do
     receive do
@@ -257,8 +284,7 @@ defmodule Tank.Store.Watch do
   end
 
   defp option?(:from, from) when from in [:snapshot, :now], do: true
-  # The engine counts in 64 bits.
-  defp option?(:from, {:after, revision}), do: is_integer(revision) and revision in 0..0x7FFF_FFFF_FFFF_FFFF
+  defp option?(:from, {:after, position}), do: is_position(position)
   defp option?(:favor, favor), do: favor in [:consistency, :low_latency]
   defp option?(:entries, entries?), do: is_boolean(entries?)
   defp option?(name, :infinity), do: name in [:timeout, :interval, :patience]

@@ -76,6 +76,11 @@ pub enum Command {
         /// The oldest revision that can still be read.
         revision: u64,
     },
+    /// Begin another history: the state does not go on from what clients have seen.
+    NewHistory {
+        /// Drawn at random; not 0.
+        id: u64,
+    },
 }
 
 /// A payload for a path.
@@ -283,7 +288,7 @@ impl Command {
             Self::DeleteMany(pattern) | Self::ClearMany(pattern) => pattern.size(),
             Self::Txn(txn) => txn.size(),
             Self::Lease(LeaseCommand::Acquire { name, holder, .. }) => name.len() + holder.len(),
-            Self::Lease(_) | Self::Compact { .. } => 0,
+            Self::Lease(_) | Self::Compact { .. } | Self::NewHistory { .. } => 0,
         }
     }
 
@@ -309,7 +314,7 @@ impl Command {
             Self::Txn(_) | Self::PutMany(_) | Self::DeleteMany(_) | Self::ClearMany(_) => {
                 within("txn", self.size(), limits.txn_bytes_max)
             }
-            Self::Lease(_) | Self::Compact { .. } => Ok(()),
+            Self::Lease(_) | Self::Compact { .. } | Self::NewHistory { .. } => Ok(()),
         }
     }
 
@@ -330,7 +335,7 @@ impl Command {
             Self::DeleteMany(pattern) | Self::ClearMany(pattern) => pattern.check(value_bytes_max),
             Self::Txn(txn) => txn.check(value_bytes_max),
             Self::Lease(command) => command.check(),
-            Self::Compact { .. } => Ok(()),
+            Self::Compact { .. } | Self::NewHistory { .. } => Ok(()),
         }
     }
 }

@@ -24,7 +24,7 @@ mod read_index;
 mod readers;
 
 pub use calls::{Reply, Status};
-pub use changes::{Changed, From, Since};
+pub use changes::{Changed, From, Place, Position, Since};
 pub use cluster_watch::ClusterWatch;
 pub use members::{ClusterStatus, MemberStatus};
 pub use read_index::Leader;
@@ -49,6 +49,7 @@ use crate::raft::election::Elections;
 use crate::raft::roll_call::RollCall;
 use crate::raft::witness::Witness;
 use crate::runtime::Runtime;
+use crate::state::History;
 use crate::storage::format::Identity;
 use crate::storage::members::MembersFile;
 use crate::sync::lock;
@@ -132,6 +133,11 @@ impl Engine {
     /// Whether values in memory have a bound.
     pub fn has_bounded_memory(&self) -> bool {
         self.0.published.memory().is_bounded()
+    }
+
+    /// The id of a history of this store. The first one of a cluster has the cluster's.
+    pub fn history_id(&self, history: History) -> u64 {
+        if history.id == 0 { self.0.identity.cluster_id } else { history.id }
     }
 
     /// This member's id.

@@ -18,7 +18,7 @@ use crate::machine::Versions;
 use crate::payload::Memory;
 use crate::raft::LogId;
 use crate::reclaim;
-use crate::state::{Leases, LogTime};
+use crate::state::{History, Leases, LogTime};
 use crate::watch::Hub;
 
 /// The entries at one revision. Taking one costs nothing, and writes do not disturb it.
@@ -32,6 +32,8 @@ pub struct View {
     pub revision: u64,
     /// The oldest revision that can still be read.
     pub compacted: u64,
+    /// Which history it is of.
+    pub history: History,
     /// The last log entry that is applied.
     pub applied: Option<LogId>,
     /// A hash of all entries: equal on members with equal entries.

@@ -14,7 +14,7 @@ use std::sync::{Arc, RwLock, mpsc};
 
 use bytes::Bytes;
 use tank_engine::command::{Command, Condition, Delete, Op, Relation, Request, RequestId, Txn, Write};
-use tank_engine::engine::{Engine, From, Since};
+use tank_engine::engine::{Engine, From, Position, Since};
 use tank_engine::entries::Entries;
 use tank_engine::entry::Entry;
 use tank_engine::key::{Component, Key};
@@ -26,6 +26,11 @@ use tank_engine::watch::{Budget, Cursor, Filter, Next, Revised};
 use tank_sim::wait;
 
 use support::{LIMIT, submit, write};
+
+/// A position of whoever does not know the history.
+fn at(revision: u64) -> Position {
+    Position { history: None, revision }
+}
 
 const WATCHES: u64 = 20;
 const HISTORY: u64 = 300;
@@ -437,7 +442,7 @@ fn what_changed_since_a_revision_is_the_difference_of_two_states() {
     let view = engine.view().unwrap();
     for revision in (0..state.revision).step_by(7) {
         for prefix in [Key::default(), Key::of(&[Component::String(b"a".to_vec())])] {
-            let since = engine.changes_since(&view, &Filter::prefix(prefix.clone()), revision).unwrap();
+            let since = engine.changes_since(&view, &Filter::prefix(prefix.clone()), at(revision), true).unwrap();
             let Since::Changed(changed) = since else { panic!("{since:?}") };
             assert_eq!(changed.revision, state.revision);
             let mut replayed = states[revision as usize].clone();
@@ -452,12 +457,12 @@ fn what_changed_since_a_revision_is_the_difference_of_two_states() {
             assert_eq!(below(&replayed, &prefix), below(&state.entries, &prefix), "since {revision}");
         }
     }
-    let unchanged = engine.changes_since(&view, &Filter::prefix(Key::default()), state.revision);
+    let unchanged = engine.changes_since(&view, &Filter::prefix(Key::default()), at(state.revision), true);
     assert!(matches!(unchanged, Ok(Since::Unchanged)));
     drop(view);
     write(&engine, Command::Compact { revision: 100 }).unwrap();
     let view = engine.view().unwrap();
-    let since = |revision| engine.changes_since(&view, &Filter::prefix(Key::default()), revision).unwrap();
+    let since = |revision| engine.changes_since(&view, &Filter::prefix(Key::default()), at(revision), true).unwrap();
     assert!(matches!(since(99), Since::Compacted(100)));
     assert!(matches!(since(100), Since::Changed(_)));
     engine.close().unwrap();
@@ -487,7 +492,7 @@ fn what_came_to_match_since_a_revision_or_ceased_to_is_told_as_it_is_now() {
             let differs =
                 keys.into_iter().map(|key| (key.as_bytes().to_vec(), record(then, &key), record(&state.entries, &key)));
             let expected: Vec<Plain> = differs.filter(|one| one.1 != one.2 && about.passes(one)).collect();
-            let since = engine.changes_since(&view, &about.filter(), revision).unwrap();
+            let since = engine.changes_since(&view, &about.filter(), at(revision), true).unwrap();
             let Since::Changed(changed) = since else { panic!("{since:?}") };
             let given: Vec<Plain> = changed.changes.iter().map(|(_, change)| plain(change)).collect();
             assert_eq!(given, expected, "{about:?} since {revision}");

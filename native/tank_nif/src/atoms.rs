@@ -50,6 +50,7 @@ rustler::atoms! {
     delete_many,
     clear_many,
     compact,
+    new_history,
     equal = "==",
     not_equal = "!=",
     less = "<",

@@ -15,6 +15,7 @@ use tank_engine::reclaim;
 use tank_engine::view::View;
 
 use crate::store::Store;
+use crate::watches::history_text;
 use crate::writes::hand_over;
 use crate::{atoms, errors, found, threads};
 
@@ -78,7 +79,8 @@ fn backup<'a>(
     threads::run(env, reference, "tank-backup", backup, done)
 }
 
-/// Makes the directory `dir` a store of the backup in the file `path`, of one member on `node`. Answers by message: `{:ok, about}` or
+/// Makes the directory `dir` a store of the backup in the file `path`, of one member on `node`; its id is the backup's
+/// if `store_id` is nil. Answers by message: `{:ok, about}` or
 /// `{:error, reason}`.
 #[rustler::nif]
 fn restore<'a>(
@@ -86,12 +88,13 @@ fn restore<'a>(
     reference: Term<'a>,
     path: String,
     dir: String,
-    store_id: String,
+    store_id: Option<String>,
     node: String,
     work: ResourceArc<Work>,
 ) -> NifResult<Term<'a>> {
     let progress = Arc::clone(&work.0);
-    let restore = move || backup::restore(&PathBuf::from(path), &PathBuf::from(dir), &store_id, &node, &progress);
+    let restore =
+        move || backup::restore(&PathBuf::from(path), &PathBuf::from(dir), store_id.as_deref(), &node, &progress);
     threads::run(env, reference, "tank-restore", restore, done)
 }
 
@@ -173,12 +176,14 @@ fn done(env: Env<'_>, about: About) -> Term<'_> {
 }
 
 fn about<'a>(env: Env<'a>, about: &About) -> NifResult<Term<'a>> {
-    let pairs: [(Atom, Term<'a>); 5] = [
+    let history = (about.history != 0).then(|| history_text(about.history));
+    let pairs: [(Atom, Term<'a>); 6] = [
         (atoms::store_id(), about.store_id.encode(env)),
         (atoms::revision(), about.revision.encode(env)),
         (atoms::entries(), about.entries.encode(env)),
         (atoms::digest(), about.digest.encode(env)),
         (atoms::time_ms(), about.time_ms.encode(env)),
+        (atoms::history(), history.encode(env)),
     ];
     Term::map_from_pairs(env, &pairs)
 }

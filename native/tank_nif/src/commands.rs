@@ -5,6 +5,7 @@ use rustler::types::tuple::get_tuple;
 use rustler::{Atom, Binary, Encoder, Env, Error, NifResult, Term};
 use tank_engine::command::{Command, Compare, Condition, Delete, Number, Op, PutMany, Txn, Write};
 use tank_engine::key::Key;
+use tank_engine::storage::format::random_id;
 
 use crate::store::Store;
 use crate::{atoms, patterns, writes};
@@ -15,7 +16,7 @@ use crate::{atoms, patterns, writes};
 ///   condition is `nil`, `{:revision, n}` or `{:payload, payload}`,
 /// - `{:put_many, pattern, payload}`, `{:delete_many | :clear_many, pattern}`,
 /// - `{:txn, comparisons, then, otherwise}`,
-/// - `{:compact, revision}`.
+/// - `{:compact, revision}`, `{:new_history}`.
 ///
 /// Gives `:dirty` when regular expressions have to be compiled first; then `command_large` is to be called.
 #[rustler::nif]
@@ -68,6 +69,9 @@ fn decode(term: Term<'_>) -> NifResult<Command> {
             then: all(*then, op)?,
             otherwise: all(*otherwise, op)?,
         })),
+        [] if kind == atoms::new_history() => {
+            Ok(Command::NewHistory { id: random_id().map_err(|_| Error::RaiseAtom("no_randomness"))? })
+        }
         [revision] if kind == atoms::compact() => Ok(Command::Compact { revision: revision.decode()? }),
         _ => Err(Error::BadArg),
     }

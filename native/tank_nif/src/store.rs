@@ -14,6 +14,7 @@ use tank_engine::storage::Directory;
 use tank_engine::storage::peek::{self, Peeked};
 
 use crate::transport::{Link, Relays};
+use crate::watches::history_text;
 use crate::{alarms, atoms, errors, options, threads};
 
 /// How long opening waits for a store whose owner is dead to be closed, or for one that is just
@@ -203,11 +204,12 @@ fn status_map<'a>(env: Env<'a>, status: &Status) -> NifResult<Term<'a>> {
         Some(error) => errors::reason(env, error),
         None => atoms::nil().encode(env),
     };
-    let pairs: [(Atom, Term<'a>); 17] = [
+    let pairs: [(Atom, Term<'a>); 18] = [
         (atoms::store_id(), status.store_id.encode(env)),
         (atoms::member_id(), status.member_id.encode(env)),
         (atoms::cluster_id(), status.cluster_id.encode(env)),
         (atoms::revision(), status.revision.encode(env)),
+        (atoms::history(), history_text(status.history).encode(env)),
         (atoms::entries(), status.entries.encode(env)),
         (atoms::digest(), status.digest.encode(env)),
         (atoms::value_bytes(), status.value_bytes.encode(env)),

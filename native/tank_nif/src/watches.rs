@@ -10,9 +10,9 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use bytes::Bytes;
 use rustler::{
-    Atom, Binary, Encoder, Env, Error, LocalPid, Monitor, NifResult, OwnedBinary, OwnedEnv, Resource, ResourceArc, Term,
+    Atom, Binary, Encoder, Env, LocalPid, Monitor, NifResult, OwnedBinary, OwnedEnv, Resource, ResourceArc, Term,
 };
-use tank_engine::engine::{Engine, From, Since};
+use tank_engine::engine::{From, Place, Position, Since};
 use tank_engine::entries;
 use tank_engine::entry::Entry;
 use tank_engine::error::EngineError;
@@ -79,10 +79,11 @@ impl Resource for Watch {
     }
 }
 
-/// Begins a watch of a path and all below it, or of a pattern: `{:ok, watch, revision, current}`, `{:error,
-/// {:compacted, min}}` or `{:error, reason}`. `from` is `:snapshot`, `:now` or a revision. What
-/// changes behind `revision` comes; `current` is the store's at this moment. With `:snapshot`,
-/// `watch_snapshot` gives the entries as of `revision`.
+/// Begins a watch of a path and all below it, or of a pattern: `{:ok, watch, revision, current, history}`, `{:error,
+/// {:compacted, min}}` or `{:error, reason}`. `from` is `:snapshot`, `:now` or a position (see `position`). What
+/// changes behind `revision` comes; `current` is the store's at this moment, and `history` the one that it counts in.
+/// With `:snapshot`, `watch_snapshot` gives the entries as of `revision`. `asked`: this member holds all that was
+/// acknowledged before the call, so that no position can be ahead of it.
 ///
 /// Should the calling process die before it calls `watch_cancel`, `{:store_watch, reference,
 /// {:cancelled, :store_stopped}}` is sent to the process `subscriber`.
@@ -94,6 +95,7 @@ fn watch_start<'a>(
     store: &'a Store,
     what: Term<'a>,
     from: Term<'a>,
+    asked: bool,
     subscriber: LocalPid,
     reference: Term<'a>,
 ) -> NifResult<Term<'a>> {
@@ -101,7 +103,7 @@ fn watch_start<'a>(
     if !what.is_ready() {
         return Ok(atoms::dirty().encode(env));
     }
-    begin(env, store, what, from, subscriber, reference)
+    begin(env, store, what, from, asked, subscriber, reference)
 }
 
 /// The same, on a dirty CPU scheduler.
@@ -111,10 +113,11 @@ fn watch_start_large<'a>(
     store: &'a Store,
     what: Term<'a>,
     from: Term<'a>,
+    asked: bool,
     subscriber: LocalPid,
     reference: Term<'a>,
 ) -> NifResult<Term<'a>> {
-    begin(env, store, watched(what)?, from, subscriber, reference)
+    begin(env, store, watched(what)?, from, asked, subscriber, reference)
 }
 
 fn begin<'a>(
@@ -122,6 +125,7 @@ fn begin<'a>(
     store: &'a Store,
     what: Watched,
     from: Term<'a>,
+    asked: bool,
     subscriber: LocalPid,
     reference: Term<'a>,
 ) -> NifResult<Term<'a>> {
@@ -129,25 +133,23 @@ fn begin<'a>(
         Ok(filter) => filter,
         Err(error) => return Ok(errors::error(env, &error)),
     };
-    let after: Option<u64> = from.decode().ok();
     let word: Option<Atom> = from.decode().ok();
     let with_snapshot = word == Some(atoms::snapshot());
-    if after.is_none() && !with_snapshot && word != Some(atoms::now()) {
-        return Err(Error::BadArg);
-    }
+    let after = if with_snapshot || word == Some(atoms::now()) { None } else { Some(position(from)?) };
     let pid = env.pid();
     let wake = Box::new(move || {
         let _ = OwnedEnv::new().send_and_clear(&pid, |_| atoms::tank_watch_ready());
     });
-    let (cursor, view) = match store.engine.watch(filter, after.map_or(From::Now, From::After), wake) {
+    let (cursor, view) = match store.engine.watch(filter, after.map_or(From::Now, |at| From::After(at.revision)), wake)
+    {
         Ok(begun) => begun,
         Err(error) => return Ok(errors::error(env, &error)),
     };
-    if after.is_some_and(|after| after < view.compacted) {
-        return Ok((atoms::error(), (atoms::compacted(), view.compacted)).encode(env));
+    if let Some(Place::Compacted(min)) = after.map(|at| store.engine.place(&view, at, asked)) {
+        return Ok((atoms::error(), (atoms::compacted(), min)).encode(env));
     }
-    let current = view.revision;
-    let revision = after.unwrap_or(current);
+    let (current, history) = (view.revision, history_text(store.engine.history_id(view.history)));
+    let revision = after.map_or(current, |at| at.revision);
     let first = Bound::Included(cursor.filter().fixed().clone());
     let snapshot = with_snapshot.then_some(Pages { view, behind: first });
     let subscriber = Subscriber { pid: subscriber, reference: reference.to_binary() };
@@ -155,7 +157,7 @@ fn begin<'a>(
     let watch = ResourceArc::new(Watch { cursor, snapshot: Mutex::new(snapshot), subscriber });
     // It fails when the process is gone; then nothing refers to the watch, and it ends.
     let _ = env.monitor(&watch, &pid);
-    Ok((atoms::ok(), watch, revision, current).encode(env))
+    Ok((atoms::ok(), watch, revision, current, history).encode(env))
 }
 
 /// The next entries of a watch's snapshot: `{:ok, entries, more?}` or `{:error, reason}`; about
@@ -225,39 +227,88 @@ fn watch_cancel(watch: ResourceArc<Watch>) -> Atom {
     atoms::ok()
 }
 
-/// What changed below a path, or of what a pattern matches, since a revision, authoritative: `:unchanged`,
+/// What changed below a path, or of what a pattern matches, since a position, authoritative: `:unchanged`,
 /// `{:ok, changes, revision}`, `{:error, {:compacted, min}}`, `:wait` (see `await_readable`),
 /// `:dirty` (call `list_since_large`), or `{:error, reason}`.
 #[rustler::nif]
-fn list_since<'a>(env: Env<'a>, store: &'a Store, what: Term<'a>, revision: u64) -> NifResult<Term<'a>> {
+fn list_since<'a>(env: Env<'a>, store: &'a Store, what: Term<'a>, since: Term<'a>) -> NifResult<Term<'a>> {
+    let since = position(since)?;
     Ok(match (check(what)?, store.engine.authoritative_view()) {
         (Err(error), _) | (_, Err(error)) => errors::error(env, &error),
         (Ok(_), Ok(None)) => atoms::wait().encode(env),
-        (Ok(true), Ok(Some(view))) => unchanged_or_dirty(env, &view, revision),
+        (Ok(true), Ok(Some(view))) => unchanged_or_dirty(env, store.engine.place(&view, since, true)),
         (Ok(false), Ok(Some(_))) => atoms::dirty().encode(env),
     })
 }
 
 /// The same as this member knows it.
 #[rustler::nif]
-fn list_since_local<'a>(env: Env<'a>, store: &'a Store, what: Term<'a>, revision: u64) -> NifResult<Term<'a>> {
+fn list_since_local<'a>(env: Env<'a>, store: &'a Store, what: Term<'a>, since: Term<'a>) -> NifResult<Term<'a>> {
+    let since = position(since)?;
     Ok(match (check(what)?, store.engine.view()) {
         (Err(error), _) | (_, Err(error)) => errors::error(env, &error),
-        (Ok(true), Ok(view)) => unchanged_or_dirty(env, &view, revision),
+        (Ok(true), Ok(view)) => unchanged_or_dirty(env, store.engine.place(&view, since, false)),
         (Ok(false), Ok(_)) => atoms::dirty().encode(env),
     })
 }
 
-/// The same, when something has changed.
+/// The same, when something has changed; authoritative if this member was `asked` to be, and has heard how new it
+/// should be.
 #[rustler::nif(schedule = "DirtyIo")]
-fn list_since_large<'a>(env: Env<'a>, store: &'a Store, what: Term<'a>, revision: u64) -> NifResult<Term<'a>> {
-    let filter = watched(what)?.filter();
-    Ok(filter.and_then(|filter| changed(env, store, &filter, revision)).unwrap_or_else(|e| errors::error(env, &e)))
+fn list_since_large<'a>(
+    env: Env<'a>,
+    store: &'a Store,
+    what: Term<'a>,
+    since: Term<'a>,
+    asked: bool,
+) -> NifResult<Term<'a>> {
+    let (filter, since) = (watched(what)?.filter(), position(since)?);
+    Ok(filter.and_then(|filter| changed(env, store, &filter, since, asked)).unwrap_or_else(|e| errors::error(env, &e)))
 }
 
-fn changed<'a>(env: Env<'a>, store: &Store, filter: &Filter, revision: u64) -> Result<Term<'a>, EngineError> {
+/// Whether this member's view has not come to a position yet.
+#[rustler::nif]
+fn is_ahead<'a>(env: Env<'a>, store: &'a Store, at: Term<'a>) -> NifResult<Term<'a>> {
+    let at = position(at)?;
+    Ok(match store.engine.view() {
+        Ok(view) => matches!(store.engine.place(&view, at, false), Place::Ahead).encode(env),
+        Err(error) => errors::error(env, &error),
+    })
+}
+
+/// The id of the history that the store is in, as this member knows it: `{:ok, history}` or `{:error, reason}`.
+#[rustler::nif]
+fn history<'a>(env: Env<'a>, store: &'a Store) -> Term<'a> {
+    match store.engine.view() {
+        Ok(view) => (atoms::ok(), history_text(store.engine.history_id(view.history))).encode(env),
+        Err(error) => errors::error(env, &error),
+    }
+}
+
+/// A history's id as users see it.
+pub(crate) fn history_text(id: u64) -> String {
+    format!("{id:016x}")
+}
+
+/// A revision, or `{history, revision}`.
+pub(crate) fn position(term: Term<'_>) -> NifResult<Position> {
+    if let Ok(revision) = term.decode::<u64>() {
+        return Ok(Position { history: None, revision });
+    }
+    let (history, revision): (&str, u64) = term.decode()?;
+    // What is no id is none of this store's.
+    Ok(Position { history: Some(u64::from_str_radix(history, 16).unwrap_or(0)), revision })
+}
+
+fn changed<'a>(
+    env: Env<'a>,
+    store: &Store,
+    filter: &Filter,
+    since: Position,
+    asked: bool,
+) -> Result<Term<'a>, EngineError> {
     let view = Arc::clone(&*store.engine.view()?);
-    Ok(match store.engine.changes_since(&view, filter, revision)? {
+    Ok(match store.engine.changes_since(&view, filter, since, asked)? {
         Since::Unchanged => atoms::unchanged().encode(env),
         Since::Compacted(min) => (atoms::error(), (atoms::compacted(), min)).encode(env),
         Since::Changed(changed) => {
@@ -312,9 +363,12 @@ impl Watched {
     }
 }
 
-fn unchanged_or_dirty<'a>(env: Env<'a>, view: &View, revision: u64) -> Term<'a> {
-    let unchanged = Engine::is_unchanged(view, revision);
-    if unchanged { atoms::unchanged().encode(env) } else { atoms::dirty().encode(env) }
+fn unchanged_or_dirty(env: Env<'_>, place: Place) -> Term<'_> {
+    match place {
+        Place::At | Place::Ahead => atoms::unchanged().encode(env),
+        Place::Compacted(min) => (atoms::error(), (atoms::compacted(), min)).encode(env),
+        Place::Before => atoms::dirty().encode(env),
+    }
 }
 
 impl Watch {

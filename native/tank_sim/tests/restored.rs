@@ -32,7 +32,7 @@ fn restored(nodes: usize, snapshot_after: u64) -> Cluster {
     let file = origin.path(0).with_file_name("backup");
     origin.engine(0).backup(&file, &Progress::default()).unwrap();
     let mut cluster = Cluster::unstarted(nodes, snapshot_after);
-    restore(&file, &cluster.path(0), "tank", &Cluster::name(0), &Progress::default()).unwrap();
+    restore(&file, &cluster.path(0), Some("tank"), &Cluster::name(0), &Progress::default()).unwrap();
     cluster.start(0, Formation::NewCluster);
     cluster
 }

@@ -26,7 +26,9 @@ defmodule Tank.Store.SinceTest do
     put(store, [:a, "y"], 1)
     base = put(store, [:b], 1)
     assert Since.list(store, [:a], base) == :unchanged
-    assert Since.list(store, [:a], base + 7) == :unchanged
+    # Nobody can have come to a revision that there is not. A member that lags cannot tell.
+    assert Since.list(store, [:a], base + 7) == {:error, {:compacted, 0}}
+    assert Since.list(store, [:a], base + 7, favor: :low_latency) == :unchanged
     put(store, [:a, "x"], 2)
     put(store, [:a, "x"], 3)
     put(store, [:a, "new"], nil)

@@ -177,9 +177,10 @@ defmodule Tank.Store.WatchTest do
       assert next(watch) == {:synced, 20}
     end
 
-    test "behind a revision that is still to come waits for it", %{store: store} do
+    test "after a revision that is still to come is refused, or waits for it if this member may lag", %{store: store} do
       put(store, [:a], 0)
-      {:ok, watch} = Watch.start(store, [], from: {:after, 4})
+      assert Watch.start(store, [], from: {:after, 4}) == {:error, {:compacted, 0}}
+      {:ok, watch} = Watch.start(store, [], from: {:after, 4}, favor: :low_latency)
       assert next(watch) == {:synced, 4}
       for n <- 2..6, do: put(store, [:a], n)
       assert {:changes, 5, [%Change{value: 5, previous: 4}]} = next(watch)

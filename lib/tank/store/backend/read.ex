@@ -2,13 +2,13 @@ defmodule Tank.Store.Backend.Read do
   @moduledoc false
   # Entries of the store as key-value pairs.
 
-  alias Tank.Store.{Backend, Change, Entry, KVPair, Since, Tree}
+  alias Tank.Store.{Backend, Change, Entry, KVPair, Position, Since, Tree}
   alias Tank.Store.Backend.{Event, Failure, ListOptions, Revision}
 
   @type unparsed :: {:unparsed, KVPair.t(), raw :: term}
 
   @doc "The pair at a key, nil when there is none; `revision` nil is now."
-  @spec get(Backend.t(), [String.t()], non_neg_integer | nil) :: {:ok, KVPair.t() | nil} | {:error, Exception.t()}
+  @spec get(Backend.t(), [String.t()], Position.t() | nil) :: {:ok, KVPair.t() | nil} | {:error, Exception.t()}
   def get(client, key, revision) do
     case Tree.get_entry(client.store, client.prefix ++ key, at(revision)) do
       {:ok, entry} -> {:ok, pair(client, entry)}
@@ -23,9 +23,9 @@ defmodule Tank.Store.Backend.Read do
     base = client.prefix ++ ListOptions.base(options)
 
     with {:ok, past} <- Revision.parse(options.revision),
-         {:ok, entries, revision} <- entries(client.store, base, past) do
+         {:ok, entries, position} <- entries(client.store, base, past) do
       pairs = for entry <- entries, pair <- read(client, options, entry), do: pair
-      {:ok, pairs, Revision.from_integer(revision)}
+      {:ok, pairs, Revision.from_position(position)}
     else
       {:error, reason} when is_exception(reason) -> {:error, reason}
       {:error, reason} -> {:error, Failure.new(reason, ListOptions.base(options))}
@@ -63,25 +63,31 @@ defmodule Tank.Store.Backend.Read do
 
   # The path itself and all below it, of one revision.
   defp entries(store, base, nil) do
-    result =
-      Tree.transaction(store, fn tx ->
-        with {:ok, below, revision} <- Tree.list(tx, base, depth: :infinity),
-             {:ok, own} <- own_entry(tx, base),
-             do: {:ok, own ++ below, revision}
-      end)
-
-    with {:ok, listed} <- result, do: listed
+    # Known before the list is made, it is no newer than that.
+    with {:ok, history} <- Tree.history(store, favor: :low_latency),
+         {:ok, {:ok, entries, revision}} <- Tree.transaction(store, &read_all(&1, base)) do
+      {:ok, entries, {history, revision}}
+    else
+      {:ok, error} -> error
+      error -> error
+    end
   end
 
   # The store lists the present. What has changed since is looked up one by one, as it was.
   defp entries(store, base, past) do
-    with {:ok, now, present} <- entries(store, base, nil),
-         :ok <- if(past <= present, do: :ok, else: {:error, {:future_revision, present}}),
+    with {:ok, now, {_history, present}} <- entries(store, base, nil),
+         :ok <- if(Position.revision(past) <= present, do: :ok, else: {:error, {:future_revision, present}}),
          {:ok, changed} <- changed_since(store, base, past),
          {:ok, then} <- entries_at(store, changed, past) do
       entries = Enum.reject(now, &MapSet.member?(changed, &1.path)) ++ then
       {:ok, Enum.sort_by(entries, & &1.path), past}
     end
+  end
+
+  defp read_all(tx, base) do
+    with {:ok, below, revision} <- Tree.list(tx, base, depth: :infinity),
+         {:ok, own} <- own_entry(tx, base),
+         do: {:ok, own ++ below, revision}
   end
 
   defp own_entry(tx, base) do

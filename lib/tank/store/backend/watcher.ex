@@ -5,7 +5,7 @@ defmodule Tank.Store.Backend.Watcher do
 
   use GenServer, restart: :temporary
 
-  alias Tank.Store.{Backend, ProcessCall, Watch}
+  alias Tank.Store.{Backend, Position, ProcessCall, Watch}
   alias Tank.Store.Backend.{Event, Failure, ListOptions, Read}
 
   # Events are held back while so many messages wait for the consumer; the store's history keeps what follows.
@@ -20,7 +20,7 @@ defmodule Tank.Store.Backend.Watcher do
   @type t :: %__MODULE__{ref: reference, pid: pid}
 
   @doc false
-  @spec start(Backend.t(), ListOptions.t(), non_neg_integer | nil) :: {:ok, t} | {:error, Exception.t()}
+  @spec start(Backend.t(), ListOptions.t(), Position.t() | nil) :: {:ok, t} | {:error, Exception.t()}
   def start(client, options, revision) do
     ref = make_ref()
     args = %{client: client, options: options, from: from(revision), ref: ref, consumer: self()}

@@ -3,7 +3,8 @@ defmodule Tank.Store.Backup.Import do
   # Puts the entries that a reader finds in a file into a store: reads it once to know that all of it can be read, and
   # once more to write.
 
-  alias Tank.Store.{Call, Error, Native}
+  alias Tank.Store.{Call, Error, Native, Tree}
+  alias Tank.Store.Tree.Writes
 
   # Entries written at one revision. More would be no quicker, and hold up other writes.
   @entries_max 256
@@ -11,13 +12,21 @@ defmodule Tank.Store.Backup.Import do
 
   @retry_ms 50
 
-  @spec run(atom, module, String.t(), keyword) :: {:ok, map} | {:error, Error.reason()}
-  def run(store, reader, path, opts) do
+  @spec run(atom, module, String.t(), replace? :: boolean, keyword) :: {:ok, map} | {:error, Error.reason()}
+  def run(store, reader, path, replace?, opts) do
     with {:ok, native} <- Call.fetch_to_write(store),
-         {:ok, total, _found} <- reader.fold(path, 0, &check(native, &1, &2, &3)) do
+         {:ok, total, _found} <- reader.fold(path, 0, &check(native, &1, &2, &3)),
+         :ok <- if(replace?, do: empty(store, opts[:timeout]), else: :ok) do
       write = fn batch -> put_all(native, Enum.reverse(batch), opts[:timeout]) end
       write_all(reader, path, write, total, opts[:progress])
     end
+  end
+
+  # In this order: nobody who knew the store takes what follows for changes of that.
+  defp empty(store, timeout) do
+    with {:ok, _revision} <- Writes.command(store, {:new_history}, 0, timeout),
+         {:ok, _revision} <- Tree.delete(store, [], timeout: timeout),
+         do: :ok
   end
 
   # The store would refuse a batch in the middle of the file.

@@ -2,7 +2,9 @@ defmodule Tank.Store.Tree.Reads do
   @moduledoc false
   # Reads of `Tank.Store.Tree`, from a store or within a transaction: that notes what it relied on.
 
-  alias Tank.Store.{Entry, Error, LongCall, Native, Path, Pattern, Running, Tx, View}
+  import Tank.Store.Position, only: [is_position: 1]
+
+  alias Tank.Store.{Entry, Error, LongCall, Native, Path, Pattern, Position, Running, Tx, View}
 
   @type store :: Tank.Store.Tree.store()
   @type error :: Tank.Store.Tree.error()
@@ -22,11 +24,11 @@ defmodule Tank.Store.Tree.Reads do
     with {:ok, key} <- Path.to_key(path), :ok <- Tx.note_child_count(tx, key), do: entry(tx, path, opts)
   end
 
-  @doc "The entry at a path as it was at a revision."
-  @spec past_entry(atom, Path.t(), non_neg_integer) :: {:ok, Entry.t()} | error
-  def past_entry(store, path, revision) when is_integer(revision) and revision >= 0 do
+  @doc "The entry at a path as it was at a position."
+  @spec past_entry(atom, Path.t(), Position.t()) :: {:ok, Entry.t()} | error
+  def past_entry(store, path, position) when is_position(position) do
     with {:ok, key} <- Path.to_key(path), {:ok, store} <- Running.fetch(store) do
-      case LongCall.entry_at(store, key, revision) do
+      case LongCall.entry_at(store, key, position) do
         {:ok, entry} -> {:ok, Entry.decode(entry)}
         :not_found -> {:error, :not_found}
         {:error, reason} -> {:error, Error.public(reason)}

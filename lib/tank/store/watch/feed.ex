@@ -25,11 +25,11 @@ defmodule Tank.Store.Watch.Feed do
   def start_link(args), do: GenServer.start_link(__MODULE__, args, hibernate_after: @hibernate_after)
 
   @impl true
-  def init(%{native: native, what: what, ref: ref, subscriber: subscriber, opts: opts}) do
-    case start(native, what, from(opts.from), subscriber, ref) do
-      {:ok, watch, revision, current} ->
+  def init(%{native: native, what: what, asked?: asked?, ref: ref, subscriber: subscriber, opts: opts}) do
+    case start(native, what, from(opts.from), asked?, subscriber, ref) do
+      {:ok, watch, revision, current, history} ->
         Process.monitor(subscriber)
-        send(subscriber, {ref, :began, revision})
+        send(subscriber, {ref, :began, revision, history})
 
         state = %{
           watch: watch,
@@ -83,9 +83,9 @@ defmodule Tank.Store.Watch.Feed do
   def handle_info(_other, state), do: {:noreply, state}
 
   # With regular expressions that have to be compiled first it takes longer.
-  defp start(native, what, from, subscriber, ref) do
-    with :dirty <- Native.watch_start(native, what, from, subscriber, ref),
-         do: Native.watch_start_large(native, what, from, subscriber, ref)
+  defp start(native, what, from, asked?, subscriber, ref) do
+    with :dirty <- Native.watch_start(native, what, from, asked?, subscriber, ref),
+         do: Native.watch_start_large(native, what, from, asked?, subscriber, ref)
   end
 
   # -- Sending what there is room for
@@ -254,6 +254,6 @@ defmodule Tank.Store.Watch.Feed do
   defp set_interval(%{opts: %{interval: :infinity}}), do: :ok
   defp set_interval(%{opts: opts}), do: Process.send_after(self(), :interval, opts.interval)
 
-  defp from({:after, revision}), do: revision
+  defp from({:after, position}), do: position
   defp from(from), do: from
 end

@@ -22,11 +22,13 @@ use crate::error::EngineError;
 
 const MAGIC: &[u8; 8] = b"TANKBKUP";
 
-/// The layout that this release writes. It reads this one only.
-pub const FORMAT_VERSION: u32 = 1;
+/// The layout that this release writes.
+pub const FORMAT_VERSION: u32 = 2;
+/// The first layout that it reads. There, [`About::history`] is missing.
+const FORMAT_VERSION_MIN: u32 = 1;
 
 /// What a backup is of.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct About {
     /// The store's id.
     pub store_id: String,
@@ -40,6 +42,9 @@ pub struct About {
     pub digest: u64,
     /// Wall clock when it was taken, in milliseconds since the epoch.
     pub time_ms: u64,
+    /// The id of the history that it is of; 0 when that is not known.
+    #[serde(default)]
+    pub history: u64,
 }
 
 fn damaged(detail: impl Into<String>) -> EngineError {

@@ -8,7 +8,7 @@ use crate::error::EngineError;
 use crate::snapshot::{FRAME_BYTES, Frame};
 use crate::storage::rocks;
 
-use super::{About, FORMAT_VERSION, MAGIC, damaged};
+use super::{About, FORMAT_VERSION, FORMAT_VERSION_MIN, MAGIC, damaged};
 
 /// The longest record that makes sense: a frame and its head.
 const RECORD_BYTES_MAX: usize = FRAME_BYTES + 1024;
@@ -34,13 +34,12 @@ impl Reader {
             return Err(EngineError::File { path: path.to_path_buf(), why: "it is a directory".to_owned() });
         }
         let (bytes, file) = (metadata.len(), BufReader::with_capacity(1 << 20, file));
-        let about = About { store_id: String::new(), cluster_id: 0, revision: 0, entries: 0, digest: 0, time_ms: 0 };
-        let mut reader = Self { path: path.to_path_buf(), file, crc: 0, about, bytes, ended: false };
+        let mut reader = Self { path: path.to_path_buf(), file, crc: 0, about: About::default(), bytes, ended: false };
         if &reader.take::<8>()? != MAGIC {
             return Err(damaged("it is no backup of a store"));
         }
         let found = reader.number()?;
-        if found != FORMAT_VERSION {
+        if !(FORMAT_VERSION_MIN..=FORMAT_VERSION).contains(&found) {
             return Err(EngineError::NewerFormat { found, supported: FORMAT_VERSION });
         }
         let about = reader.record()?.ok_or_else(|| damaged("it has no head"))?;

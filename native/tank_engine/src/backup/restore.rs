@@ -12,18 +12,25 @@ use crate::storage::{Directory, Restoring};
 use super::read::Reader;
 use super::{About, Progress, damaged};
 
-/// Makes the directory `dir`, which must be missing or empty, a store of the id `store_id` that
-/// holds what the backup in `file` holds: the only member, on `node`, of a new cluster. The backup is read to
-/// its end before anything is made.
+/// Makes the directory `dir`, which must be missing or empty, a store that holds what the backup in `file`
+/// holds: the only member, on `node`, of a new cluster, in a new history. Its id is `store_id`, or else the one that
+/// the backup names. The backup is read to its end before anything is made.
 ///
 /// # Errors
 /// The backup is damaged ([`EngineError::Corrupt`]), of a newer format, or cannot be read; or the
 /// directory cannot be used. It is left as it was then.
-pub fn restore(file: &Path, dir: &Path, store_id: &str, node: &str, progress: &Progress) -> Result<About, EngineError> {
+pub fn restore(
+    file: &Path,
+    dir: &Path,
+    store_id: Option<&str>,
+    node: &str,
+    progress: &Progress,
+) -> Result<About, EngineError> {
     check(file, progress)?;
     let restoring = Restoring::begin(dir)?;
     let mut reader = Reader::open(file)?;
-    let directory = Directory::open(&restoring.staging(), store_id)?;
+    let store_id = store_id.unwrap_or(&reader.about.store_id).to_owned();
+    let directory = Directory::open(&restoring.staging(), &store_id)?;
     let received = receive(&mut reader, &directory.path, progress)?;
     let me = directory.identity.member_id;
     let (applied, membership) = (alone::restored_id(me), alone::restored_membership(me, node)?);

@@ -31,6 +31,7 @@ impl Engine {
             entries: header.entries,
             digest: header.digest,
             time_ms: wall_ms(),
+            history: self.history_id(header.history),
         };
         progress.expect(self.view()?.bytes);
         backup::write(path, &about, &pinned, progress, || self.check())?;

@@ -63,6 +63,8 @@ pub struct Status {
     pub cluster_id: u64,
     /// The store's revision, as applied here.
     pub revision: u64,
+    /// The id of the history that it counts in.
+    pub history: u64,
     /// How many entries there are.
     pub entries: u64,
     /// Hash of all entries.
@@ -177,6 +179,7 @@ impl Engine {
             member_id: inner.identity.member_id,
             cluster_id: inner.identity.cluster_id,
             revision: view.revision,
+            history: self.history_id(view.history),
             entries: view.entries.len() as u64,
             digest: view.digest,
             value_bytes: view.bytes,

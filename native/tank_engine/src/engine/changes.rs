@@ -21,8 +21,30 @@ const TAKE: usize = 256;
 pub enum From {
     /// Behind this moment.
     Now,
-    /// Behind a revision. It may be one that is still to come.
+    /// Behind a revision.
     After(u64),
+}
+
+/// Up to where somebody knows a store.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Position {
+    /// The id of the history that the revision counts in; `None` when whoever asks does not know it.
+    pub history: Option<u64>,
+    /// The revision.
+    pub revision: u64,
+}
+
+/// Where a position is, seen from a view.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Place {
+    /// At a revision that the view comes after: what is between them is known.
+    Before,
+    /// At the view's revision.
+    At,
+    /// Ahead of a view that lags, perhaps.
+    Ahead,
+    /// In a past that is compacted, or in another history.
+    Compacted(u64),
 }
 
 /// What changed since a revision.
@@ -64,22 +86,39 @@ impl Engine {
         Ok((cursor, view))
     }
 
-    /// Whether `view` is no newer than a revision.
-    pub fn is_unchanged(view: &View, revision: u64) -> bool {
-        view.revision <= revision
+    /// Where `position` is, seen from `view`; `current`: whether that holds all that was acknowledged before the
+    /// question. Nothing is ahead of such a view: a member shows what is committed, and no revision of a history
+    /// that was lost comes again.
+    pub fn place(&self, view: &View, position: Position, current: bool) -> Place {
+        let compacted = Place::Compacted(view.compacted);
+        let other = position.history.is_some_and(|history| history != self.history_id(view.history));
+        match position.revision.cmp(&view.revision) {
+            // The view may be of before the history that the position is of.
+            std::cmp::Ordering::Greater if !current => Place::Ahead,
+            std::cmp::Ordering::Greater => compacted,
+            _ if other || position.revision < view.compacted => compacted,
+            std::cmp::Ordering::Equal => Place::At,
+            std::cmp::Ordering::Less => Place::Before,
+        }
     }
 
-    /// What changed between a revision and `view`. May read the disk.
+    /// What changed between a position and `view`. May read the disk. `current`: see [`Engine::place`].
     ///
     /// # Errors
     /// The store is closed or has failed, or the history is damaged.
-    pub fn changes_since(&self, view: &View, filter: &Filter, revision: u64) -> Result<Since, EngineError> {
+    pub fn changes_since(
+        &self,
+        view: &View,
+        filter: &Filter,
+        position: Position,
+        current: bool,
+    ) -> Result<Since, EngineError> {
         self.check()?;
-        if Self::is_unchanged(view, revision) {
-            return Ok(Since::Unchanged);
-        }
-        if revision < view.compacted {
-            return Ok(Since::Compacted(view.compacted));
+        let revision = position.revision;
+        match self.place(view, position, current) {
+            Place::At | Place::Ahead => return Ok(Since::Unchanged),
+            Place::Compacted(min) => return Ok(Since::Compacted(min)),
+            Place::Before => {}
         }
         let mut changes = BTreeMap::new();
         let mut last = revision;

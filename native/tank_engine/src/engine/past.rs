@@ -11,46 +11,54 @@ use crate::machine;
 use crate::outcome::Found;
 use crate::sync::lock;
 
-use super::{Engine, Reply};
+use super::{Engine, Place, Position, Reply};
 
 impl Engine {
-    /// The entry at `key` as it was at `revision`. Reads the disk: may block.
+    /// The entry at `key` as it was at `position`. Reads the disk: may block.
     ///
     /// # Errors
-    /// The revision is compacted or in the future, or the store is closed, has failed or is
+    /// The revision is compacted, of another history or in the future, or the store is closed, has failed or is
     /// damaged.
-    pub fn entry_at(&self, key: &Key, revision: u64) -> Result<Option<Found>, EngineError> {
+    pub fn entry_at(&self, key: &Key, position: Position) -> Result<Option<Found>, EngineError> {
         self.check()?;
+        let view = self.0.published.load_full();
+        if let Place::Compacted(min) = self.place(&view, position, false) {
+            return Err(EngineError::Compacted { min });
+        }
         let db = lock(&self.0.parts).as_ref().ok_or(EngineError::Closed)?.db();
-        machine::found_at(&db, key, revision)
+        machine::found_at(&db, key, position.revision)
     }
 
-    /// Calls `reply` once the view is at `revision` or later. Gives up after `timeout`, with
-    /// [`EngineError::Unknown`].
-    pub fn await_revision(&self, revision: u64, timeout: Duration, reply: Reply<()>) {
+    /// Calls `reply` once the view is at `position` or later. Gives up after `timeout`, with
+    /// [`EngineError::Unknown`]; and when the store is in another history, with [`EngineError::Compacted`].
+    pub fn await_revision(&self, position: Position, timeout: Duration, reply: Reply<()>) {
         let engine = self.clone();
         self.0.runtime.spawn("reach", &self.0.health, async move {
-            let reached = engine.reach(revision, Instant::now() + timeout).await;
+            let reached = engine.reach(position, Instant::now() + timeout).await;
             reply.send(reached);
         });
     }
 
-    async fn reach(&self, revision: u64, deadline: Instant) -> Result<(), EngineError> {
+    async fn reach(&self, position: Position, deadline: Instant) -> Result<(), EngineError> {
         let mut metrics = self.0.raft.metrics();
         loop {
             // Whatever is applied from here on changes them again.
             drop(metrics.borrow_and_update());
-            if self.is_at(revision)? {
+            if self.has_reached(position)? {
                 return Ok(());
             }
             if !matches!(timeout_at(deadline, metrics.changed()).await, Ok(Ok(()))) {
                 self.check()?;
-                return if self.is_at(revision)? { Ok(()) } else { Err(EngineError::Unknown) };
+                return if self.has_reached(position)? { Ok(()) } else { Err(EngineError::Unknown) };
             }
         }
     }
 
-    fn is_at(&self, revision: u64) -> Result<bool, EngineError> {
-        Ok(self.view()?.revision >= revision)
+    fn has_reached(&self, position: Position) -> Result<bool, EngineError> {
+        let view = self.view()?;
+        match self.place(&view, position, false) {
+            Place::Compacted(min) if position.history.is_some() => Err(EngineError::Compacted { min }),
+            _ => Ok(view.revision >= position.revision),
+        }
     }
 }

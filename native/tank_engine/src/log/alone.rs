@@ -1,4 +1,6 @@
 //! A log that goes on with one member, whatever was before: recovery when a quorum is lost for good, and restoring a backup.
+//! Either leads away from what clients have seen, and so begins another history ([`crate::state::History`]): before
+//! anybody can read or write.
 //!
 //! In recovery, everything in the member's log counts, also what no majority is known to have: it may have been
 //! acknowledged. What only the lost members had is lost. They must never come back as they were;
@@ -13,8 +15,10 @@ use openraft::entry::RaftEntry;
 use openraft::vote::RaftLeaderId;
 use openraft::{Membership, RaftTypeConfig};
 
+use crate::command::{Command, Request, RequestId};
 use crate::error::EngineError;
 use crate::raft::{LogEntry, LogId, Member, MemberId, StoredMembership, Types, Vote};
+use crate::storage::format::random_id;
 
 use super::disk::{LogDisk, LogWrite};
 
@@ -43,8 +47,8 @@ pub fn begin_log(disk: &impl LogDisk, me: MemberId, node: &str) -> Result<(), En
     end_log(disk, me, node)
 }
 
-/// Ends the log of a closed member with a membership of itself alone, as if it had led a later
-/// term. May be done again, should it have been interrupted.
+/// Ends the log of a closed member with a membership of itself alone, and with the beginning of a history, as if it had
+/// led a later term. May be done again, should it have been interrupted.
 ///
 /// # Errors
 /// The disk's, or what it finds wrong with the log.
@@ -54,9 +58,18 @@ pub fn end_log(disk: &impl LogDisk, me: MemberId, node: &str) -> Result<(), Engi
     let logged = recovered.last.map_or(0, |last| last.committed_leader_id().term());
     let term = voted.max(logged) + 1;
     let index = recovered.last.map_or(0, |last| last.index() + 1);
-    let id = LogId::new(LeaderId::new(term, me).to_committed(), index);
-    let entry = LogEntry::new_membership(id, membership(me, node)?);
-    write(disk, &[LogWrite::Vote(Vote::new(term, me)), LogWrite::Append(vec![entry])])
+    let at = |index| LogId::new(LeaderId::new(term, me).to_committed(), index);
+    let history = new_history(random_id()?, random_id()?);
+    let entries =
+        vec![LogEntry::new_membership(at(index), membership(me, node)?), LogEntry::new_normal(at(index + 1), history)];
+    write(disk, &[LogWrite::Vote(Vote::new(term, me)), LogWrite::Append(entries)])
+}
+
+/// The only request of a client of its own.
+fn new_history(id: u64, client: u64) -> Request {
+    let command = Command::NewHistory { id };
+    // Made after whatever the log has: it is no late one of a client that was forgotten.
+    Request { id: RequestId { client, sequence: 0, resolved_below: 0 }, time_ms: 0, command, seen_ms: u64::MAX }
 }
 
 fn membership(me: MemberId, node: &str) -> Result<Membership<MemberId, Member>, EngineError> {

@@ -41,8 +41,13 @@ impl<'db> StateBatch<'db> {
             for change in &applied.changes {
                 self.put_version(&change.key, revision, change.entry.as_deref())?;
             }
-            let names = Revision::new(time_ms, &applied.changes);
-            self.history.add(&mut self.write, &self.family, revision, &names)?;
+            match applied.jumped_from {
+                Some(before) => self.history.jump(&mut self.write, &self.family, before, revision),
+                None => {
+                    let names = Revision::new(time_ms, &applied.changes);
+                    self.history.add(&mut self.write, &self.family, revision, &names)?;
+                }
+            }
         }
         for LeaseChange { name, lease } in &applied.leases {
             self.set_key(LEASE, name);

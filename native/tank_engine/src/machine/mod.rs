@@ -42,7 +42,7 @@ use crate::raft::{LogEntry, LogId, SnapshotMeta, StoredMembership, Types};
 use crate::reclaim;
 use crate::runtime;
 use crate::snapshot::{PinnedSnapshot, SnapshotData};
-use crate::state::{Remembered, State};
+use crate::state::{Applied, Remembered, State};
 use crate::view::{Published, View};
 use crate::watch::Revised;
 
@@ -121,6 +121,7 @@ impl Machine {
             leases: self.state.leases.clone(),
             revision: self.state.revision,
             compacted: self.state.compacted,
+            history: self.state.history,
             applied: self.applied,
             digest: self.state.digest.value(),
             sessions_digest: self.state.sessions.digest().value(),
@@ -141,10 +142,11 @@ impl Machine {
         let bytes = batch_bytes(&batch);
         self.since_snapshot = self.since_snapshot.saturating_add(bytes as u64);
         let mut write = store.batch(bytes + TRIM_BYTES)?;
-        let (mut remembered, mut revised) = (Vec::with_capacity(batch.len()), Vec::with_capacity(batch.len()));
+        let mut remembered = Vec::with_capacity(batch.len());
+        let mut told = Told { jumped_to: None, revised: Vec::with_capacity(batch.len()) };
         let mut answers = Vec::with_capacity(batch.len());
         for (entry, responder) in batch {
-            let outcome = self.apply_entry(entry, record, &mut write, &mut remembered, &mut revised)?;
+            let outcome = self.apply_entry(entry, record, &mut write, &mut remembered, &mut told)?;
             if let Some(responder) = responder {
                 answers.push((responder, outcome));
             }
@@ -155,14 +157,21 @@ impl Machine {
         self.trimmed = write.put_trim(self.trimmed, self.state.compacted, TRIM_MAX)?;
         write.put_header(&self.header())?;
         store.write(write)?;
+        let Told { jumped_to, mut revised } = told;
         if mutants::strikes("gap_in_a_watch", 500) {
             revised.iter_mut().for_each(|one| *one = Arc::new(Revised { revision: one.revision, changes: Vec::new() }));
         }
         self.drop_payloads_of(&revised);
+        if let Some(revision) = jumped_to {
+            self.published.last_changed().reset(revision);
+        }
         self.note_changes(&revised);
         self.publish();
         for (responder, outcome) in answers {
             responder.send(outcome);
+        }
+        if let Some(revision) = jumped_to {
+            self.published.hub().reset(revision);
         }
         self.published.hub().publish(revised);
         Ok(())
@@ -205,7 +214,7 @@ impl Machine {
         record: u64,
         write: &mut StateBatch<'_>,
         remembered: &mut Vec<Remembered>,
-        revised: &mut Vec<Arc<Revised>>,
+        told: &mut Told,
     ) -> Result<Outcome, EngineError> {
         let id = entry.log_id();
         self.applied = Some(id);
@@ -229,9 +238,8 @@ impl Machine {
                     self.state.complete(&mut applied);
                 }
                 write.put_applied(&applied, self.state.log_time.now_ms())?;
+                told.add(&mut applied);
                 remembered.extend(applied.remembered);
-                let changes = applied.changes;
-                revised.extend(applied.revision.map(|revision| Arc::new(Revised { revision, changes })));
                 Ok(applied.outcome)
             }
         }
@@ -263,6 +271,27 @@ impl Machine {
         };
         self.health.fail(error.clone());
         Err(io::Error::other(error))
+    }
+}
+
+/// What a batch did, for those who watch.
+struct Told {
+    /// A history began at this revision. All before is compacted.
+    jumped_to: Option<u64>,
+    /// What came after that.
+    revised: Vec<Arc<Revised>>,
+}
+
+impl Told {
+    fn add(&mut self, applied: &mut Applied) {
+        let Some(revision) = applied.revision else { return };
+        if applied.jumped_from.is_some() {
+            self.jumped_to = Some(revision);
+            self.revised.clear();
+        } else {
+            let changes = std::mem::take(&mut applied.changes);
+            self.revised.push(Arc::new(Revised { revision, changes }));
+        }
     }
 }
 

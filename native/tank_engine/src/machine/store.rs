@@ -27,7 +27,7 @@ use crate::payload::Memory;
 use crate::raft::{LogId, StoredMembership};
 use crate::runtime;
 use crate::snapshot::{PinnedSnapshot, ReceivedSnapshot, SnapshotData, SnapshotReceiver};
-use crate::state::{LogTime, Remembered, SessionRecord, Sessions, State};
+use crate::state::{History, LogTime, Remembered, SessionRecord, Sessions, State};
 use crate::storage::rocks::{self, Db};
 
 use super::batch::StateBatch;
@@ -39,7 +39,9 @@ pub(super) const HEADER: &[u8] = b"h";
 pub(super) const LEASE: u8 = b'l';
 pub(super) const REMEMBERED: u8 = b'r';
 pub(super) const SESSION: u8 = b's';
-const HEADER_FORMAT: u8 = 2;
+const HEADER_FORMAT: u8 = 3;
+/// The first format that can be read. It has no history.
+const HEADER_FORMAT_MIN: u8 = 2;
 
 /// What the state is as a whole. Written with every batch.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -72,6 +74,9 @@ pub struct Header {
     pub horizon_ms: u64,
     /// The time in the log.
     pub log_time: LogTime,
+    /// Which history the state is in.
+    #[serde(default)]
+    pub history: History,
 }
 
 impl Header {
@@ -92,6 +97,7 @@ impl Header {
             sessions_digest: state.sessions.digest().value(),
             horizon_ms: state.sessions.horizon_ms(),
             log_time: state.log_time,
+            history: state.history,
         }
     }
 
@@ -101,7 +107,7 @@ impl Header {
             return Ok(Self::new(&State::default(), None, StoredMembership::default(), 0));
         };
         let header: Self = rocks::decode(record)?;
-        if header.format != HEADER_FORMAT {
+        if !(HEADER_FORMAT_MIN..=HEADER_FORMAT).contains(&header.format) {
             return Err(damaged(format!("a header of format {}", header.format)));
         }
         Ok(header)
@@ -196,7 +202,7 @@ impl StateStore {
         iterator.status().map_err(|error| damaged(error.to_string()))?;
         let header = header.map_or_else(|| Header::from_record(None), Ok)?;
         state.sessions.loaded(header.horizon_ms);
-        state.log_time = header.log_time;
+        (state.log_time, state.history) = (header.log_time, header.history);
         header.check(&state, remembered)?;
         history::check(&mut iterator, header.trimmed, header.revision)?;
         (state.revision, state.compacted) = (header.revision, header.compacted);

@@ -22,6 +22,8 @@ pub struct Applied {
     pub outcome: Outcome,
     /// The revision that was made, if one was.
     pub revision: Option<u64>,
+    /// The revision before, when the next one does not follow on it: a history began.
+    pub jumped_from: Option<u64>,
     /// What became of which entry, in the order of keys; each key once.
     pub changes: Vec<Change>,
     /// What became of which lease.
@@ -56,6 +58,7 @@ pub enum Cause {
 #[derive(Default)]
 pub(super) struct Work {
     revision: Option<u64>,
+    jumped_from: Option<u64>,
     changes: Vec<Change>,
     pub(super) leases: Vec<LeaseChange>,
 }
@@ -64,6 +67,11 @@ impl Work {
     /// The revision that this command makes. Called by whatever makes one.
     pub(super) fn revision(&mut self, state: &State) -> u64 {
         *self.revision.get_or_insert(state.revision + 1)
+    }
+
+    /// The command raises the revision, by more than one.
+    pub(super) fn jump(&mut self, before: u64, revision: u64) {
+        (self.revision, self.jumped_from) = (Some(revision), Some(before));
     }
 
     /// Whether nothing was written.
@@ -86,8 +94,8 @@ impl Work {
     fn finish(mut self, outcome: Outcome) -> Applied {
         // Made and unmade by one transaction: nobody ever saw it.
         self.changes.retain(|change| change.previous.is_some() || change.entry.is_some());
-        let Self { revision, changes, leases } = self;
-        Applied { outcome, revision, changes, leases, remembered: None }
+        let Self { revision, jumped_from, changes, leases } = self;
+        Applied { outcome, revision, jumped_from, changes, leases, remembered: None }
     }
 }
 
@@ -146,6 +154,7 @@ impl State {
                 self.compacted = self.compacted.max(*revision).min(self.revision);
                 Outcome::Done { revision: self.revision }
             }
+            Command::NewHistory { id } => self.apply_new_history(*id, work),
         }
     }
 

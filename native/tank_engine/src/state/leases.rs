@@ -4,6 +4,10 @@
 //! ([`crate::engine`]), and becomes true only as a command in the log, which a renewal that stands
 //! before it makes void. The epoch of a grant is the store's revision at it: it rises with every
 //! grant of any lease, so that no two holders ever have the same.
+//!
+//! A lease that was granted in another history ([`super::History`]) has no holder any more: it cannot be renewed,
+//! and nothing can be written with it. It ends when its time is over, and no earlier, since until then its former
+//! holder may count on it; or when that one releases it.
 
 use std::sync::Arc;
 
@@ -31,9 +35,9 @@ pub struct LeaseChange {
 }
 
 impl State {
-    /// Whether a lease of that epoch is held.
+    /// Whether somebody holds a lease of that epoch.
     pub(super) fn holds_lease(&self, epoch: u64) -> bool {
-        self.attached.contains_key(&epoch)
+        self.is_of_this_history(epoch) && self.attached.contains_key(&epoch)
     }
 
     pub(super) fn apply_lease(&mut self, command: &LeaseCommand, work: &mut Work) -> Outcome {
@@ -46,7 +50,9 @@ impl State {
                 self.change_lease(&lease.name.clone(), Some(Arc::new(lease.clone())), work);
                 Outcome::Granted(lease)
             }
-            (LeaseCommand::Renew { epoch, .. }, Some(held)) if held.epoch == *epoch => {
+            (LeaseCommand::Renew { epoch, .. }, Some(held))
+                if held.epoch == *epoch && self.is_of_this_history(*epoch) =>
+            {
                 let lease = Lease { renewals: held.renewals.saturating_add(1), ..(*held).clone() };
                 self.change_lease(&lease.name.clone(), Some(Arc::new(lease.clone())), work);
                 Outcome::Granted(lease)

@@ -6,6 +6,7 @@
 mod apply;
 mod children;
 mod digest;
+mod history;
 mod leases;
 mod log_time;
 mod many;
@@ -15,6 +16,7 @@ mod weight;
 
 pub use apply::{Applied, Cause, Change};
 pub use digest::Digest;
+pub use history::{History, REVISION_STEP};
 pub use leases::{LeaseChange, Leases};
 pub use log_time::{LogTime, STEP_MS_MAX};
 pub use sessions::{Remembered, SESSION_MS, SessionRecord, Sessions};
@@ -42,6 +44,8 @@ pub struct State {
     pub revision: u64,
     /// The oldest revision that can still be read.
     pub compacted: u64,
+    /// Which history it is in.
+    pub history: History,
     /// Hash of all entries and leases.
     pub digest: Digest,
     /// Bytes of keys and payloads.

@@ -11,6 +11,9 @@ use crate::outcome::{Found, Outcome, Refusal, Response};
 use super::apply::Work;
 use super::{Cause, State};
 
+/// The epoch of a lease that is not free yet and has no holder: no grant has it.
+const NOBODYS: u64 = u64::MAX;
+
 impl State {
     pub(super) fn apply_txn(&mut self, txn: &Txn, work: &mut Work) -> Outcome {
         let succeeded = txn.compare.iter().all(|compare| self.holds(compare));
@@ -40,8 +43,11 @@ impl State {
     }
 
     /// A write or a creation since then has a higher revision; a deletion, when nothing else has
-    /// changed, a lower count.
+    /// changed, a lower count. Of another history it is not known.
     fn is_unchanged(&self, prefix: &Key, since: u64, count: u64) -> bool {
+        if since < self.history.since {
+            return false;
+        }
         let mut left = count;
         for (_, entry) in entries::subtree(&self.entries, prefix) {
             if entry.revision > since || left == 0 {
@@ -65,7 +71,8 @@ impl State {
     }
 
     fn epoch(&self, name: &Bytes) -> u64 {
-        self.leases.get(name).map_or(0, |lease| lease.epoch)
+        let held = |epoch| if self.is_of_this_history(epoch) { epoch } else { NOBODYS };
+        self.leases.get(name).map_or(0, |lease| held(lease.epoch))
     }
 
     fn check_op(&self, op: &Op) -> Result<(), Refusal> {

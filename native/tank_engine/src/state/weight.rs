@@ -24,9 +24,11 @@ impl State {
                 self.attached.get(epoch).map_or(0, |keys| keys.len()) + 1
             }
             // All that match; the history that goes from the disk.
-            Command::PutMany(_) | Command::DeleteMany(_) | Command::ClearMany(_) | Command::Compact { .. } => {
-                usize::MAX
-            }
+            Command::PutMany(_)
+            | Command::DeleteMany(_)
+            | Command::ClearMany(_)
+            | Command::Compact { .. }
+            | Command::NewHistory { .. } => usize::MAX,
         }
     }
 

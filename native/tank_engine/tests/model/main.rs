@@ -19,7 +19,7 @@ use std::sync::Arc;
 use proptest::prelude::*;
 use proptest::test_runner::{FileFailurePersistence, TestRunner};
 use tank_engine::command::{Request, RequestId};
-use tank_engine::engine::Engine;
+use tank_engine::engine::{Engine, Position};
 use tank_engine::entries::Entries;
 use tank_engine::error::EngineError;
 use tank_engine::key::Key;
@@ -167,7 +167,7 @@ fn check_view(model: &Model, view: &View) -> Result<(), TestCaseError> {
 fn check_past(engine: &Engine, model: &Model) -> Result<(), TestCaseError> {
     for (revision, entries) in &model.past {
         for place in entries.keys().chain(model.entries.keys()).step_by(3).take(4) {
-            let found = engine.entry_at(&Key::of(place), *revision);
+            let found = engine.entry_at(&Key::of(place), Position { history: None, revision: *revision });
             if *revision < model.compacted {
                 prop_assert_eq!(found.err(), Some(EngineError::Compacted { min: model.compacted }), "{:?}", place);
             } else {

@@ -9,6 +9,9 @@
 //! value: first revision u64 | the MessagePack of a Revision for each, one after the other
 //! ```
 //!
+//! A record without a revision says that there are none from its first to its last: a new history began with
+//! that ([`crate::state::History`]), and all of them are compacted.
+//!
 //! Numbers are big-endian. Which revisions share a record differs from member to member.
 
 mod read;

@@ -39,6 +39,10 @@ impl<'a> Record<'a> {
 
     /// The revisions in it, with their numbers.
     pub(crate) fn decode(&self) -> Result<Vec<(u64, Revision)>, EngineError> {
+        if self.revisions.is_empty() {
+            // The revision jumped over them.
+            return Ok(Vec::new());
+        }
         let mut decoder = rocks::Decoder::new(self.revisions);
         let mut revisions = Vec::new();
         for number in self.first..=self.last {

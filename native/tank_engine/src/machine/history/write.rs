@@ -47,6 +47,12 @@ impl Writer {
         Ok(())
     }
 
+    /// Adds that the revision after `before` is `revision`: there are none between them, and it changed nothing.
+    pub(crate) fn jump(&mut self, batch: &mut WriteBatch, family: &impl AsColumnFamilyRef, before: u64, revision: u64) {
+        self.finish(batch, family);
+        batch.put_cf(family, key(revision), (before + 1).to_be_bytes());
+    }
+
     /// Puts the record that was begun, if one was, into `batch`.
     pub(crate) fn finish(&mut self, batch: &mut WriteBatch, family: &impl AsColumnFamilyRef) {
         if !self.value.is_empty() {

@@ -78,7 +78,7 @@ impl Cluster {
             let mut state = self.state(node);
             state.dir = self.new_dir(node, &mut state);
             state.disk = MemberDisk::new(self.behaviour(node).clone());
-            let restored = backup::restore(file, &state.dir, "tank", &name(node), &Progress::default());
+            let restored = backup::restore(file, &state.dir, Some("tank"), &name(node), &Progress::default());
             restored
                 .and_then(|_| copy_log(&state.dir, &state.disk))
                 .map_err(|error| format!("not restored: {error}"))?;
