@@ -2,7 +2,7 @@ defmodule Tank.Store.HistoryTest do
   # What clients know of a store that does not go on from there: it was restored, forced into a new cluster, or replaced.
   use Tank.Store.TankCase, async: false
 
-  alias Tank.Store.{Backend, Backup, Change, Cluster, KVPair, Lease, Projection, Tree, Watch}
+  alias Tank.Store.{Backend, Backup, Change, Cluster, ForkStorm, KVPair, Lease, Projection, Tree, Watch}
 
   @moduletag :tmp_dir
 
@@ -208,4 +208,45 @@ defmodule Tank.Store.HistoryTest do
     assert {:error, {:malformed, 1}} = Backup.import(store, file, replace: true)
     assert held(store) == before
   end
+
+  defp storm(dir, rounds) do
+    seed = ExUnit.configuration()[:seed]
+    :rand.seed(:exsss, seed)
+    store = start_store(Path.join(dir, "0"))
+    :ok = ForkStorm.start(store, "one")
+    on_exit(fn -> if Process.whereis(ForkStorm), do: ForkStorm.stop() end)
+
+    for round <- 1..rounds do
+      kind = Enum.at([:restore, :force, :replace], rem(round, 3))
+      somewhat_later(store)
+      here = Path.join(dir, "#{round}")
+      File.mkdir_p!(here)
+      fork = fork(kind, store, here)
+      somewhat_later(store)
+      fork.()
+      somewhat_later(store)
+      :ok = ForkStorm.write(false)
+      ForkStorm.await_equal(store, "#{kind}, round #{round}, seed #{seed}")
+      :ok = ForkStorm.write(true)
+    end
+
+    :ok = ForkStorm.write(false)
+    figures = ForkStorm.judge(ForkStorm.notes())
+    assert figures.writes > 10 * rounds and figures.grants > rounds and figures.guarded > rounds
+    IO.puts("#{rounds} forks on one member: #{inspect(figures)}")
+  end
+
+  # Some writes.
+  defp somewhat_later(store) do
+    {:ok, %{revision: revision}} = Cluster.status(store)
+    later = revision + :rand.uniform(60)
+
+    eventually("revision #{later}", fn -> with({:ok, status} <- Cluster.status(store), do: status.revision >= later) end)
+  end
+
+  test("all clients go on by themselves, whatever forks the past", %{tmp_dir: dir}, do: storm(dir, 6))
+
+  @tag :long
+  @tag timeout: 3_600_000
+  test("all clients go on by themselves, whatever forks the past, 100 times", %{tmp_dir: dir}, do: storm(dir, 100))
 end
