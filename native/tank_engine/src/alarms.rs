@@ -101,11 +101,12 @@ impl Alarms {
     /// Raises an alarm. One of the same name about the same member is replaced; its listener is not told again.
     pub fn raise(&self, alarm: Alarm) {
         let mut raised = self.raised();
-        let is_new = raised.alarms.insert((alarm.name, alarm.member), alarm.clone()).is_none();
-        if is_new {
+        let key = (alarm.name, alarm.member);
+        if !raised.alarms.contains_key(&key) {
             tracing::error!(name = alarm.name, message = alarm.message, "alarm");
             raised.tell(Turn::Raised, &alarm);
         }
+        raised.alarms.insert(key, alarm);
     }
 
     /// Clears the alarm `name` about `member`, if it was raised.
