@@ -19,6 +19,7 @@ mod clients;
 mod cluster;
 mod disk;
 mod links;
+mod operator;
 mod oracle;
 mod restored;
 mod storm;
