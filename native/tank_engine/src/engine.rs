@@ -178,13 +178,13 @@ impl Engine {
     }
 
     fn check_serves(&self) -> Result<(), EngineError> {
-        self.check()?;
         self.check_takes_part()?;
         self.check_no_witness()
     }
 
     /// Whether this member takes part in its cluster, or its disk has gone back in time.
     fn check_takes_part(&self) -> Result<(), EngineError> {
+        self.check()?;
         self.0.roll_call.refusal().map_or(Ok(()), |refusal| Err(refusal.error()))
     }
 

@@ -4,6 +4,7 @@
 pub(crate) mod authority;
 pub(crate) mod election;
 pub(crate) mod ledger;
+pub(crate) mod refusal;
 pub(crate) mod roll_call;
 pub(crate) mod witness;
 

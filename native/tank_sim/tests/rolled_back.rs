@@ -66,6 +66,10 @@ fn fill(cluster: &Cluster, through: usize, name: &str) {
     }
 }
 
+fn leads(cluster: &Cluster, node: usize) -> bool {
+    cluster.engine(node).cluster().unwrap().role == "leader"
+}
+
 fn id(cluster: &Cluster, node: usize) -> u64 {
     cluster.engine(node).identity().member_id
 }
@@ -145,6 +149,25 @@ fn a_candidate_does_not_get_the_vote_of_one_that_went_back() {
     await_alarm(&cluster, behind, LOG_LOST, lost);
     start(&mut cluster, leader);
     eventually("a majority", || put(cluster.engine(leader), "b", b"x").ok());
+}
+
+#[test]
+fn a_copy_from_when_the_member_was_alone_is_told_by_the_others() {
+    let mut cluster = Cluster::of(1);
+    let old = copy(&mut cluster, 0);
+    cluster.nodes.resize(3, None);
+    (1..3).for_each(|node| cluster.join(node));
+    fill(&cluster, 1, "a");
+    cluster.agree();
+    let lost = id(&cluster, 0);
+    cluster.stop(0);
+    let leader = eventually("another leader", || (1..3).find(|node| leads(&cluster, *node)));
+    put_back(&cluster, 0, &old);
+    start(&mut cluster, 0);
+    await_alarm(&cluster, 0, LOG_LOST, lost);
+    await_alarm(&cluster, leader, LOG_LOST, lost);
+    assert_eq!(put(cluster.engine(0), "c", b"x"), Err(EngineError::LogLost));
+    fill(&cluster, leader, "b");
 }
 
 #[test]

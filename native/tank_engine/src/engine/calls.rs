@@ -139,11 +139,11 @@ impl Engine {
     /// # Errors
     /// The store is closed or has failed. `reply` is not used.
     pub fn await_readable(&self, timeout: Duration, reply: Reply<()>) -> Result<(), (EngineError, Reply<()>)> {
-        if let Err(error) = self.check().and_then(|()| self.check_takes_part()) {
+        if let Err(error) = self.check_takes_part() {
             return Err((error, reply));
         }
         let engine = self.clone();
-        let waiting = self.0.readers.wait(timeout, reply.unless(move || engine.check().err()));
+        let waiting = self.0.readers.wait(timeout, reply.unless(move || engine.check_takes_part().err()));
         waiting.map_err(|reply| (self.check().err().unwrap_or(EngineError::Closed), reply))
     }
 
@@ -155,13 +155,13 @@ impl Engine {
     /// As [`Engine::await_readable`], once a quorum has answered after this call: a leader's lease does
     /// not count, though it may answer reads by it for a moment after it was left alone.
     pub fn await_quorum(&self, timeout: Duration, reply: Reply<()>) {
-        if let Err(error) = self.check().and_then(|()| self.check_takes_part()) {
+        if let Err(error) = self.check_takes_part() {
             return self.refuse(reply, error);
         }
         let engine = self.clone();
         self.0.runtime.spawn("quorum", &self.0.health, async move {
             let confirmed = engine.0.leader.await_quorum(tokio::time::Instant::now() + timeout).await;
-            reply.send(engine.check().and(confirmed));
+            reply.send(engine.check_takes_part().and(confirmed));
         });
     }
 

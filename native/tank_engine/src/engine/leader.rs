@@ -161,9 +161,18 @@ impl LeaderClient {
 
     /// Returns once this member's view shows the log up to `index`.
     pub(super) async fn await_applied(&self, index: u64, deadline: Instant) -> Result<(), EngineError> {
-        // The write is applied elsewhere; only this member's view may lack it.
-        let applied = self.authority.published().await_applied(index, deadline).await;
+        // The write is applied elsewhere; only this member's view may lack it, and gets nothing more once the core has ended.
+        let applied = tokio::select! {
+            applied = self.authority.published().await_applied(index, deadline) => applied,
+            () = self.ended() => self.has_applied(index),
+        };
         if applied { Ok(()) } else { Err(EngineError::Unknown) }
+    }
+
+    /// Returns when the raft core has ended.
+    async fn ended(&self) {
+        let mut metrics = self.raft.server_metrics();
+        while metrics.changed().await.is_ok() {}
     }
 
     pub(super) fn has_applied(&self, index: u64) -> bool {

@@ -46,13 +46,13 @@ impl Engine {
 
     /// Calls `reply` once it has, or when `timeout` has passed.
     pub fn await_applied(&self, index: u64, timeout: Duration, reply: Reply<()>) {
-        if let Err(error) = self.check() {
+        if let Err(error) = self.check_takes_part() {
             return self.refuse(reply, error);
         }
         let engine = self.clone();
         self.0.runtime.spawn("reader-behind", &self.0.health, async move {
             let applied = engine.0.leader.await_applied(index, tokio::time::Instant::now() + timeout).await;
-            reply.send(engine.check().and(applied));
+            reply.send(engine.check_takes_part().and(applied));
         });
     }
 }

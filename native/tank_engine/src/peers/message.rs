@@ -12,7 +12,8 @@ use super::seeds::AHEAD_BYTES_MIN;
 use crate::command::{Command, Request, RequestId};
 use crate::outcome::Outcome;
 use crate::raft::ledger::Progress;
-use crate::raft::roll_call::{Known, Question, Refusal};
+use crate::raft::refusal::Refusal;
+use crate::raft::roll_call::{Known, Question};
 use crate::raft::{LogEntry, LogId, Member, MemberId, SnapshotMeta, Types, Vote};
 
 /// A question.
