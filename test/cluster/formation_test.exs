@@ -107,6 +107,17 @@ defmodule Tank.Store.Cluster.FormationTest do
       for peer <- peers, do: refute(elem(cluster(peer, :status, [store()]), 1).alarms[:forming])
     end
 
+    test "waits for a node whose library is not started yet", %{tmp_dir: dir} do
+      [first, second] = peers = sorted_nodes(dir, 2)
+      :ok = call(second, Application, :stop, [:tank_store])
+      assert call(second, Formation, :state, [store(), %{}]) == :unknown
+      waiting = Task.async(fn -> start_listed(first, nodes(peers), timeout: 60_000) end)
+      await_alarm(first, :forming, ["#{second.node} has not started the store"])
+      {:ok, _apps} = call(second, Application, :ensure_all_started, [:tank_store])
+      assert start_listed(second, nodes(peers), timeout: 60_000) == {:ok, store()}
+      assert Task.await(waiting, 60_000) == {:ok, store()}
+    end
+
     test "is stopped while it waits, and leaves nothing", %{tmp_dir: dir} do
       [first, second] = peers = sorted_nodes(dir, 2)
       assert start_listed(first, nodes(peers), timeout: 500) == {:error, :timeout}

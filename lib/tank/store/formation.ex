@@ -54,6 +54,9 @@ defmodule Tank.Store.Formation do
       {:error, _opening_or_not_started} ->
         :unknown
     end
+  rescue
+    # The library is loaded and not started yet, or just being stopped: its registry of names does not run.
+    ArgumentError -> :unknown
   end
 
   @doc "Has this node, if its search still has that token, promise to found no cluster, since `founder` does."
@@ -75,10 +78,17 @@ defmodule Tank.Store.Formation do
 
     calls
     |> Enum.map(fn {node, args} ->
-      {node, Task.async(fn -> Remote.call(node, __MODULE__, function, args, deadline) end)}
+      {node, Task.async(fn -> ask_one(node, function, args, deadline) end)}
     end)
     # Each call ends in time by itself.
     |> Map.new(fn {node, task} -> {node, Task.await(task, :infinity)} end)
+  end
+
+  # Whatever goes wrong there, no more is known than that it did not answer.
+  defp ask_one(node, function, args, deadline) do
+    Remote.call(node, __MODULE__, function, args, deadline)
+  catch
+    :exit, _what_went_wrong -> {:error, :noproc}
   end
 
   @doc "The cluster of the store of this node, also when it is not open yet."
