@@ -29,7 +29,7 @@ defmodule Tank.Store.Backup do
 
   Files are of the node that the function runs on. A file that cannot be read or written gives
   `{:error, {:file, path}}`, a full disk `{:error, :disk_full}`; the store lives on. What exists under a file's name
-  is replaced when the new one is whole.
+  is replaced when the new one is whole; of several that are written to one name at once, the last one stays.
   """
 
   alias Tank.Store.{Call, Error, LongCall, Native, Running}
@@ -60,7 +60,7 @@ defmodule Tank.Store.Backup do
       iex> File.rm(file)
       :ok
       iex> Tank.Store.Backup.create(:tank, "/nowhere/backup")
-      {:error, {:file, "/nowhere/backup.tmp"}}
+      {:error, {:file, "/nowhere/backup"}}
   """
   @spec create(atom, Path.t(), options) :: {:ok, about} | {:error, Error.reason()}
   def create(store, path, opts \\ []) when is_atom(store) do
@@ -102,8 +102,9 @@ defmodule Tank.Store.Backup do
   @doc """
   Writes all entries of a store to the file `path`, a line for each.
 
-  A line is `{Path, Value}.` in Erlang's text, or `{Path, etf, <<"...">>}.`, the Base64 of the external term format,
-  for a value that has no text, such as a pid. The lines are sorted by path, and of one revision, which is returned
+  A line is `{Path, Value}.` in Erlang's text, or `{Path, etf, <<"...">>}.`, the Base64 of the external term format, for a
+  value that has no text, such as a pid, for one of more than 64 KB, and for one with a binary of more than 64 bytes that
+  is not text. The lines are sorted by path, and of one revision, which is returned
   with the number of entries. Entries that go with a lease are left out (`skipped`): without it, they would stay for
   good.
 

@@ -14,6 +14,7 @@ defmodule Tank.Store.Error do
   | `:witness` | this member is a witness: it serves neither reads nor writes | ask another member |
   | `:log_lost` | this member's disk went back in time; nothing was written | ask another member; this one is being replaced by a new one |
   | `:history_lost` | this member holds committed entries that its cluster lost; nothing was written | decide: see the guide on operations |
+  | `:state_differs` | the state of this member is not that of the others: it serves nobody until it has been replaced | ask another member; the alarms in its status say what to do |
   | `:only_witnesses_left` | without that member nobody could lead; nothing was changed | let another voter join first |
   | `:timeout` | **unknown**: a write may or may not have been applied | read, or repeat a write that may be repeated |
   | `:exists`, `:not_found` | the store holds something else than was asked for | |
@@ -111,6 +112,9 @@ defmodule Tank.Store.Error do
       "see the guide on operations"
   end
 
+  defp message_of(:state_differs),
+    do: "the state of this member differs from that of the others: it serves nobody until it has been replaced"
+
   defp message_of(:only_witnesses_left), do: "only witnesses would be left to vote, and they never lead"
   defp message_of(:disk_full), do: "no space left on the disk of the store: free some, and it goes on by itself"
   defp message_of(:engine_failed), do: "the engine failed; its supervisor restarts it"
@@ -137,6 +141,10 @@ defmodule Tank.Store.Error do
   defp message_of({:invalid_path, why}), do: "invalid path: #{why}"
   defp message_of({:invalid_option, option, why}), do: "option #{option}: #{why}"
   defp message_of({:locked, path, :this_vm}), do: "#{path} is in use by another store of this VM"
+
+  defp message_of({:locked, path, {:other_process, pid}}),
+    do: "#{path} is in use by the operating system process #{pid}"
+
   defp message_of({:locked, path, :other_process}), do: "#{path} is in use by another operating system process"
 
   defp message_of({:wrong_store, expected, found}),

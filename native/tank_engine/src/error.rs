@@ -28,6 +28,10 @@ pub enum EngineError {
     /// This member holds committed entries that the cluster does not have any more.
     #[error("this member holds committed entries that the cluster does not have any more; an operator has to decide")]
     HistoryLost,
+    /// The state of this member differs from that of the others. It serves nobody until it has been replaced: its alarms
+    /// say what to do. Ask another member.
+    #[error("the state of this member differs from that of the others: it serves nobody until it has been replaced")]
+    Differs,
     /// The change would leave witnesses as the only voters, and they never lead.
     #[error("only witnesses would be left to vote")]
     OnlyWitnesses,
@@ -145,16 +149,17 @@ pub enum EngineError {
 pub enum LockHolder {
     /// A store of this VM.
     ThisVm,
-    /// Another operating system process.
-    OtherProcess,
+    /// Another operating system process, with its id, if that could be read.
+    OtherProcess(Option<u32>),
 }
 
 impl std::fmt::Display for LockHolder {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str(match self {
-            Self::ThisVm => "another store of this VM",
-            Self::OtherProcess => "another operating system process",
-        })
+        match self {
+            Self::ThisVm => f.write_str("another store of this VM"),
+            Self::OtherProcess(Some(pid)) => write!(f, "the operating system process {pid}"),
+            Self::OtherProcess(None) => f.write_str("another operating system process"),
+        }
     }
 }
 
@@ -214,7 +219,7 @@ impl EngineError {
         }
         if text.contains("LOCK") && text.contains("lock") {
             let ours = text.contains("lock hold by current process");
-            let by = if ours { LockHolder::ThisVm } else { LockHolder::OtherProcess };
+            let by = if ours { LockHolder::ThisVm } else { LockHolder::OtherProcess(None) };
             return Self::Locked { path: path.to_path_buf(), by };
         }
         if text.contains("Permission denied") || text.contains("Read-only file system") {

@@ -196,6 +196,48 @@ fn a_damaged_backup_is_refused_and_leaves_nothing() {
 }
 
 #[test]
+fn of_backups_into_one_file_at_once_the_last_one_is_there_whole() {
+    let root = tempfile::tempdir().unwrap();
+    let engine = open(&root.path().join("from"));
+    write_all(&engine, (0..200).map(|i| put(&format!("k{i}"), &vec![i as u8; 3_000])));
+    let file = root.path().join("backup");
+    for round in 0..10 {
+        std::thread::scope(|scope| {
+            (0..8).for_each(|_| drop(scope.spawn(|| backup(&engine, &file))));
+        });
+        let (about, other) = restored(&file, &root.path().join(format!("to-{round}")));
+        assert_eq!((about.entries, held(&other)), (200, held(&engine)));
+        other.close().unwrap();
+    }
+    // What a crash left is written again.
+    fs::write(root.path().join("backup.tmp"), vec![7; 1_000_000]).unwrap();
+    backup(&engine, &file);
+    let names: Vec<_> = fs::read_dir(root.path()).unwrap().map(|entry| entry.unwrap().file_name()).collect();
+    assert!(!names.iter().any(|name| name.to_string_lossy().ends_with(".tmp")), "{names:?}");
+    let (_, other) = restored(&file, &root.path().join("to"));
+    assert_eq!(held(&other), held(&engine));
+    other.close().unwrap();
+    engine.close().unwrap();
+}
+
+#[test]
+fn a_store_that_was_erased_among_files_of_others_can_be_made_again_there() {
+    let root = tempfile::tempdir().unwrap();
+    let dir = root.path().join("store");
+    let engine = open(&dir);
+    write_all(&engine, [put("k", b"v")]);
+    engine.close().unwrap();
+    fs::write(dir.join("letter"), "dear").unwrap();
+    tank_engine::storage::Directory::erase(&dir, "tank").unwrap();
+    let engine = open(&dir);
+    assert_eq!(held(&engine).entries.len(), 0);
+    engine.close().unwrap();
+    assert_eq!(fs::read_to_string(dir.join("letter")).unwrap(), "dear");
+    let left: Vec<_> = fs::read_dir(&dir).unwrap().map(|entry| entry.unwrap().file_name()).collect();
+    assert!(!left.iter().any(|name| name == ".emptied"), "{left:?}");
+}
+
+#[test]
 fn what_cannot_be_is_refused() {
     let root = tempfile::tempdir().unwrap();
     let engine = open(&root.path().join("from"));

@@ -72,6 +72,7 @@ rustler::atoms! {
     overloaded,
     closed,
     no_quorum,
+    state_differs,
     timeout,
     too_large,
     invalid_path,

@@ -13,6 +13,7 @@ pub(crate) fn reason<'a>(env: Env<'a>, error: &EngineError) -> Term<'a> {
         E::Overloaded { .. } => atoms::overloaded().encode(env),
         E::Closed => atoms::closed().encode(env),
         E::NoQuorum => atoms::no_quorum().encode(env),
+        E::Differs => atoms::state_differs().encode(env),
         E::Witness => atoms::witness().encode(env),
         E::LogLost => atoms::log_lost().encode(env),
         E::HistoryLost => atoms::history_lost().encode(env),
@@ -27,8 +28,9 @@ pub(crate) fn reason<'a>(env: Env<'a>, error: &EngineError) -> Term<'a> {
         E::Failed(why) => (atoms::engine_failed(), why).encode(env),
         E::Locked { path, by } => {
             let by = match by {
-                LockHolder::ThisVm => atoms::this_vm(),
-                LockHolder::OtherProcess => atoms::other_process(),
+                LockHolder::ThisVm => atoms::this_vm().encode(env),
+                LockHolder::OtherProcess(Some(pid)) => (atoms::other_process(), pid).encode(env),
+                LockHolder::OtherProcess(None) => atoms::other_process().encode(env),
             };
             (atoms::locked(), path.to_string_lossy().as_ref(), by).encode(env)
         }

@@ -8,6 +8,11 @@ defmodule Tank.Store.Backup.Export do
   @head "%% tank_store export, format 1"
   @end_mark "%% end"
   @page_bytes 1024 * 1024
+  # Printing and parsing takes a microsecond and 200 bytes of memory for each byte: larger values have no text, and are
+  # written at the speed of the disk.
+  @text_bytes_max 64 * 1024
+  # Nobody reads longer binaries that are no text, and their numbers take four times the space.
+  @bytes_read 64
 
   @spec run(Native.pinned(), non_neg_integer, non_neg_integer, String.t(), fun) :: {:ok, map} | {:error, Error.reason()}
   def run(pinned, revision, count, path, progress) do
@@ -29,6 +34,8 @@ defmodule Tank.Store.Backup.Export do
   defp write_page(pinned, {page, next}, write, {done, skipped}, count, progress) do
     lines = for {path, payload, 0} <- page, do: line(path, payload)
     {done, skipped} = {done + length(lines), skipped + length(page) - length(lines)}
+    # Pages are binaries of megabytes, which the process' own small heap does not count.
+    :erlang.garbage_collect()
     progress.(done + skipped, count)
 
     case write.(lines) do
@@ -48,16 +55,29 @@ defmodule Tank.Store.Backup.Export do
   end
 
   # Only a text that gives the very same bytes is one: that of a pid, of -0.0 or of a very old encoding is not.
-  defp value_text(payload) do
-    text = payload |> :erlang.binary_to_term() |> text()
+  defp value_text(payload) when byte_size(payload) > @text_bytes_max, do: :none
+  # Compressed: its value may be any size.
+  defp value_text(<<131, 80, _rest::binary>>), do: :none
 
+  defp value_text(payload) do
+    value = :erlang.binary_to_term(payload)
+    if readable?(value), do: same_text(text(value), payload), else: :none
+  rescue
+    ArgumentError -> :none
+  end
+
+  defp same_text(text, payload) do
     case parse(text <> ".") do
       {:ok, term} -> if Call.encode(term) == payload, do: {:ok, text}, else: :none
       :error -> :none
     end
-  rescue
-    ArgumentError -> :none
   end
+
+  defp readable?(value) when is_binary(value), do: byte_size(value) <= @bytes_read or String.printable?(value)
+  defp readable?([first | rest]), do: readable?(first) and readable?(rest)
+  defp readable?(value) when is_tuple(value), do: value |> Tuple.to_list() |> readable?()
+  defp readable?(value) when is_map(value), do: value |> :maps.to_list() |> readable?()
+  defp readable?(_value), do: true
 
   defp text(term), do: "~0tp" |> :io_lib.format([term]) |> :unicode.characters_to_binary()
 
@@ -91,6 +111,13 @@ defmodule Tank.Store.Backup.Export do
     @head "%% tank_store export, format 1"
     @end_mark "%% end"
 
+    # What a value without a text is written between.
+    @etf_begin ~s(,etf,<<")
+    @etf_end ~s(">>}.\n)
+
+    # Garbage that is worth collecting at once.
+    @large 1024 * 1024
+
     @doc "Folds over the entries of a file."
     def fold(path, acc, fun) do
       case Lines.fold(path, {:head, acc}, &line(&1, &2, &3, fun)) do
@@ -109,11 +136,11 @@ defmodule Tank.Store.Backup.Export do
     defp line(_line, number, {{:ended, _last}, _acc}, _fun), do: malformed(number)
 
     defp line(line, number, {{:body, _last}, acc}, fun) do
-      with {:ok, term} <- Export.parse(line),
-           {:ok, path, payload} <- entry(term),
+      with {:ok, kind, path, payload} <- read(line),
            {:ok, key} <- Tank.Store.Path.to_key(path),
-           :ok <- decodes(term, payload),
+           :ok <- decodes(kind, path, payload),
            {:cont, acc} <- fun.(key, payload, acc) do
+        if byte_size(line) > @large, do: :erlang.garbage_collect()
         {:cont, {{:body, number}, acc}}
       else
         {:halt, result} -> {:halt, result}
@@ -122,8 +149,33 @@ defmodule Tank.Store.Backup.Export do
       end
     end
 
+    # A line of the term `{Path, etf, Base64}` as it was written is not parsed but for its path: it may be large.
+    defp read(line) do
+      with {:ok, path, encoded} <- split(line),
+           {:ok, path} when is_list(path) <- Export.parse(path <> "."),
+           {:ok, payload} <- Base.decode64(encoded) do
+        {:ok, :etf, path, payload}
+      else
+        _another_form -> with {:ok, term} <- Export.parse(line), do: entry(term)
+      end
+    end
+
+    # Base64 has no quotation marks, and the path may have anything: the last beginning counts.
+    defp split(line) do
+      ends_at = byte_size(line) - byte_size(@etf_end)
+
+      with true <- String.starts_with?(line, "{") and String.ends_with?(line, @etf_end),
+           [_one | _more] = begins <- :binary.matches(line, @etf_begin),
+           {begin, length} = List.last(begins),
+           true <- begin + length <= ends_at do
+        {:ok, binary_part(line, 1, begin - 1), binary_part(line, begin + length, ends_at - begin - length)}
+      else
+        _another_form -> :error
+      end
+    end
+
     # What does not decode would make each list of its part of the store fail, for good.
-    defp decodes({path, :etf, _encoded}, payload) do
+    defp decodes(:etf, path, payload) do
       {_value, used} = :erlang.binary_to_term(payload, [:used])
       if used == byte_size(payload), do: :ok, else: {:invalid_value, path}
     rescue
@@ -131,13 +183,13 @@ defmodule Tank.Store.Backup.Export do
     end
 
     # It was a term, and has just been encoded.
-    defp decodes(_path_and_value, _payload), do: :ok
+    defp decodes(:term, _path, _payload), do: :ok
 
     defp entry({path, :etf, encoded}) when is_list(path) and is_binary(encoded) do
-      with {:ok, payload} <- Base.decode64(encoded), do: {:ok, path, payload}
+      with {:ok, payload} <- Base.decode64(encoded), do: {:ok, :etf, path, payload}
     end
 
-    defp entry({path, value}) when is_list(path), do: {:ok, path, Call.encode(value)}
+    defp entry({path, value}) when is_list(path), do: {:ok, :term, path, Call.encode(value)}
     defp entry(_other), do: :error
 
     defp malformed(number), do: {:halt, {:error, {:malformed, number}}}

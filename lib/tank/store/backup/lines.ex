@@ -8,9 +8,10 @@ defmodule Tank.Store.Backup.Lines do
   @spec write(String.t(), ((iodata -> :ok | {:error, atom}) -> {:ok, term} | {:error, term})) ::
           {:ok, term} | {:error, term}
   def write(path, fun) do
-    temporary = path <> ".tmp"
+    # A name of its own: another one may write this file too.
+    temporary = "#{path}.#{System.pid()}-#{System.unique_integer([:positive])}-#{System.os_time()}.tmp"
 
-    with {:ok, file} <- :file.open(temporary, [:write, :raw, :binary, {:delayed_write, 1 <<< 20, 1_000}]) do
+    with {:ok, file} <- :file.open(temporary, [:write, :exclusive, :raw, :binary, {:delayed_write, 1 <<< 20, 1_000}]) do
       written = write_to(file, fun)
       closed = :file.close(file)
 

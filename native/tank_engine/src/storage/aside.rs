@@ -23,12 +23,16 @@ const ASIDE: &str = ".aside";
 const DISCARDED: &str = ".discarded";
 /// In [`ASIDE`]: nothing was set aside, since the directory was blank. It is blank again when the new member comes to nothing.
 const BLANK: &str = "BLANK";
+/// Says that the member, a learner, is to vote; written and removed by the library in Elixir.
+const PROMOTE: &str = ".promote";
+/// Says that a store was erased in a directory that holds files of others: it may be made there again.
+const EMPTIED: &str = ".emptied";
 /// Says that the directory is being emptied.
 const ERASING: &str = ".erasing";
 
 /// All that a member keeps in its directory; the first one tells what the directory is.
-const PARTS: [&str; 7] =
-    [super::format::FILE, marker::FILE, members::FILE, rocks::DIR, segments::DIR, INCOMING, peek::FORMED];
+const PARTS: [&str; 8] =
+    [super::format::FILE, marker::FILE, members::FILE, rocks::DIR, segments::DIR, INCOMING, peek::FORMED, PROMOTE];
 
 /// Ends what a crash or a failed join left undone: a member set aside comes back.
 pub(super) fn settle(dir: &Path) -> Result<(), EngineError> {
@@ -41,6 +45,8 @@ pub(super) fn settle(dir: &Path) -> Result<(), EngineError> {
         return Ok(());
     }
     let comes_back = |part: &str| aside.join(part).exists();
+    // It is the new member's.
+    remove(&dir.join(PROMOTE))?;
     for part in PARTS {
         if comes_back(part) {
             remove(&dir.join(part))?;
@@ -79,13 +85,17 @@ pub(super) fn set_aside(dir: &Path) -> Result<(), EngineError> {
     sync(dir)
 }
 
-/// Discards what was set aside: the new member stays.
+/// Discards what was set aside: the new member stays, whatever happens. Space that cannot be freed now is freed at the next
+/// open.
 pub(super) fn discard(dir: &Path) -> Result<(), EngineError> {
     if dir.join(ASIDE).exists() {
         rename(&dir.join(ASIDE), &dir.join(DISCARDED))?;
         sync(dir)?;
     }
-    remove_dir(&dir.join(DISCARDED))
+    if let Err(error) = remove_dir(&dir.join(DISCARDED)) {
+        tracing::error!(%error, "removing what a member left that was replaced");
+    }
+    Ok(())
 }
 
 /// Removes all that a member left in `dir`.
@@ -96,8 +106,22 @@ pub(super) fn erase(dir: &Path) -> Result<(), EngineError> {
     for part in PARTS.iter().chain(&[ASIDE, DISCARDED]) {
         remove(&dir.join(part))?;
     }
+    if super::foreign(dir)?.is_some() {
+        let emptied = dir.join(EMPTIED);
+        fs::write(&emptied, b"").map_err(|error| EngineError::from_io(&emptied, &error))?;
+    }
     sync(dir)?;
     remove(&erasing)
+}
+
+/// Whether a store was erased in `dir`, whatever else is there.
+pub(super) fn is_emptied(dir: &Path) -> bool {
+    dir.join(EMPTIED).exists()
+}
+
+/// Forgets that: there is a store again.
+pub(super) fn forget_emptied(dir: &Path) -> Result<(), EngineError> {
+    remove(&dir.join(EMPTIED))
 }
 
 fn remove(path: &Path) -> Result<(), EngineError> {
@@ -166,6 +190,24 @@ mod tests {
             settle(dir.path()).unwrap();
             assert_eq!(found(dir.path()).unwrap(), "old", "{moved} parts were moved");
         }
+    }
+
+    #[test]
+    fn a_promotion_that_was_noted_is_that_of_the_member_it_was_noted_for() {
+        let dir = tempfile::tempdir().unwrap();
+        let noted = dir.path().join(PROMOTE);
+        member(dir.path(), "old");
+        set_aside(dir.path()).unwrap();
+        member(dir.path(), "new");
+        fs::write(&noted, "").unwrap();
+        settle(dir.path()).unwrap();
+        assert!(found(dir.path()).unwrap() == "old" && !noted.exists());
+
+        fs::write(&noted, "").unwrap();
+        set_aside(dir.path()).unwrap();
+        assert!(!noted.exists());
+        settle(dir.path()).unwrap();
+        assert!(found(dir.path()).unwrap() == "old" && noted.exists());
     }
 
     #[test]

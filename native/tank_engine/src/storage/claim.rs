@@ -2,6 +2,7 @@
 
 use std::collections::HashSet;
 use std::fs::{File, TryLockError};
+use std::io::{self, Read, Write};
 use std::path::{Path, PathBuf};
 use std::sync::Mutex;
 
@@ -32,17 +33,30 @@ impl Claim {
             return Err(locked(LockHolder::ThisVm));
         }
         let mut claim = Self { path: canonical.to_path_buf(), lock_file: None };
-        let file = File::options().create(true).truncate(false).write(true).open(canonical.join(FILE));
-        let file = file.map_err(|error| EngineError::from_io(canonical, &error))?;
+        let file = File::options().create(true).truncate(false).read(true).write(true).open(canonical.join(FILE));
+        let mut file = file.map_err(|error| EngineError::from_io(canonical, &error))?;
         match file.try_lock() {
             Ok(()) => {
+                write_pid(&mut file).map_err(|error| EngineError::from_io(canonical, &error))?;
                 claim.lock_file = Some(file);
                 Ok(claim)
             }
-            Err(TryLockError::WouldBlock) => Err(locked(LockHolder::OtherProcess)),
+            Err(TryLockError::WouldBlock) => Err(locked(LockHolder::OtherProcess(read_pid(&mut file)))),
             Err(TryLockError::Error(error)) => Err(EngineError::from_io(canonical, &error)),
         }
     }
+}
+
+/// Notes who holds the lock, for the message of those that do not get it.
+fn write_pid(file: &mut File) -> io::Result<()> {
+    file.set_len(0)?;
+    write!(file, "{}", std::process::id())
+}
+
+fn read_pid(file: &mut File) -> Option<u32> {
+    let mut pid = String::new();
+    file.read_to_string(&mut pid).ok()?;
+    pid.parse().ok()
 }
 
 impl Drop for Claim {
@@ -50,6 +64,7 @@ impl Drop for Claim {
         // The lock first: a store that finds the path unclaimed must get the lock.
         // Unlocked, not only closed: a process that is just being forked may still have the file.
         if let Some(file) = self.lock_file.take() {
+            let _ = file.set_len(0);
             let _ = file.unlock();
         }
         lock(&CLAIMED).remove(&self.path);
@@ -67,6 +82,7 @@ mod tests {
         let claim = Claim::take(&path).unwrap();
         let other = EngineError::Locked { path: path.clone(), by: LockHolder::ThisVm };
         assert_eq!(Claim::take(&path).map(drop), Err(other));
+        assert_eq!(std::fs::read_to_string(path.join(FILE)).unwrap(), std::process::id().to_string());
         let forked = claim.lock_file.as_ref().unwrap().try_clone().unwrap();
         drop(claim);
         assert!(Claim::take(&path).is_ok());

@@ -127,6 +127,7 @@ impl Directory {
         let marker = MarkerFile::create(&path, identity.member_id)?;
         SegmentLog::create(&path, identity.member_id).map_err(|error| EngineError::from_io(&path, &error))?;
         Format { stage: Stage::Ready, identity: identity.clone() }.write(&path)?;
+        aside::forget_emptied(&path)?;
         Ok(Self { path, identity, db: Arc::new(db), joins, is_new: true, marker: Arc::new(marker), claim })
     }
 
@@ -254,26 +255,36 @@ fn make_dir(path: &Path) -> Result<(), EngineError> {
     made.map_err(|error| EngineError::from_io(path, &error))
 }
 
-/// Refuses a directory without FORMAT that is not empty.
+/// Refuses a directory without FORMAT that is not empty, unless a store was erased there.
 fn check_unused(path: &Path) -> Result<(), EngineError> {
-    let entries = fs::read_dir(path).map_err(|error| EngineError::from_io(path, &error))?;
-    for entry in entries {
-        let entry = entry.map_err(|error| EngineError::from_io(path, &error))?;
-        let name = entry.file_name();
-        let name = name.to_string_lossy();
-        let is_part = [rocks::DIR, marker::FILE, members::FILE, peek::FORMED].contains(&&*name)
-            || (name == segments::DIR && SegmentLog::is_in(path));
+    for name in [rocks::DIR, marker::FILE, members::FILE, peek::FORMED, segments::DIR] {
+        let is_part = path.join(name).exists() && (name != segments::DIR || SegmentLog::is_in(path));
         if is_part {
             let detail = format!("FORMAT is missing, but {name} is there");
             return Err(EngineError::Corrupt { what: "format", detail });
         }
+    }
+    match foreign(path)? {
+        Some(name) if !aside::is_emptied(path) => {
+            let why = format!("it is not empty ({name}), and not a store's: give an empty or a new directory");
+            Err(EngineError::Directory { path: path.to_path_buf(), kind: DirectoryTrouble::NotAStore, why })
+        }
+        _ => Ok(()),
+    }
+}
+
+/// A file in a directory without a store that no store made.
+fn foreign(path: &Path) -> Result<Option<String>, EngineError> {
+    let failed = |error: io::Error| EngineError::from_io(path, &error);
+    for entry in fs::read_dir(path).map_err(failed)? {
+        let name = entry.map_err(failed)?.file_name();
+        let name = name.to_string_lossy();
         // A fresh file system has lost+found; LOCK is ours, made a moment ago.
         if name != claim::FILE && name != "lost+found" && !name.starts_with('.') && !name.ends_with(".tmp") {
-            let why = format!("it is not empty ({name}), and not a store's: give an empty or a new directory");
-            return Err(EngineError::Directory { path: path.to_path_buf(), kind: DirectoryTrouble::NotAStore, why });
+            return Ok(Some(name.into_owned()));
         }
     }
-    Ok(())
+    Ok(None)
 }
 
 /// Refuses to make a directory anew that was in use: its FORMAT is an old one.
