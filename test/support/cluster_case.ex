@@ -320,6 +320,28 @@ defmodule Tank.Store.ClusterCase do
     end
   end
 
+  @doc false
+  # Notes the first alarm in the status of the store: it may be gone before a test looks.
+  def start_alarm_watch, do: spawn(fn -> note_alarm() end)
+
+  @doc false
+  def first_alarm(watch) do
+    send(watch, {:alarm?, self()})
+
+    receive do
+      {:alarm, alarm} -> alarm
+    after
+      10_000 -> nil
+    end
+  end
+
+  defp note_alarm do
+    case Cluster.status(@store) do
+      {:ok, %{alarms: [alarm | _more]}} -> receive do: ({:alarm?, pid} -> send(pid, {:alarm, alarm}))
+      _none -> receive after: (1 -> note_alarm())
+    end
+  end
+
   defp key(name) do
     {:ok, key} = Path.to_key([:test, name])
     key

@@ -236,7 +236,9 @@ defmodule Tank.Store.Cluster do
   Errors: `{:tank, :not_a_tank_store, %{store_id: _}}` when the local store does not run,
   `{:tank, :failed_to_join_remote_node, %{store_id: _, node: _}}` when the node cannot be reached, `:noproc` when the
   store does not run there, `:timeout`; `{:tank, :cluster_has_other_members, _}` when another node joined this one
-  meanwhile; `{:tank, :members_in_another_cluster, _}`, see `reset/1`.
+  meanwhile; `{:tank, :members_in_another_cluster, _}`, see `reset/1`; `{:tank, :members_missing, _}` when the cluster that the
+  store is to leave would lose its majority, see `remove_member/2`; `:state_differs`, if the state that came is not the
+  cluster's.
 
       iex> Tank.Store.Cluster.join(:never_started, :"tank@nowhere")
       {:error, {:tank, :not_a_tank_store, %{store_id: :never_started}}}
@@ -388,8 +390,9 @@ defmodule Tank.Store.Cluster do
   The data of the removed member stays where it is. If it still runs, it serves nobody, and should be stopped or
   `reset/1`, or join again; to leave in good order, call `reset/1` there instead.
 
-  Errors: `{:tank, :not_a_member, %{store_id: _, node: _}}`; `:timeout`, also when there is no majority that answers, or
-  none among those that would be left: remove the dead before the living; `:only_witnesses_left`.
+  Errors: `{:tank, :not_a_member, %{store_id: _, node: _}}`; `:timeout`, also when there is no majority that answers;
+  `{:tank, :members_missing, %{store_id: _, nodes: _}}` when there would be none among those that would be left, since the
+  members of these nodes do not answer: remove the dead before the living; `:only_witnesses_left`.
   """
   @spec remove_member(store_id, node, timeout) :: :ok | {:error, term}
   def remove_member(store_id, node, timeout \\ @timeout) when is_atom(store_id) and is_atom(node),

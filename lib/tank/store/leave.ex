@@ -2,7 +2,7 @@ defmodule Tank.Store.Leave do
   @moduledoc false
   # Leaving a cluster, and erasing what is left of it here.
 
-  alias Tank.Store.{Deadline, Error, Instance, LongCall, Members, Native, Remote, Running, Server}
+  alias Tank.Store.{Deadline, Error, Instance, LongCall, Members, Missing, Native, Remote, Running, Server}
 
   # Who is there answers in milliseconds.
   @ask_timeout 2_000
@@ -64,13 +64,20 @@ defmodule Tank.Store.Leave do
   defp remove(store_id, store, cluster, nodes, deadline) do
     case Members.change(store, {:remove, cluster.member_id}, Deadline.half(deadline)) do
       {:error, reason} when reason in [:timeout, :no_quorum] ->
-        args = [store_id, cluster.cluster_id, cluster.member_id, Deadline.remaining(Deadline.before(deadline))]
-        answers = ask(nodes, :remove_member, args, deadline)
-        if Enum.any?(answers, &match?({_node, :ok}, &1)), do: :ok, else: {:error, :no_quorum}
+        case Missing.reason(store_id, :no_quorum, Deadline.half(deadline)) do
+          :no_quorum -> ask_others(store_id, cluster, nodes, deadline)
+          named -> {:error, named}
+        end
 
       answer ->
         answer
     end
+  end
+
+  defp ask_others(store_id, cluster, nodes, deadline) do
+    args = [store_id, cluster.cluster_id, cluster.member_id, Deadline.remaining(Deadline.before(deadline))]
+    answers = ask(nodes, :remove_member, args, deadline)
+    if Enum.any?(answers, &match?({_node, :ok}, &1)), do: :ok, else: {:error, :no_quorum}
   end
 
   # What a function of this module gives on other nodes, all at once.

@@ -2,7 +2,7 @@ defmodule Tank.Store.Membership do
   @moduledoc false
   # What `Tank.Store.Cluster` says about members, and does to them by their nodes.
 
-  alias Tank.Store.{Deadline, Error, Members, Remote, Running}
+  alias Tank.Store.{Deadline, Error, Members, Missing, Remote, Running}
 
   @doc "The members: confirmed by a majority, or as this one knows them."
   @spec members(atom, :consistency | :low_latency, Deadline.t()) :: {:ok, [{atom, node}]} | {:error, Error.reason()}
@@ -38,7 +38,8 @@ defmodule Tank.Store.Membership do
   @doc "Promotes or demotes the member of a node."
   @spec change(atom, :promote | :demote, node, Deadline.t()) :: :ok | {:error, term}
   def change(store_id, kind, node, deadline) do
-    with {:ok, store, cluster} <- find(store_id, node, deadline), do: change_all(store, kind, node, cluster, deadline)
+    with {:ok, store, cluster} <- find(store_id, node, deadline),
+         do: change_all(store_id, store, kind, node, cluster, deadline)
   end
 
   @doc "Removes the member of a node, whether it is alive or not."
@@ -47,7 +48,7 @@ defmodule Tank.Store.Membership do
     with {:ok, store, cluster} <- find(store_id, node, deadline) do
       # A leader that goes hands over first, if it still can; the others need no election then.
       if leads?(node, cluster), do: Remote.call(node, __MODULE__, :hand_over, [store_id], Deadline.half(deadline))
-      change_all(store, :remove, node, cluster, deadline)
+      change_all(store_id, store, :remove, node, cluster, deadline)
     end
   end
 
@@ -98,14 +99,26 @@ defmodule Tank.Store.Membership do
     end
   end
 
-  defp change_all(store, kind, node, cluster, deadline) do
+  defp change_all(store_id, store, kind, node, cluster, deadline) do
     for(member <- cluster.members, member.node == node, do: {kind, member.id})
     |> Enum.reduce_while(:ok, fn change, :ok ->
-      case Members.change(store, change, deadline) do
+      case change_member(store_id, store, change, deadline) do
         :ok -> {:cont, :ok}
         {:error, reason} -> {:halt, {:error, in_time(reason)}}
       end
     end)
+  end
+
+  # After half of the time it is known who is missing, if anybody is.
+  defp change_member(store_id, store, change, deadline) do
+    with {:error, reason} when reason in [:timeout, :no_quorum] <-
+           Members.change(store, change, Deadline.half(deadline)),
+         ^reason <- Missing.reason(store_id, reason, Deadline.half(deadline)) do
+      Members.change(store, change, deadline)
+    else
+      {:tank, :members_missing, _members} = named -> {:error, named}
+      answer -> answer
+    end
   end
 
   defp leads?(node, cluster), do: match?(%{node: ^node}, Members.leader(cluster))

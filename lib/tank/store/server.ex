@@ -471,6 +471,10 @@ defmodule Tank.Store.Server do
   defp replace_if_lost({:log_lost, %{told_by: _node} = lost}),
     do: Process.send_after(self(), {:replace, lost}, @replace_after_ms)
 
+  # Of a minority; otherwise the operator decides.
+  defp replace_if_lost({:state_differs, %{replace: 1} = differs}),
+    do: Process.send_after(self(), {:replace, differs}, @replace_after_ms)
+
   defp replace_if_lost(_alarm), do: :ok
 
   # Opens a new member of the cluster that is to take it in. What was there is set aside.

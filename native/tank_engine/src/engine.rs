@@ -195,7 +195,18 @@ impl Engine {
     }
 
     fn check_no_witness(&self) -> Result<(), EngineError> {
+        self.check_no_difference()?;
         if self.0.witness.is_one() { Err(EngineError::Witness) } else { Ok(()) }
+    }
+
+    /// Whether changes are told: also by a witness.
+    fn check_same(&self) -> Result<(), EngineError> {
+        self.check()?;
+        self.check_no_difference()
+    }
+
+    fn check_no_difference(&self) -> Result<(), EngineError> {
+        if self.0.witness.differs() { Err(EngineError::Differs) } else { Ok(()) }
     }
 
     /// Whether there is anything to be seen: also of a store whose disk has failed.

@@ -10,6 +10,7 @@ pub const POINTS: &[&str] = &[
     "log_full",
     "log_sync",
     "apply",
+    "apply_entry",
     "snapshot_install",
     "raft_watch",
     "reclaim",

@@ -40,6 +40,7 @@ pub mod environment;
 mod evict;
 pub mod faults;
 pub mod health;
+mod marks;
 pub mod mutants;
 pub mod probe;
 pub mod reclaim;

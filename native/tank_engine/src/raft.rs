@@ -2,6 +2,7 @@
 //! [`crate::machine`] and `crate::network`, and nothing else.
 
 pub(crate) mod authority;
+pub(crate) mod comparison;
 pub(crate) mod election;
 pub(crate) mod ledger;
 pub(crate) mod refusal;

@@ -1,7 +1,7 @@
 //! A consistent read of the whole store at one moment.
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
 
 use arc_swap::{ArcSwap, Guard};
 use bytes::Bytes;
@@ -15,10 +15,12 @@ use crate::error::EngineError;
 use crate::key::Key;
 use crate::last_changed::LastChanged;
 use crate::machine::Versions;
+use crate::marks::Marks;
 use crate::payload::Memory;
 use crate::raft::LogId;
 use crate::reclaim;
 use crate::state::{History, Leases, LogTime};
+use crate::sync::lock;
 use crate::watch::Hub;
 
 /// The entries at one revision. Taking one costs nothing, and writes do not disturb it.
@@ -110,6 +112,7 @@ pub struct Published {
     awaited: Awaited,
     applied: AppliedQueue,
     last_changed: LastChanged,
+    marks: Mutex<Marks>,
     hub: Arc<Hub>,
 }
 
@@ -142,6 +145,11 @@ impl Published {
     /// Since when entries are what they are.
     pub fn last_changed(&self) -> &LastChanged {
         &self.last_changed
+    }
+
+    /// What was noted of the state at recent log entries. Held for as long as `look` takes.
+    pub(crate) fn marks<T>(&self, look: impl FnOnce(&mut Marks) -> T) -> T {
+        look(&mut lock(&self.marks))
     }
 
     /// Replaces the view; what it changes was noted in [`Published::last_changed`]. The old one is

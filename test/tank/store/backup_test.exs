@@ -106,6 +106,29 @@ defmodule Tank.Store.BackupTest do
     assert put(:restored, [:more], 1) == began + 1 and began > about.revision
   end
 
+  test "exports into one file at once, and values of megabytes: the last one is there whole", %{dir: dir} do
+    store = start_store(Path.join(dir, "from"))
+    large = :rand.bytes(3_000_000)
+    small = :rand.bytes(5_000)
+
+    for {name, value} <- [large: large, small: small, text: String.duplicate("long ", 5_000)],
+        do: put(store, [name], value)
+
+    file = Path.join(dir, "export")
+
+    1..4
+    |> Enum.map(fn _number -> Task.async(fn -> Backup.export(store, file) end) end)
+    |> Task.await_many(60_000)
+    |> Enum.each(&assert {:ok, %{entries: 3}} = &1)
+
+    assert Path.wildcard(file <> "*") == [file]
+    text = File.read!(file)
+    assert text =~ "long long" and not (text =~ "<<#{:binary.first(small)},")
+    other = start_store(Path.join(dir, "to"))
+    assert {:ok, %{entries: 3}} = Backup.import(other, file)
+    assert entries(other) == entries(store)
+  end
+
   # Gives what it wrote, in the order in which it did.
   defp write_on(store, n, written) do
     receive do

@@ -21,7 +21,7 @@ impl Engine {
     /// # Errors
     /// The file cannot be written, or the store is or gets closed, or has failed.
     pub fn backup(&self, path: &Path, progress: &Progress) -> Result<About, EngineError> {
-        self.check()?;
+        self.check_serves()?;
         let pinned = self.pin()?;
         let (header, identity) = (pinned.header(), self.identity());
         let about = About {

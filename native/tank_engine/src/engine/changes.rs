@@ -76,7 +76,7 @@ impl Engine {
     /// # Errors
     /// The store is closed or has failed.
     pub fn watch(&self, filter: Filter, from: From, wake: Wake) -> Result<(Cursor, Arc<View>), EngineError> {
-        self.check()?;
+        self.check_same()?;
         let view = self.0.published.load_full();
         let after = match from {
             From::Now => view.revision,
@@ -113,7 +113,7 @@ impl Engine {
         position: Position,
         current: bool,
     ) -> Result<Since, EngineError> {
-        self.check()?;
+        self.check_same()?;
         let revision = position.revision;
         match self.place(view, position, current) {
             Place::At | Place::Ahead => return Ok(Since::Unchanged),

@@ -62,6 +62,7 @@ impl LeaderClient {
             if let Some(done) = self.try_change(change, deadline).await {
                 return done.map_err(|why| match why {
                     NotChanged::OnlyWitnesses => EngineError::OnlyWitnesses,
+                    NotChanged::Differs => EngineError::Differs,
                     NotChanged::Other(why) => EngineError::Storage(why),
                 });
             }
@@ -80,7 +81,8 @@ impl LeaderClient {
     async fn try_change(&self, change: &Change, deadline: Instant) -> Option<Result<(), NotChanged>> {
         match self.leader() {
             Leader::Here => {
-                members::change_by(&self.raft, &self.authority, change.clone(), self.in_touch_within(), deadline).await
+                let here = (&self.raft, self.rpc.as_ref());
+                members::change_by(here, &self.authority, change.clone(), self.in_touch_within(), deadline).await
             }
             Leader::There(id, member) => {
                 let within_ms = u64::try_from(remaining(deadline).as_millis()).unwrap_or(u64::MAX);

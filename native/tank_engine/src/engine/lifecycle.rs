@@ -27,6 +27,7 @@ use crate::options::{Formation, Options};
 use crate::payload::Memory;
 use crate::peers::{Network, NoPeers, Rpc, Seeds, Server, Transport};
 use crate::raft::authority::{self, Authority, Follow};
+use crate::raft::comparison::Comparison;
 use crate::raft::election::Elections;
 use crate::raft::ledger::{self, Ledger};
 use crate::raft::roll_call::RollCall;
@@ -246,9 +247,18 @@ impl Engine {
             client: keeper,
         };
         runtime.spawn("leases", &health, keeper.keep());
+        let comparison = Arc::new(Comparison {
+            raft: raft.clone(),
+            rpc: Arc::clone(&leader.rpc),
+            authority: Arc::clone(&authority),
+            witness: Arc::clone(&witness),
+            health: Arc::clone(&health),
+            me: leader.me,
+        });
+        runtime.spawn("comparison", &health, Arc::clone(&comparison).run());
         let (peers, dir) = ((Arc::clone(&leader.rpc), Arc::clone(&leader.seeds)), parts.directory.path.clone());
         let served = (raft.clone(), Arc::clone(&authority));
-        let judged = (Arc::clone(&elections), Arc::clone(&roll_call));
+        let judged = (Arc::clone(&elections), Arc::clone(&roll_call), comparison);
         let peers = Server::start(&runtime, peers, served, judged, dir, Arc::clone(&health), options.limits());
         runtime.spawn("roll-call", &health, Arc::clone(&roll_call).run());
         runtime.spawn("members", &health, Arc::clone(&roll_call).follow_members());

@@ -12,8 +12,9 @@ use openraft::raft::ReadPolicy;
 use tokio::time::{Instant, timeout_at};
 
 use crate::error::EngineError;
-use crate::peers::{Change, NotChanged};
+use crate::peers::{Change, NotChanged, Rpc};
 use crate::raft::authority::{Authority, age, leading_vote};
+use crate::raft::comparison::holds_the_same;
 use crate::raft::{LogId, MemberId, Raft, StoredMembership, Types, Vote};
 
 use super::Engine;
@@ -177,19 +178,19 @@ impl Engine {
 ///
 /// Several at once get into each other's way, and are then done one after the other.
 pub(crate) async fn change_by(
-    raft: &Raft,
+    here: (&Raft, &Rpc),
     authority: &Authority,
     change: Change,
     in_touch_within: Duration,
     deadline: Instant,
 ) -> Option<Result<(), NotChanged>> {
-    timeout_at(deadline, self::change(raft, authority, change, in_touch_within)).await.ok()?
+    timeout_at(deadline, self::change(here, authority, change, in_touch_within)).await.ok()?
 }
 
 /// Changes the members through this member's raft core; `None` when it does not lead, or when it
 /// is not in touch with enough members for the change to come about.
 async fn change(
-    raft: &Raft,
+    (raft, rpc): (&Raft, &Rpc),
     authority: &Authority,
     change: Change,
     in_touch_within: Duration,
@@ -205,6 +206,15 @@ async fn change(
     }
     if !may_come_about(&raft.metrics().borrow_watched(), &change, in_touch_within) {
         return None;
+    }
+    if let Change::Promote(id) = change {
+        let member = raft.server_metrics().borrow_watched().membership_config.membership().get_node(&id).cloned();
+        if let Some(member) = member
+            && id != raft.server_metrics().borrow_watched().id
+            && !holds_the_same(rpc, authority.published(), id, &member).await
+        {
+            return Some(Err(NotChanged::Differs));
+        }
     }
     let adds = matches!(change, Change::AddLearner(..));
     // The others may elect a leader once they have it, and this one would be told last.

@@ -20,7 +20,7 @@ impl Engine {
     /// The revision is compacted, of another history or in the future, or the store is closed, has failed or is
     /// damaged.
     pub fn entry_at(&self, key: &Key, position: Position) -> Result<Option<Found>, EngineError> {
-        self.check()?;
+        self.check_same()?;
         let view = self.0.published.load_full();
         if let Place::Compacted(min) = self.place(&view, position, false) {
             return Err(EngineError::Compacted { min });

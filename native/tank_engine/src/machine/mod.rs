@@ -36,6 +36,7 @@ use crate::error::EngineError;
 use crate::faults;
 use crate::health::{Health, panic_text};
 use crate::key::Key;
+use crate::marks::Mark;
 use crate::mutants;
 use crate::outcome::Outcome;
 use crate::raft::{LogEntry, LogId, SnapshotMeta, StoredMembership, Types};
@@ -111,6 +112,8 @@ impl Machine {
         self.membership = header.membership;
         self.trimmed = Trimmed::to(header.trimmed);
         self.published.last_changed().reset(self.state.revision);
+        let mark = self.mark();
+        self.published.marks(|marks| marks.restart(mark));
         self.publish();
         self.published.hub().reset(self.state.revision);
     }
@@ -131,6 +134,12 @@ impl Machine {
         });
     }
 
+    /// What the state is after the last log entry that it contains.
+    fn mark(&self) -> Option<Mark> {
+        let (digest, sessions) = (self.state.digest.value(), self.state.sessions.digest().value());
+        self.applied.map(|id| Mark { id, revision: self.state.revision, digest, sessions })
+    }
+
     fn header(&self) -> Header {
         Header::new(&self.state, self.applied, self.membership.clone(), self.trimmed.revision())
     }
@@ -144,9 +153,10 @@ impl Machine {
         let mut write = store.batch(bytes + TRIM_BYTES)?;
         let mut remembered = Vec::with_capacity(batch.len());
         let mut told = Told { jumped_to: None, revised: Vec::with_capacity(batch.len()) };
-        let mut answers = Vec::with_capacity(batch.len());
+        let (mut answers, mut marks) = (Vec::with_capacity(batch.len()), Vec::with_capacity(batch.len()));
         for (entry, responder) in batch {
             let outcome = self.apply_entry(entry, record, &mut write, &mut remembered, &mut told)?;
+            marks.extend(self.mark());
             if let Some(responder) = responder {
                 answers.push((responder, outcome));
             }
@@ -166,6 +176,7 @@ impl Machine {
             self.published.last_changed().reset(revision);
         }
         self.note_changes(&revised);
+        self.published.marks(|noted| noted.add(&marks));
         self.publish();
         for (responder, outcome) in answers {
             responder.send(outcome);
@@ -224,7 +235,9 @@ impl Machine {
                 self.membership = StoredMembership::new(Some(id), membership);
                 Ok(Outcome::Nothing)
             }
-            EntryPayload::Normal(_) if mutants::strikes("skipped_entry", 500) => Ok(Outcome::Nothing),
+            EntryPayload::Normal(_) if mutants::strikes("skipped_entry", 500) || faults::skipped("apply_entry") => {
+                Ok(Outcome::Nothing)
+            }
             EntryPayload::Normal(mut request) => {
                 if mutants::is("apply_twice") {
                     // Nothing is a retry of anything.

@@ -10,6 +10,7 @@ use serde_bytes::ByteBuf;
 
 use super::seeds::AHEAD_BYTES_MIN;
 use crate::command::{Command, Request, RequestId};
+use crate::marks::{Difference, Mark};
 use crate::outcome::Outcome;
 use crate::raft::ledger::Progress;
 use crate::raft::refusal::Refusal;
@@ -57,6 +58,18 @@ pub(crate) enum Call {
     },
     /// Which log index must be applied for a read to be current?
     ReadIndex(Basis),
+    /// What did the receiver note of its state? It may be told that it differs.
+    Marks(Option<Differs>),
+}
+
+/// The leader's word that the receiver's state differs from that of the members.
+#[derive(Clone, Copy, Debug, Serialize, Deserialize)]
+pub(crate) struct Differs {
+    /// What the sender leads with.
+    pub(crate) vote: Vote,
+    pub(crate) difference: Difference,
+    /// A majority of the voters has the other state.
+    pub(crate) by_majority: bool,
 }
 
 /// A question for a vote.
@@ -144,6 +157,8 @@ pub(crate) enum Answer {
     Recall(Known),
     /// The member takes part in nothing any more.
     Refused(Refusal),
+    /// What it noted.
+    Marks(Vec<Mark>),
     /// The member cannot answer: it has failed, or the call makes no sense there.
     Failed(String),
 }
@@ -166,6 +181,8 @@ pub enum Change {
 pub(crate) enum NotChanged {
     /// Witnesses would be the only voters left.
     OnlyWitnesses,
+    /// The member's state is not the cluster's.
+    Differs,
     /// Something that should not happen.
     Other(String),
 }

@@ -28,7 +28,7 @@ mod window;
 pub use message::Change;
 pub use rpc::PeerStats;
 
-pub(crate) use message::{Answer, Ballot, Basis, Call, NotChanged, NotWritten, Written};
+pub(crate) use message::{Answer, Ballot, Basis, Call, Differs, NotChanged, NotWritten, Written};
 pub(crate) use network::Network;
 pub(crate) use rpc::{CallError, Rpc, Wait};
 pub(crate) use seeds::{AHEAD_BYTES_MIN, Seeds};

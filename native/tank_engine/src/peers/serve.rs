@@ -18,6 +18,7 @@ use crate::environment::wall_ms;
 use crate::error::EngineError;
 use crate::health::Health;
 use crate::raft::authority::Authority;
+use crate::raft::comparison::Comparison;
 use crate::raft::election::Elections;
 use crate::raft::roll_call::RollCall;
 use crate::raft::{Raft, SnapshotMeta, Types, Vote};
@@ -49,6 +50,7 @@ pub(crate) struct Server {
     health: Arc<Health>,
     elections: Arc<Elections>,
     roll_call: Arc<RollCall>,
+    comparison: Arc<Comparison>,
     /// How large the commands of others may be.
     limits: Limits,
     /// Parts of snapshots, which are answered one after the other.
@@ -76,7 +78,7 @@ impl Server {
         runtime: &Runtime,
         (rpc, seeds): (Arc<Rpc>, Arc<Seeds>),
         (raft, authority): (Raft, Arc<Authority>),
-        (elections, roll_call): (Arc<Elections>, Arc<RollCall>),
+        (elections, roll_call, comparison): (Arc<Elections>, Arc<RollCall>, Arc<Comparison>),
         dir: PathBuf,
         health: Arc<Health>,
         limits: Limits,
@@ -92,6 +94,7 @@ impl Server {
             health,
             elections,
             roll_call,
+            comparison,
             limits,
             snapshots,
             appends,
@@ -234,10 +237,17 @@ impl Server {
             Call::Change { change, within_ms } => {
                 let deadline = Instant::now() + Duration::from_millis(within_ms).min(CHANGE_TIMEOUT_MAX);
                 Answer::Change(
-                    members::change_by(&self.raft, &self.authority, change, self.elections.in_touch_within(), deadline)
-                        .await,
+                    members::change_by(
+                        (&self.raft, &self.rpc),
+                        &self.authority,
+                        change,
+                        self.elections.in_touch_within(),
+                        deadline,
+                    )
+                    .await,
                 )
             }
+            Call::Marks(differs) => Answer::Marks(self.comparison.answer(differs.as_ref())),
             Call::ReadIndex(basis) => Answer::ReadIndex(self.authority.read_index(&self.raft, basis).await),
         })
     }

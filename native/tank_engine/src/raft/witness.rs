@@ -25,19 +25,32 @@ const LAG_MAX: u64 = 1_000;
 #[derive(Debug)]
 pub(crate) struct Witness {
     is_one: AtomicBool,
+    /// Its state is not that of the other members ([`super::comparison`]): it goes on as a witness does.
+    differs: AtomicBool,
     me: MemberId,
 }
 
 impl Witness {
     /// `joins_as_one` counts until the cluster has taken this member in.
     pub(crate) fn new(raft: &Raft, me: MemberId, joins_as_one: bool) -> Self {
-        let witness = Self { is_one: AtomicBool::new(joins_as_one), me };
+        let witness = Self { is_one: AtomicBool::new(joins_as_one), differs: AtomicBool::new(false), me };
         witness.learn(&raft.server_metrics().borrow_watched().membership_config);
         witness
     }
 
+    /// Whether it serves nobody, and leads only when nobody else can.
     pub(crate) fn is_one(&self) -> bool {
-        self.is_one.load(Ordering::Relaxed)
+        self.is_one.load(Ordering::Relaxed) || self.differs()
+    }
+
+    /// Whether the state of this member was found to differ from that of the others.
+    pub(crate) fn differs(&self) -> bool {
+        self.differs.load(Ordering::Relaxed)
+    }
+
+    /// Notes that it does, for as long as this engine runs. Returns whether that was noted before.
+    pub(super) fn note_difference(&self) -> bool {
+        self.differs.swap(true, Ordering::Relaxed)
     }
 
     /// Takes in what the cluster says, once it has taken this member in.

@@ -23,16 +23,14 @@ const ASIDE: &str = ".aside";
 const DISCARDED: &str = ".discarded";
 /// In [`ASIDE`]: nothing was set aside, since the directory was blank. It is blank again when the new member comes to nothing.
 const BLANK: &str = "BLANK";
-/// Says that the member, a learner, is to vote; written and removed by the library in Elixir.
-const PROMOTE: &str = ".promote";
 /// Says that a store was erased in a directory that holds files of others: it may be made there again.
 const EMPTIED: &str = ".emptied";
 /// Says that the directory is being emptied.
 const ERASING: &str = ".erasing";
 
 /// All that a member keeps in its directory; the first one tells what the directory is.
-const PARTS: [&str; 8] =
-    [super::format::FILE, marker::FILE, members::FILE, rocks::DIR, segments::DIR, INCOMING, peek::FORMED, PROMOTE];
+const PARTS: [&str; 7] =
+    [super::format::FILE, marker::FILE, members::FILE, rocks::DIR, segments::DIR, INCOMING, peek::FORMED];
 
 /// Ends what a crash or a failed join left undone: a member set aside comes back.
 pub(super) fn settle(dir: &Path) -> Result<(), EngineError> {
@@ -45,8 +43,6 @@ pub(super) fn settle(dir: &Path) -> Result<(), EngineError> {
         return Ok(());
     }
     let comes_back = |part: &str| aside.join(part).exists();
-    // It is the new member's.
-    remove(&dir.join(PROMOTE))?;
     for part in PARTS {
         if comes_back(part) {
             remove(&dir.join(part))?;
@@ -190,24 +186,6 @@ mod tests {
             settle(dir.path()).unwrap();
             assert_eq!(found(dir.path()).unwrap(), "old", "{moved} parts were moved");
         }
-    }
-
-    #[test]
-    fn a_promotion_that_was_noted_is_that_of_the_member_it_was_noted_for() {
-        let dir = tempfile::tempdir().unwrap();
-        let noted = dir.path().join(PROMOTE);
-        member(dir.path(), "old");
-        set_aside(dir.path()).unwrap();
-        member(dir.path(), "new");
-        fs::write(&noted, "").unwrap();
-        settle(dir.path()).unwrap();
-        assert!(found(dir.path()).unwrap() == "old" && !noted.exists());
-
-        fs::write(&noted, "").unwrap();
-        set_aside(dir.path()).unwrap();
-        assert!(!noted.exists());
-        settle(dir.path()).unwrap();
-        assert!(found(dir.path()).unwrap() == "old" && noted.exists());
     }
 
     #[test]
