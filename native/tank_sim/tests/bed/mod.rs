@@ -89,6 +89,8 @@ impl Cluster {
         self.start(node, Formation::Joining { cluster_id, member_id });
         let member = Member { node: Self::name(node), witness };
         change(self.engine(0), Change::AddLearner(member_id, member)).unwrap();
+        // Otherwise what was there before comes back at the next start.
+        self.engine(node).discard_aside().unwrap();
         change(self.engine(0), Change::Promote(member_id)).unwrap();
     }
 

@@ -304,6 +304,10 @@ impl Cluster {
             // The new one knows of no cluster yet.
             if self.change_while(add, |through| through != node, runs).await? {
                 self.0.slots[node].joined.store(true, Ordering::Relaxed);
+                // As `Tank.Store.Server` does: otherwise what was there before comes back at the next start.
+                if let Some((engine, _)) = self.engine(node) {
+                    engine.discard_aside().map_err(|error| error.to_string())?;
+                }
                 return self.change_surely(Change::Promote(member_id)).await;
             }
             self.0.trace.note(format_args!("{node} ended before it was a member"));
