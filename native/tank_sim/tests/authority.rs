@@ -69,6 +69,22 @@ fn a_leader_that_votes_no_more_hands_over() {
 }
 
 #[test]
+fn a_leader_whose_leaving_takes_longer_than_it_is_waited_for_leaves_all_the_same() {
+    for ms in [15, 25, 35] {
+        let (cluster, old) = with_a_lease();
+        cluster.net.delay(Duration::from_millis(15));
+        // It is two entries, of which the second one follows a round trip after the first.
+        let demote = Change::Demote(id(&cluster, old));
+        let within = Duration::from_millis(ms);
+        let result = wait(|reply| cluster.engine(old).change_members(demote, within, reply));
+        eprintln!("within {ms} ms: {result:?}");
+        let new = leads_elsewhere(&cluster, old);
+        eventually("a lease", || answers_by_lease(cluster.engine(new)).then_some(()));
+        assert!(!answers_by_lease(cluster.engine(old)));
+    }
+}
+
+#[test]
 fn a_change_that_is_refused_costs_no_lease() {
     let mut cluster = Cluster::of(2);
     cluster.nodes.push(None);

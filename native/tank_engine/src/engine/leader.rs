@@ -11,12 +11,13 @@ use tokio::time::{Instant, timeout_at};
 
 use crate::command::Request;
 use crate::error::EngineError;
+use crate::health::Health;
 use crate::peers::{Answer, Basis, Call, CallError, Change, Lane, NotChanged, NotWritten, Rpc, Seeds, Wait, Written};
 use crate::raft::authority::Authority;
 use crate::raft::{Member, MemberId, Raft};
 
 use super::callers::{Callers, Woken};
-use super::members;
+use super::members::{self, Changing};
 
 /// How long one try waits for the leader's answer: frames may get lost. A request that is asked
 /// twice is applied once.
@@ -31,6 +32,7 @@ pub(super) struct LeaderClient {
     pub(super) seeds: Arc<Seeds>,
     pub(super) me: MemberId,
     pub(super) callers: Arc<Callers>,
+    pub(super) health: Arc<Health>,
     /// How recently a member must have answered to be counted on, where that takes no time.
     pub(super) in_touch_within: Duration,
 }
@@ -81,8 +83,14 @@ impl LeaderClient {
     async fn try_change(&self, change: &Change, deadline: Instant) -> Option<Result<(), NotChanged>> {
         match self.leader() {
             Leader::Here => {
-                let here = (&self.raft, self.rpc.as_ref());
-                members::change_by(here, &self.authority, change.clone(), self.in_touch_within(), deadline).await
+                let at = Changing {
+                    raft: self.raft.clone(),
+                    rpc: Arc::clone(&self.rpc),
+                    authority: Arc::clone(&self.authority),
+                    health: Arc::clone(&self.health),
+                    in_touch_within: self.in_touch_within(),
+                };
+                members::change_by(at, change.clone(), deadline).await
             }
             Leader::There(id, member) => {
                 let within_ms = u64::try_from(remaining(deadline).as_millis()).unwrap_or(u64::MAX);

@@ -194,7 +194,9 @@ impl Engine {
         };
         let me = member_id;
         let (callers, in_touch_within) = (Arc::default(), options.timing.in_touch_within());
-        let leader = LeaderClient { raft, authority, rpc, seeds, me, callers, in_touch_within };
+        let health_of_client = Arc::clone(&health);
+        let leader =
+            LeaderClient { raft, authority, rpc, seeds, me, callers, health: health_of_client, in_touch_within };
         Ok(Self::assemble(options, parts, leader, health, (log_stats, at_once), (ledger, members), ready))
     }
 

@@ -1,6 +1,7 @@
 //! The members of the cluster: who they are, and changing that.
 
 use std::collections::BTreeSet;
+use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
@@ -9,13 +10,16 @@ use openraft::async_runtime::watch::WatchReceiver;
 use openraft::errors::{ChangeMembershipError, ClientWriteError};
 use openraft::metrics::RaftMetrics;
 use openraft::raft::ReadPolicy;
+use tokio::sync::oneshot;
 use tokio::time::{Instant, timeout_at};
 
 use crate::error::EngineError;
+use crate::health::Health;
 use crate::peers::{Change, NotChanged, Rpc};
 use crate::raft::authority::{Authority, age, leading_vote};
 use crate::raft::comparison::holds_the_same;
 use crate::raft::{LogId, MemberId, Raft, StoredMembership, Types, Vote};
+use crate::runtime;
 
 use super::Engine;
 use super::calls::Reply;
@@ -174,27 +178,39 @@ impl Engine {
     }
 }
 
+/// What changing the members takes, at the member that may lead.
+#[derive(Clone)]
+pub(crate) struct Changing {
+    pub(crate) raft: Raft,
+    pub(crate) rpc: Arc<Rpc>,
+    pub(crate) authority: Arc<Authority>,
+    pub(crate) health: Arc<Health>,
+    pub(crate) in_touch_within: Duration,
+}
+
 /// As [`change`], until `deadline`; `None` also when it took longer, and then it may still come.
 ///
+/// A change of the voters is two entries of the log, and the second one is not left out for a caller that has gone: a
+/// leader that leaves would lead on, without a lease.
+///
 /// Several at once get into each other's way, and are then done one after the other.
-pub(crate) async fn change_by(
-    here: (&Raft, &Rpc),
-    authority: &Authority,
-    change: Change,
-    in_touch_within: Duration,
-    deadline: Instant,
-) -> Option<Result<(), NotChanged>> {
-    timeout_at(deadline, self::change(here, authority, change, in_touch_within)).await.ok()?
+pub(crate) async fn change_by(at: Changing, change: Change, deadline: Instant) -> Option<Result<(), NotChanged>> {
+    if matches!(change, Change::AddLearner(..)) {
+        // It waits for as long as the learner takes to catch up.
+        return timeout_at(deadline, self::change(&at, change)).await.ok()?;
+    }
+    let (sender, changed) = oneshot::channel();
+    let health = Arc::clone(&at.health);
+    runtime::spawn_here("change-voters", health, async move {
+        let _caller_gone = sender.send(self::change(&at, change).await);
+    });
+    timeout_at(deadline, changed).await.ok()?.ok()?
 }
 
 /// Changes the members through this member's raft core; `None` when it does not lead, or when it
 /// is not in touch with enough members for the change to come about.
-async fn change(
-    (raft, rpc): (&Raft, &Rpc),
-    authority: &Authority,
-    change: Change,
-    in_touch_within: Duration,
-) -> Option<Result<(), NotChanged>> {
+async fn change(at: &Changing, change: Change) -> Option<Result<(), NotChanged>> {
+    let Changing { raft, rpc, authority, in_touch_within, .. } = at;
     if let Change::Remove(id) = change
         && is_gone(raft, id).await
     {
@@ -204,7 +220,7 @@ async fn change(
     if leaves_only_witnesses(&raft.metrics().borrow_watched().membership_config, &change) {
         return Some(Err(NotChanged::OnlyWitnesses));
     }
-    if !may_come_about(&raft.metrics().borrow_watched(), &change, in_touch_within) {
+    if !may_come_about(&raft.metrics().borrow_watched(), &change, *in_touch_within) {
         return None;
     }
     if let Change::Promote(id) = change {
@@ -220,10 +236,7 @@ async fn change(
     // The others may elect a leader once they have it, and this one would be told last.
     let leaves =
         matches!(change, Change::Remove(id) | Change::Demote(id) if id == raft.server_metrics().borrow_watched().id);
-    let leading = leading_vote(raft).filter(|_| leaves);
-    if let Some(vote) = &leading {
-        authority.void(vote);
-    }
+    let suspension = leading_vote(raft).filter(|_| leaves).map(|vote| authority.suspend(&vote));
     let changed = match change {
         Change::AddLearner(id, member) => {
             let added = raft.add_learner(id, member, true).await;
@@ -236,10 +249,10 @@ async fn change(
         Change::Demote(id) => raft.change_membership(ChangeMembers::RemoveVoters(BTreeSet::from([id])), true).await,
         Change::Remove(id) => remove(raft, id).await,
     };
-    if let (Some(vote), Err(error)) = (&leading, &changed)
+    if let (Some(suspension), Err(error)) = (suspension, &changed)
         && is_not_logged(error.api_error())
     {
-        authority.take_back(vote);
+        suspension.lift();
     }
     match changed {
         // Waiting for a learner to catch up also ends when another member leads: ask that one.

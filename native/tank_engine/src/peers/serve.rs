@@ -13,7 +13,7 @@ use tokio::sync::mpsc;
 use tokio::time::Instant;
 
 use crate::command::{Limits, Request};
-use crate::engine::members;
+use crate::engine::members::{self, Changing};
 use crate::environment::wall_ms;
 use crate::error::EngineError;
 use crate::health::Health;
@@ -236,16 +236,14 @@ impl Server {
             Call::Write(request) => Answer::Write(self.write(request, head).await),
             Call::Change { change, within_ms } => {
                 let deadline = Instant::now() + Duration::from_millis(within_ms).min(CHANGE_TIMEOUT_MAX);
-                Answer::Change(
-                    members::change_by(
-                        (&self.raft, &self.rpc),
-                        &self.authority,
-                        change,
-                        self.elections.in_touch_within(),
-                        deadline,
-                    )
-                    .await,
-                )
+                let at = Changing {
+                    raft: self.raft.clone(),
+                    rpc: Arc::clone(&self.rpc),
+                    authority: Arc::clone(&self.authority),
+                    health: Arc::clone(&self.health),
+                    in_touch_within: self.elections.in_touch_within(),
+                };
+                Answer::Change(members::change_by(at, change, deadline).await)
             }
             Call::Marks(differs) => Answer::Marks(self.comparison.answer(differs.as_ref())),
             Call::ReadIndex(basis) => Answer::ReadIndex(self.authority.read_index(&self.raft, basis).await),

@@ -20,8 +20,9 @@
 //!    └──────────────────────────────────────────────────────────────── void: shut for as long as this vote leads
 //! ```
 //!
-//! Void comes before the first word to anybody: a member that is asked to take over needs no promise to end. It is
-//! taken back only when it is certain that nothing was said. There is no other way to lead no more than those above:
+//! Void comes before the first word to anybody: a member that is asked to take over needs no promise to end. It counts
+//! for all votes up to one, by their order: what this member last heard of its raft core may be older than the vote that
+//! it leads with. It is taken back only when it is certain that nothing was said ([`Suspension`]). There is no other way to lead no more than those above:
 //! a member that leaves, a witness, a member that somebody else removes and one that no majority answers all use them.
 //!
 //! When a store fails at its disk, its authority is sealed: nothing more is applied here or acknowledged by this member,
@@ -84,11 +85,21 @@ pub(crate) struct Authority {
 
 #[derive(Debug, Default)]
 struct Grounds {
-    /// Nothing that was acknowledged to this vote counts, for so many reasons.
-    void: Option<(Vote, u64)>,
+    /// Nothing that was acknowledged to a vote up to this one counts.
+    void: Option<Vote>,
+    /// Nor to a vote up to each of these, as long as it is not known whether this member leads on.
+    suspended: Vec<Vote>,
     closed: bool,
     /// The store failed at its disk: what the raft core does, which ends then, no longer counts.
     sealed: bool,
+}
+
+impl Grounds {
+    fn void(&mut self, vote: Vote) {
+        if self.void.is_none_or(|void| void < vote) {
+            self.void = Some(vote);
+        }
+    }
 }
 
 /// What this member may rest its reads on, as the raft core sees it.
@@ -162,21 +173,19 @@ impl Authority {
         self.until.load(Ordering::Acquire) == FOR_GOOD
     }
 
-    /// Answers nothing by the lease any more, for as long as this member leads with `vote`.
+    /// Answers nothing by the lease any more, for as long as this member leads with `vote` or an earlier one.
     pub(crate) fn void(&self, vote: &Vote) {
         let mut grounds = lock(&self.grounds);
-        let reasons = grounds.void.filter(|(void, _)| void == vote).map_or(0, |(_, reasons)| reasons);
-        grounds.void = Some((*vote, reasons + 1));
+        grounds.void(*vote);
         self.until.store(SHUT, Ordering::Release);
     }
 
-    /// Takes one [`Authority::void`] back: nobody was told.
-    pub(crate) fn take_back(&self, vote: &Vote) {
+    /// As [`Authority::void`], unless it is lifted.
+    pub(crate) fn suspend(&self, vote: &Vote) -> Suspension<'_> {
         let mut grounds = lock(&self.grounds);
-        if let Some((_, reasons)) = grounds.void.filter(|(void, _)| void == vote) {
-            grounds.void = (reasons > 1).then_some((*vote, reasons - 1));
-            self.look_again.notify_one();
-        }
+        grounds.suspended.push(*vote);
+        self.until.store(SHUT, Ordering::Release);
+        Suspension { authority: self, vote: *vote, lifted: false }
     }
 
     /// Answers nothing any more: the store is being closed. When it is sealed, the engine decides whether anybody reads.
@@ -203,7 +212,7 @@ impl Authority {
         if grounds.sealed {
             return;
         }
-        let holds = !grounds.closed && grounds.void.is_none_or(|(void, _)| void < *vote);
+        let holds = !grounds.closed && grounds.void.iter().chain(&grounds.suspended).all(|void| void < vote);
         self.until.store(if holds { until } else { SHUT }, Ordering::Release);
     }
 
@@ -223,6 +232,35 @@ impl Authority {
         // The others vote at once then, whatever they promised.
         self.void(&vote);
         raft.trigger().transfer_leader(to).await
+    }
+}
+
+/// The lease is void until this ends: lifted, when nobody was told that this member leads no more, or otherwise for good.
+#[must_use]
+pub(crate) struct Suspension<'a> {
+    authority: &'a Authority,
+    vote: Vote,
+    lifted: bool,
+}
+
+impl Suspension<'_> {
+    /// Nobody was told: the lease may be renewed.
+    pub(crate) fn lift(mut self) {
+        self.lifted = true;
+    }
+}
+
+impl Drop for Suspension<'_> {
+    fn drop(&mut self) {
+        let mut grounds = lock(&self.authority.grounds);
+        if let Some(at) = grounds.suspended.iter().position(|vote| *vote == self.vote) {
+            grounds.suspended.swap_remove(at);
+        }
+        if !self.lifted {
+            grounds.void(self.vote);
+        }
+        // It may lead with a later vote than was asked for.
+        self.authority.look_again.notify_one();
     }
 }
 
@@ -396,18 +434,36 @@ mod tests {
         assert!(!authority.is_open(), "what followers acknowledge does not count any more");
         authority.open(&later, FAR);
         assert!(authority.is_open());
-        authority.void(&later);
-        authority.void(&later);
-        authority.take_back(&given_away);
-        authority.take_back(&later);
+        authority.void(&given_away);
         authority.open(&later, FAR);
-        assert!(!authority.is_open(), "one of two reasons is left");
-        authority.take_back(&later);
-        authority.open(&later, FAR);
-        assert!(authority.is_open());
+        assert!(authority.is_open(), "nothing of the later vote was given away");
         authority.close();
         authority.open(&later, FAR);
         assert!(!authority.is_open());
+    }
+
+    #[test]
+    fn a_vote_for_another_one_ends_the_lease_of_all_earlier_votes_unless_it_was_refused() {
+        let authority = authority_at(1);
+        let (leads, later) = (Vote::new_committed(2, 1), Vote::new_committed(4, 1));
+        // Metrics may still show the vote of term 1, or none.
+        let (refused, granted) = (authority.suspend(&Vote::new(3, 2)), authority.suspend(&Vote::new(3, 3)));
+        authority.open(&leads, FAR);
+        assert!(!authority.is_open(), "two questions are not answered yet");
+        refused.lift();
+        authority.open(&leads, FAR);
+        assert!(!authority.is_open(), "one is not answered yet");
+        drop(granted);
+        drop(authority.suspend(&Vote::new(1, 2)));
+        authority.open(&leads, FAR);
+        assert!(!authority.is_open(), "another one was voted for");
+        authority.open(&later, FAR);
+        assert!(authority.is_open());
+        let refused = authority.suspend(&Vote::new(5, 2));
+        assert!(!authority.is_open());
+        refused.lift();
+        authority.open(&later, FAR);
+        assert!(authority.is_open(), "it leads on");
     }
 
     #[test]

@@ -40,7 +40,7 @@ use crate::peers::{Answer, Ballot, Call, Lane, Rpc, Wait};
 use crate::storage::format::random_id;
 use crate::sync::lock;
 
-use super::authority::{Authority, VoteHold, age, leading_vote};
+use super::authority::{Authority, VoteHold, age};
 use super::ledger::Progress;
 use super::roll_call::RollCall;
 use super::witness::{self, Witness};
@@ -220,16 +220,13 @@ impl Elections {
         }
         // What was promised was looked at above. The core's own lease takes longer.
         request.leadership_transfer = true;
-        // A leader that votes leads no more, and the one that it votes for may need no other vote.
-        let leading = leading_vote(&self.raft);
-        if let Some(vote) = &leading {
-            self.authority.void(vote);
-        }
+        // A leader that votes leads no more, and the one that it votes for may need no other vote. The core may lead by
+        // now with a vote that the metrics do not show yet.
+        let suspension = self.authority.suspend(&request.vote);
+        let asked = request.vote;
         let voted = self.raft.vote(request).await;
-        if let (Some(vote), Ok(response)) = (&leading, &voted)
-            && response.vote == *vote
-        {
-            self.authority.take_back(vote);
+        if voted.as_ref().is_ok_and(|response| response.vote < asked) {
+            suspension.lift();
         }
         drop(turn);
         voted.map_err(|error| error.into_fatal().unwrap_or(openraft::errors::Fatal::Stopped))
