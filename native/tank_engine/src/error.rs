@@ -190,8 +190,14 @@ impl EngineError {
         }
     }
 
-    /// Sorts an error of the file system about `path`.
+    /// Sorts an error of the file system about `path`, or one of ours that came as one.
     pub fn from_io(path: &std::path::Path, error: &io::Error) -> Self {
+        if let Some(ours) = error.get_ref().and_then(|error| error.downcast_ref::<Self>()) {
+            return ours.clone();
+        }
+        if error.raw_os_error() == Some(rustix::io::Errno::IO.raw_os_error()) {
+            return Self::Storage(format!("{}: {error}", path.display()));
+        }
         let path = path.to_path_buf();
         let kind = match error.kind() {
             io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => return Self::DiskFull { path },
@@ -207,6 +213,19 @@ impl EngineError {
         match Self::from_io(path, error) {
             Self::Directory { path, why, .. } => Self::File { path, why },
             full => full,
+        }
+    }
+
+    /// Sorts an error of RocksDB that came of reading `what`: the bytes are damaged, or the disk did not give them.
+    pub fn from_rocks_read(what: &'static str, error: &rocksdb::Error) -> Self {
+        use rocksdb::ErrorKind;
+        let detail = error.to_string();
+        let damaged = matches!(error.kind(), ErrorKind::Corruption | ErrorKind::NotFound | ErrorKind::InvalidArgument);
+        // A file that is gone is damage, too.
+        if damaged || detail.contains("No such file or directory") {
+            Self::Corrupt { what, detail }
+        } else {
+            Self::Storage(detail)
         }
     }
 
@@ -235,5 +254,35 @@ impl EngineError {
             }
             _ => Self::Storage(text),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_the_disk_does_not_give_is_no_damage() {
+        let path = std::path::Path::new("store");
+        let failing = io::Error::from_raw_os_error(rustix::io::Errno::IO.raw_os_error());
+        let error = EngineError::from_io(path, &failing);
+        assert!(
+            matches!(&error, EngineError::Storage(why) if why.contains("store")) && error.is_of_the_disk(),
+            "{error}"
+        );
+        let damaged = EngineError::Corrupt { what: "log", detail: "a checksum".to_owned() };
+        assert_eq!(EngineError::from_io(path, &io::Error::other(damaged.clone())), damaged);
+
+        let dir = tempfile::tempdir().unwrap();
+        std::fs::create_dir(dir.path().join("CURRENT")).unwrap();
+        let unreadable =
+            rocksdb::DB::open_for_read_only(&rocksdb::Options::default(), dir.path(), false).err().unwrap();
+        let error = EngineError::from_rocks_read("state", &unreadable);
+        assert!(matches!(error, EngineError::Storage(_)), "{error}");
+        std::fs::remove_dir(dir.path().join("CURRENT")).unwrap();
+        std::fs::write(dir.path().join("CURRENT"), "nonsense").unwrap();
+        let damaged = rocksdb::DB::open_for_read_only(&rocksdb::Options::default(), dir.path(), false).err().unwrap();
+        let error = EngineError::from_rocks_read("state", &damaged);
+        assert!(matches!(error, EngineError::Corrupt { what: "state", .. }), "{error}");
     }
 }

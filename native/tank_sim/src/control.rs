@@ -1,4 +1,4 @@
-//! A test's hand on the syncs of a disk: it counts them, holds them back, and makes them fail.
+//! A test's hand on a disk: it counts its syncs, holds them back, and makes them or its reads fail.
 
 use std::io;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
@@ -9,7 +9,7 @@ use crate::wait;
 /// What Linux calls an input/output error.
 const EIO: i32 = 5;
 
-/// Controls the syncs of a disk. Clones control the same ones.
+/// Controls the syncs and the reads of a disk. Clones control the same ones.
 #[derive(Clone, Debug, Default)]
 pub struct Control(Arc<Inner>);
 
@@ -26,6 +26,7 @@ struct State {
     waiting: bool,
     held: bool,
     fail_from: Option<u64>,
+    reads_fail: bool,
 }
 
 /// Holds back the syncs of a disk until it is dropped.
@@ -44,9 +45,23 @@ impl Control {
         state.fail_from = Some(state.started + number);
     }
 
-    /// Lets syncs succeed again.
+    /// Lets all reads fail.
+    pub fn fail_reads(&self) {
+        self.state().reads_fail = true;
+    }
+
+    /// Lets syncs and reads succeed again.
     pub fn heal(&self) {
-        self.state().fail_from = None;
+        let mut state = self.state();
+        (state.fail_from, state.reads_fail) = (None, false);
+    }
+
+    /// Runs `read`, unless it has to fail.
+    ///
+    /// # Errors
+    /// That of `read`, or the planned one.
+    pub fn read<T>(&self, read: impl FnOnce() -> io::Result<T>) -> io::Result<T> {
+        if self.state().reads_fail { Err(io::Error::from_raw_os_error(EIO)) } else { read() }
     }
 
     /// Makes syncs wait from now on, until the returned value is dropped.

@@ -1,4 +1,4 @@
-//! Any disk, with a test's hand on its syncs.
+//! Any disk, with a test's hand on its syncs and reads.
 
 use std::io;
 use std::ops::Range;
@@ -46,6 +46,6 @@ impl<D: LogDisk> LogDisk for Controlled<D> {
     }
 
     fn read(&self, range: Range<u64>, bytes_max: usize) -> io::Result<Vec<LogEntry>> {
-        self.disk.read(range, bytes_max)
+        self.control.read(|| self.disk.read(range, bytes_max))
     }
 }

@@ -78,7 +78,7 @@ impl SimDisk {
         Self { medium: Arc::new(Mutex::new(copied)), control: Control::default(), boot: 0 }
     }
 
-    /// The hand on its syncs.
+    /// The hand on its syncs and reads.
     pub fn control(&self) -> &Control {
         &self.control
     }
@@ -166,6 +166,6 @@ impl LogDisk for SimDisk {
     }
 
     fn read(&self, range: Range<u64>, bytes_max: usize) -> io::Result<Vec<LogEntry>> {
-        self.powered()?.written.read(range, bytes_max)
+        self.control.read(|| self.powered()?.written.read(range, bytes_max))
     }
 }

@@ -56,6 +56,7 @@ contracts! {
     what_is_asked_at_once_is_durable_when_append_returns,
     what_is_asked_at_once_comes_after_what_waits,
     after_a_failed_sync_at_once_nothing_is_acknowledged,
+    a_failed_read_is_a_failure_of_the_disk,
 }
 
 async fn ids(log: &mut impl RaftLogReader<tank_engine::raft::Types>) -> Vec<LogId> {
@@ -314,6 +315,21 @@ async fn a_read_that_is_overtaken_by_a_truncation_gives_what_is_there_then<B: Be
     log.append_synced(entries(2, 5..7)).await;
     let wanted = [entries(1, 0..5), entries(2, 5..7)].concat();
     assert_eq!(ids_of(&reading.await.unwrap()), ids_of(&wanted));
+    log.close();
+}
+
+async fn a_failed_read_is_a_failure_of_the_disk<B: Bed>(mut bed: B) {
+    let mut log = OpenLog::open(&mut bed);
+    log.append_synced(entries(1, 0..9)).await;
+    // Nothing is in memory afterwards.
+    let mut log = restart(&mut bed, log);
+    log.control.fail_reads();
+    let mut reader = log.log.get_log_reader().await;
+    assert!(reader.try_get_log_entries(0..9).await.is_err());
+    let failure = log.health.check().unwrap_err();
+    assert!(failure.is_of_the_disk(), "the store fails with {failure:?}, which its owner does not wait out");
+    log.control.heal();
+    assert_eq!(reader.try_get_log_entries(0..9).await.unwrap(), entries(1, 0..9));
     log.close();
 }
 

@@ -201,7 +201,11 @@ impl<D: LogDisk> LogReader<D> {
             if lock(&self.0.tail).removals() != removals {
                 continue;
             }
-            let mut entries = read.map_err(io::Error::other)??;
+            let mut entries = read.map_err(io::Error::other).and_then(|read| read).map_err(|error| {
+                // The raft core ends with this error. The store is told before that why.
+                self.0.health.fail(storage_error(&self.0.dir, &error));
+                error
+            })?;
             if entries.len() as u64 == on_disk.end - on_disk.start {
                 let bytes: usize = entries.iter().map(tail::size).sum();
                 if bytes < bytes_max {
@@ -358,8 +362,11 @@ impl<D: LogDisk> RaftLogStorage<Types> for LogStore<D> {
     }
 }
 
-/// The error of a failed write to the disk of `dir`.
+/// The error of a failed write to the disk of `dir`, or of a failed read from it.
 fn storage_error(dir: &Path, error: &io::Error) -> EngineError {
+    if let Some(ours) = error.get_ref().and_then(|error| error.downcast_ref::<EngineError>()) {
+        return ours.clone();
+    }
     let text = error.to_string();
     if error.kind() == io::ErrorKind::StorageFull || text.contains("No space left on device") {
         return EngineError::DiskFull { path: dir.to_path_buf() };

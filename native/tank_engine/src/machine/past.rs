@@ -22,7 +22,9 @@ pub(crate) fn found_at(db: &Db, key: &Key, revision: u64) -> Result<Option<Found
     let family = rocks::family(db, &rocks::state_name(rocks::generation(db)?))?;
     // One moment for all: what is compacted meanwhile still stands in it.
     let snapshot = db.snapshot();
-    let record = snapshot.get_pinned_cf(&family, Header::key()).map_err(|error| damaged(error.to_string()))?;
+    let record = snapshot
+        .get_pinned_cf(&family, Header::key())
+        .map_err(|error| EngineError::from_rocks_read("state", &error))?;
     let header = Header::from_record(record.as_deref())?;
     if revision > header.revision {
         return Err(EngineError::FutureRevision { current: header.revision });
@@ -78,10 +80,6 @@ impl Past<'_> {
 
     /// Whether the iterator ended because there was no more.
     fn end(&self) -> Result<(), EngineError> {
-        self.iterator.status().map_err(|error| damaged(error.to_string()))
+        self.iterator.status().map_err(|error| EngineError::from_rocks_read("state", &error))
     }
-}
-
-fn damaged(detail: String) -> EngineError {
-    EngineError::Corrupt { what: "state", detail }
 }

@@ -79,7 +79,7 @@ impl Replay {
                 return Ok(Replayed::Done);
             }
         }
-        iterator.status().map_err(|error| damaged(error.to_string()))?;
+        iterator.status().map_err(|error| EngineError::from_rocks_read(history::WHAT, &error))?;
         // Each revision is in a record: a reader must not take a missing one for no change.
         if last < until.min(moment.header.revision) {
             return Err(damaged(format!("revision {} is missing", last + 1)));
@@ -137,7 +137,9 @@ impl<'db> Moment<'db> {
             let generation = rocks::generation_at(db, &snapshot)?;
             // Gone: another generation counts by now.
             let Some(family) = db.cf_handle(&rocks::state_name(generation)) else { continue };
-            let record = snapshot.get_cf(&family, Header::key()).map_err(|error| damaged(error.to_string()))?;
+            let record = snapshot
+                .get_cf(&family, Header::key())
+                .map_err(|error| EngineError::from_rocks_read(history::WHAT, &error))?;
             let header = Header::from_record(record.as_deref())?;
             return Ok(Self { snapshot, family, header });
         }
@@ -157,7 +159,7 @@ impl<'db> Moment<'db> {
 
     fn version(&self, key: &Key, revision: u64) -> Result<Arc<Entry>, EngineError> {
         let record = self.snapshot.get_cf(&self.family, version_key::of(key, revision));
-        let record = record.map_err(|error| damaged(error.to_string()))?;
+        let record = record.map_err(|error| EngineError::from_rocks_read(history::WHAT, &error))?;
         let missing = || damaged(format!("the version of revision {revision} is missing"));
         let entry = Entry::from_record(key, &record.ok_or_else(missing)?)?;
         Ok(Arc::new(entry))

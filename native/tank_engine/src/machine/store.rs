@@ -199,7 +199,7 @@ impl StateStore {
             }
             iterator.next();
         }
-        iterator.status().map_err(|error| damaged(error.to_string()))?;
+        iterator.status().map_err(|error| EngineError::from_rocks_read("state", &error))?;
         let header = header.map_or_else(|| Header::from_record(None), Ok)?;
         state.sessions.loaded(header.horizon_ms);
         (state.log_time, state.history) = (header.log_time, header.history);
@@ -365,7 +365,7 @@ fn load_sessions(
         state.sessions.load(u64::from_be_bytes(client), rocks::decode::<SessionRecord>(record)?);
         iterator.next();
     }
-    iterator.status().map_err(|error| damaged(error.to_string()))
+    iterator.status().map_err(|error| EngineError::from_rocks_read("state", &error))
 }
 
 fn load_remembered(state: &mut State, index: &[u8], record: &[u8]) -> Result<(), EngineError> {

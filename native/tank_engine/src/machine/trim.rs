@@ -61,7 +61,7 @@ impl StateBatch<'_> {
             self.remove_history(gone);
             iterator.next();
         }
-        iterator.status().map_err(|error| EngineError::Corrupt { what: history::WHAT, detail: error.to_string() })?;
+        iterator.status().map_err(|error| EngineError::from_rocks_read(history::WHAT, &error))?;
         Ok(Trimmed::to(gone))
     }
 }

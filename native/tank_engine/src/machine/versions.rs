@@ -38,7 +38,7 @@ impl Versions {
         let Some(family) = db.cf_handle(&self.family) else { return Ok(None) };
         let record = db
             .get_pinned_cf(&family, version_key::of(key, entry.revision))
-            .map_err(|error| EngineError::Storage(error.to_string()))?;
+            .map_err(|error| EngineError::from_rocks_read("state", &error))?;
         let Some(record) = record else { return Ok(None) };
         let read = Entry::from_record(key, &record)?;
         if read.hash() != entry.hash() {

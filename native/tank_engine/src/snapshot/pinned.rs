@@ -41,7 +41,7 @@ impl PinnedSnapshot {
         };
         let record = snapshot
             .get_pinned_cf(&rocks::family(&db, &family)?, Header::key())
-            .map_err(|error| EngineError::Corrupt { what: "state", detail: error.to_string() })?;
+            .map_err(|error| EngineError::from_rocks_read("state", &error))?;
         let header = Header::from_record(record.as_deref())?;
         drop(record);
         Ok(Self { snapshot, db, family, header })
@@ -85,7 +85,7 @@ impl Frames<'_> {
             self.buffer.extend_from_slice(value);
             self.records.next();
         }
-        self.records.status().map_err(|error| damaged(error.to_string()))
+        self.records.status().map_err(|error| EngineError::from_rocks_read("state", &error))
     }
 }
 

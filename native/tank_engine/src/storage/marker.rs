@@ -78,7 +78,8 @@ impl MarkerFile {
             std::io::ErrorKind::NotFound => corrupt(format!("{FILE} is missing")),
             _ => EngineError::from_io(&path, &error),
         })?;
-        let current = read_newest(&file).ok_or_else(|| corrupt(format!("{FILE} does not match its checksums")))?;
+        let newest = read_newest(&file).map_err(|error| EngineError::from_io(&path, &error))?;
+        let current = newest.ok_or_else(|| corrupt(format!("{FILE} does not match its checksums")))?;
         if current.member_id != member_id {
             return Err(corrupt(format!("{FILE} is of member {}, not {member_id}", current.member_id)));
         }
@@ -88,7 +89,8 @@ impl MarkerFile {
     /// Whether the file of `dir`, if there is a whole one, notes anything.
     pub(super) fn is_used(dir: &Path) -> bool {
         let Ok(file) = File::open(dir.join(FILE)) else { return false };
-        read_newest(&file).is_some_and(|marker| marker.synced.is_some() || marker.vote.is_some())
+        let newest = read_newest(&file).ok().flatten();
+        newest.is_some_and(|marker| marker.synced.is_some() || marker.vote.is_some())
     }
 
     /// What is noted.
@@ -119,9 +121,9 @@ impl MarkerFile {
     }
 }
 
-fn read_newest(file: &File) -> Option<Marker> {
-    let whole = slots::read_all(file, SLOT_BYTES).into_iter();
-    whole.filter(|marker: &Marker| marker.format == MARKER_FORMAT).max_by_key(|marker| marker.sequence)
+fn read_newest(file: &File) -> std::io::Result<Option<Marker>> {
+    let whole = slots::read_all(file, SLOT_BYTES)?.into_iter();
+    Ok(whole.filter(|marker: &Marker| marker.format == MARKER_FORMAT).max_by_key(|marker| marker.sequence))
 }
 
 #[cfg(test)]
@@ -140,7 +142,7 @@ mod tests {
         let path = dir.path().join(FILE);
         let whole = std::fs::read(&path).unwrap();
         // Each slot spoilt alone: the other one counts. Both: refused.
-        let first: Marker = slots::read(&File::open(&path).unwrap(), SLOT_BYTES, 0).unwrap();
+        let first: Marker = slots::read(&File::open(&path).unwrap(), SLOT_BYTES, 0).unwrap().unwrap();
         let newest = if first.synced == Some(5) { 0 } else { 2048 };
         let mut torn = whole.clone();
         torn[newest + 8] ^= 1;

@@ -56,7 +56,7 @@ impl MembersFile {
         file.set_len(SLOTS * SLOT_BYTES)?;
         let ours =
             |record: &Record| (record.format, record.cluster_id, record.member_id) == (FORMAT, cluster_id, member_id);
-        let newest = slots::read_all(&file, SLOT_BYTES).into_iter().max_by_key(|record: &Record| record.sequence);
+        let newest = slots::read_all(&file, SLOT_BYTES)?.into_iter().max_by_key(|record: &Record| record.sequence);
         let sequence = newest.as_ref().map_or(0, |record| record.sequence);
         let none = Record { format: FORMAT, sequence, cluster_id, member_id, members: Vec::new() };
         let current = newest.filter(ours).unwrap_or(none);

@@ -121,7 +121,7 @@ pub fn generation(db: &Db) -> Result<u64, EngineError> {
 pub fn generation_at(db: &Db, snapshot: &SnapshotWithThreadMode<'_, Db>) -> Result<u64, EngineError> {
     let bytes = snapshot
         .get_pinned_cf(&family(db, META)?, GENERATION)
-        .map_err(|error| EngineError::Corrupt { what: "database", detail: error.to_string() })?;
+        .map_err(|error| EngineError::from_rocks_read("database", &error))?;
     bytes.map(|bytes| decode(&bytes)).transpose()?.ok_or_else(|| missing(GENERATION))
 }
 
@@ -147,9 +147,8 @@ pub(super) fn read_identity(db: &Db) -> Result<Identity, EngineError> {
 /// # Errors
 /// It cannot be read or decoded.
 pub fn read_meta<T: DeserializeOwned>(db: &Db, name: &str) -> Result<Option<T>, EngineError> {
-    let bytes = db
-        .get_pinned_cf(&family(db, META)?, name)
-        .map_err(|error| EngineError::Corrupt { what: "database", detail: error.to_string() })?;
+    let bytes =
+        db.get_pinned_cf(&family(db, META)?, name).map_err(|error| EngineError::from_rocks_read("database", &error))?;
     bytes.map(|bytes| decode(&bytes)).transpose()
 }
 

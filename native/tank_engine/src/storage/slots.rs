@@ -25,8 +25,8 @@ pub(super) fn write(file: &File, slot_bytes: u64, sequence: u64, record: &impl S
 }
 
 /// The records that are whole.
-pub(super) fn read_all<T: DeserializeOwned>(file: &File, slot_bytes: u64) -> Vec<T> {
-    (0..SLOTS).filter_map(|slot| read(file, slot_bytes, slot)).collect()
+pub(super) fn read_all<T: DeserializeOwned>(file: &File, slot_bytes: u64) -> std::io::Result<Vec<T>> {
+    (0..SLOTS).filter_map(|slot| read(file, slot_bytes, slot).transpose()).collect()
 }
 
 fn encode(record: &impl Serialize) -> std::io::Result<Vec<u8>> {
@@ -40,9 +40,16 @@ fn encode(record: &impl Serialize) -> std::io::Result<Vec<u8>> {
 }
 
 /// The record in a slot, if it is whole.
-pub(super) fn read<T: DeserializeOwned>(file: &File, slot_bytes: u64, slot: u64) -> Option<T> {
-    let mut bytes = vec![0; usize::try_from(slot_bytes).ok()?];
-    file.read_exact_at(&mut bytes, slot * slot_bytes).ok()?;
+pub(super) fn read<T: DeserializeOwned>(file: &File, slot_bytes: u64, slot: u64) -> std::io::Result<Option<T>> {
+    let mut bytes = vec![0; usize::try_from(slot_bytes).unwrap_or_default()];
+    match file.read_exact_at(&mut bytes, slot * slot_bytes) {
+        Ok(()) => Ok(decode(&bytes)),
+        Err(error) if error.kind() == std::io::ErrorKind::UnexpectedEof => Ok(None),
+        Err(error) => Err(error),
+    }
+}
+
+fn decode<T: DeserializeOwned>(bytes: &[u8]) -> Option<T> {
     let (length, rest) = bytes.split_first_chunk::<2>()?;
     let (crc, rest) = rest.split_first_chunk::<4>()?;
     let body = rest.get(..usize::from(u16::from_be_bytes(*length)))?;

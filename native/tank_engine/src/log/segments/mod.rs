@@ -281,7 +281,10 @@ impl Run {
         use std::os::unix::fs::FileExt;
         let Some((first, _)) = self.spots.first() else { return Ok(()) };
         let mut records = vec![0; self.bytes];
-        self.segment.file.read_exact_at(&mut records, first.offset)?;
+        self.segment.file.read_exact_at(&mut records, first.offset).map_err(|error| match error.kind() {
+            io::ErrorKind::UnexpectedEof => io::Error::other(damaged("a segment lost its end".to_owned())),
+            _ => error,
+        })?;
         for spot in &self.spots {
             let at = usize::try_from(spot.0.offset - first.offset).unwrap_or(usize::MAX);
             let record = records.get(at..).and_then(|rest| rest.get(..spot.1)).unwrap_or_default();

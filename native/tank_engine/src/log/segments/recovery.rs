@@ -53,7 +53,7 @@ pub(super) fn recover(
     let Replayed { index, end, synced } = log.ok_or_else(nothing)?;
     let last = segments.last_entry().map(|last| Arc::clone(last.get())).ok_or_else(nothing)?;
     check_begin(&index, segments.contains_key(&1))?;
-    let last_id = last_id(&index, &segments)?;
+    let last_id = last_id(dir, &index, &segments)?;
     check_marker(&noted, last_id.as_ref(), index.vote.as_ref())?;
     // What a crash left behind the end must not look like a part of what is written next. And what
     // is there may not have been synced yet: from now on others count on it. It is written again first:
@@ -187,12 +187,12 @@ fn check_begin(index: &Index, has_first: bool) -> Result<(), EngineError> {
     if index.first() == begin { Ok(()) } else { Err(damaged(format!("log entry {begin} is missing"))) }
 }
 
-fn last_id(index: &Index, segments: &BTreeMap<u64, Arc<Segment>>) -> Result<Option<LogId>, EngineError> {
+fn last_id(dir: &Path, index: &Index, segments: &BTreeMap<u64, Arc<Segment>>) -> Result<Option<LogId>, EngineError> {
     let Some(spot) = index.last() else { return Ok(index.purged) };
     let segment = segments.get(&spot.0.segment).ok_or_else(|| damaged("its last entry is nowhere".to_owned()))?;
     let run = Run { segment: Arc::clone(segment), bytes: spot.1, spots: vec![*spot] };
     let mut entries = Vec::new();
-    run.read(&mut entries).map_err(|error| damaged(error.to_string()))?;
+    run.read(&mut entries).map_err(|error| EngineError::from_io(dir, &error))?;
     Ok(entries.last().map(RaftEntry::log_id))
 }
 

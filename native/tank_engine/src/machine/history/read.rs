@@ -111,6 +111,6 @@ pub(crate) fn check(iterator: &mut Iter<'_>, trimmed: u64, revision: u64) -> Res
         last = record.last;
         iterator.next();
     }
-    iterator.status().map_err(|error| damaged(error.to_string()))?;
+    iterator.status().map_err(|error| EngineError::from_rocks_read(super::WHAT, &error))?;
     if last == revision { Ok(()) } else { Err(damaged(format!("it ends at revision {last}, not {revision}"))) }
 }
