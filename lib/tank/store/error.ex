@@ -134,6 +134,10 @@ defmodule Tank.Store.Error do
   defp message_of({:invalid_pattern, why}), do: "invalid pattern: #{why}"
   defp message_of({:unknown_atom, name}), do: "there is no atom #{inspect(name)}"
   defp message_of({:too_large, :transaction, limit}), do: "the transaction has more than #{limit} operations or reads"
+
+  defp message_of({:too_large, :comparisons, limit}),
+    do: "the comparisons and lists of the transaction would look at more than #{limit} entries: nothing was written"
+
   defp message_of({:too_large, :txn, limit}), do: "paths and values are over the limit of #{limit} bytes together"
   defp message_of({:too_large, :regexes, limit}), do: "the pattern has more than #{limit} regular expressions"
   defp message_of({:too_large, :pattern, limit}), do: "the pattern has more than #{limit} parts"

@@ -405,7 +405,8 @@ defmodule Tank.Store.Tree do
   `{:clear, path}` (without), `{:get, path}` or `{:list, path}` (the direct children). Each sees what those before it did,
   and has a response: `{:put, version}`, `{:delete, count}`, `{:get, entry}` or `{:get, nil}`, `{:list, entries}`.
 
-  What is no comparison or no operation raises `ArgumentError`.
+  What is no comparison or no operation raises `ArgumentError`. All comparisons and lists together may look at each entry
+  of the store once, and at 500,000 more: `{:error, {:too_large, :comparisons, limit}}`.
 
       iex> {:ok, %{succeeded: true}} =
       ...>   Tank.Store.Tree.txn(:app, [{:exists, [:lock], :==, false}], [{:put, [:lock], :mine}], [{:get, [:lock]}])

@@ -51,6 +51,8 @@ pub enum Refusal {
     LeaseEnded,
     /// What the matches of a pattern would take is over this limit, in bytes.
     TooMuch(u64),
+    /// What a transaction compares and lists would be more entries than this.
+    TooManyLooks(u64),
     /// The command makes no sense. Only a faulty member can have proposed it.
     Malformed(String),
     /// The client said before that it would not ask for this any more. It may have been applied at

@@ -102,5 +102,11 @@ fn comparisons_over_100_000_entries_delay_no_task() {
         assert!(succeeded);
         assert!(matches!(&responses[..], [Response::Got(Some(found))] if found.child_count == CHILDREN));
     });
+    // A hundred million entries to look at, by one command: seconds, for which nothing else would be applied.
+    let below = Compare::Below { prefix: path(&["t"]), relation: Relation::Greater, operand: 0 };
+    let began = Instant::now();
+    let outcome = write(&engine, txn(vec![below; 1_024], vec![])).unwrap();
+    assert!(matches!(outcome, Outcome::Refused(Refusal::TooManyLooks(_))), "{outcome:?}");
+    assert!(began.elapsed() < Duration::from_secs(1), "{:?}", began.elapsed());
     engine.close().unwrap();
 }

@@ -104,6 +104,7 @@ rustler::atoms! {
     regex,
     regexes,
     matches,
+    comparisons,
     format,
     marker,
     log,

@@ -67,6 +67,7 @@ pub(crate) fn refusal<'a>(env: Env<'a>, refusal: &Refusal) -> Term<'a> {
         Refusal::Conflict(None) => (atoms::conflict(), atoms::nil()).encode(env),
         Refusal::Held(lease) => (atoms::held(), found::lease(env, lease)).encode(env),
         Refusal::LeaseEnded => atoms::lease_ended().encode(env),
+        Refusal::TooManyLooks(limit) => (atoms::too_large(), atoms::comparisons(), limit).encode(env),
         Refusal::TooMuch(limit) => (atoms::too_large(), atoms::matches(), limit).encode(env),
         // Nobody waits for it any more; and it may have been applied at its time.
         Refusal::MovedOn | Refusal::SessionEnded { .. } => atoms::timeout().encode(env),

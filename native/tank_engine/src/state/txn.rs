@@ -14,12 +14,34 @@ use super::{Cause, State};
 /// The epoch of a lease that is not free yet and has no holder: no grant has it.
 const NOBODYS: u64 = u64::MAX;
 
+/// Entries that the comparisons and lists of a transaction may look at, besides each entry of the store once: about
+/// 20 ms of work. A thousand comparisons over a large subtree would keep all other writes waiting for seconds.
+const LOOKS_MAX: u64 = 500_000;
+
+/// The entries that a transaction may still look at.
+struct Looks {
+    left: u64,
+    max: u64,
+}
+
+impl Looks {
+    fn take(&mut self, entries: u64) -> Result<(), Refusal> {
+        self.left = self.left.checked_sub(entries).ok_or(Refusal::TooManyLooks(self.max))?;
+        Ok(())
+    }
+}
+
 impl State {
     pub(super) fn apply_txn(&mut self, txn: &Txn, work: &mut Work) -> Outcome {
-        let succeeded = txn.compare.iter().all(|compare| self.holds(compare));
+        let max = LOOKS_MAX + self.entries.len() as u64;
+        let mut looks = Looks { left: max, max };
+        let succeeded = match self.all_hold(&txn.compare, &mut looks) {
+            Ok(succeeded) => succeeded,
+            Err(refusal) => return Outcome::Refused(refusal),
+        };
         let ops = if succeeded { &txn.then } else { &txn.otherwise };
         // Looked at before anything is done: a branch is done as a whole or not at all.
-        if let Err(refusal) = ops.iter().try_for_each(|op| self.check_op(op)) {
+        if let Err(refusal) = ops.iter().try_for_each(|op| self.check_op(op, &mut looks)) {
             return Outcome::Refused(refusal);
         }
         let responses = ops.iter().map(|op| self.apply_op(op, work)).collect();
@@ -27,35 +49,50 @@ impl State {
         Outcome::Txn { succeeded, revision, responses }
     }
 
-    fn holds(&mut self, compare: &Compare) -> bool {
-        match compare {
+    fn all_hold(&mut self, compare: &[Compare], looks: &mut Looks) -> Result<bool, Refusal> {
+        for compare in compare {
+            if !self.holds(compare, looks)? {
+                return Ok(false);
+            }
+        }
+        Ok(true)
+    }
+
+    fn holds(&mut self, compare: &Compare, looks: &mut Looks) -> Result<bool, Refusal> {
+        Ok(match compare {
             Compare::Payload { key, equal, payload } => {
                 self.entries.get(key).is_some_and(|entry| entry.has_payload(key, payload)) == *equal
             }
             Compare::Number { key, number, relation, operand } => relation.holds(self.number(key, *number), *operand),
             Compare::Below { prefix, relation, operand } => {
-                let mut below = entries::subtree(&self.entries, prefix).filter(|(key, _)| *key != prefix);
-                below.all(|(_, entry)| relation.holds(entry.revision, *operand))
+                for (key, entry) in entries::subtree(&self.entries, prefix) {
+                    looks.take(1)?;
+                    if key != prefix && !relation.holds(entry.revision, *operand) {
+                        return Ok(false);
+                    }
+                }
+                true
             }
-            Compare::Unchanged { prefix, since, count } => self.is_unchanged(prefix, *since, *count),
+            Compare::Unchanged { prefix, since, count } => self.is_unchanged(prefix, *since, *count, looks)?,
             Compare::Lease { name, relation, operand } => relation.holds(self.epoch(name), *operand),
-        }
+        })
     }
 
     /// A write or a creation since then has a higher revision; a deletion, when nothing else has
     /// changed, a lower count. Of another history it is not known.
-    fn is_unchanged(&self, prefix: &Key, since: u64, count: u64) -> bool {
+    fn is_unchanged(&self, prefix: &Key, since: u64, count: u64, looks: &mut Looks) -> Result<bool, Refusal> {
         if since < self.history.since {
-            return false;
+            return Ok(false);
         }
         let mut left = count;
         for (_, entry) in entries::subtree(&self.entries, prefix) {
+            looks.take(1)?;
             if entry.revision > since || left == 0 {
-                return false;
+                return Ok(false);
             }
             left -= 1;
         }
-        left == 0
+        Ok(left == 0)
     }
 
     fn number(&mut self, key: &Key, number: Number) -> u64 {
@@ -75,8 +112,16 @@ impl State {
         self.leases.get(name).map_or(0, |lease| held(lease.epoch))
     }
 
-    fn check_op(&self, op: &Op) -> Result<(), Refusal> {
-        if let Op::Put(write) = op { self.check_lease(write) } else { Ok(()) }
+    fn check_op(&self, op: &Op, looks: &mut Looks) -> Result<(), Refusal> {
+        match op {
+            Op::Put(write) => self.check_lease(write),
+            Op::List(prefix) => {
+                // Only entries that are looked at: those that the transaction itself puts there are few.
+                let below = entries::subtree(&self.entries, prefix);
+                below.map(|_| 1).try_for_each(|one| looks.take(one))
+            }
+            Op::Delete(_) | Op::Clear(_) | Op::Get(_) => Ok(()),
+        }
     }
 
     fn apply_op(&mut self, op: &Op, work: &mut Work) -> Response {
@@ -115,6 +160,12 @@ mod tests {
         let id = RequestId { client: 1, sequence, resolved_below: sequence };
         let command = Command::Txn(Txn { compare, then, otherwise });
         state.apply(&Request { id, time_ms: 0, command, seen_ms: 0 }, 1)
+    }
+
+    impl State {
+        fn holds_now(&mut self, compare: &Compare) -> bool {
+            self.holds(compare, &mut Looks { left: 1_000, max: 1_000 }).unwrap()
+        }
     }
 
     fn responses(applied: &Applied) -> (bool, u64, Vec<Response>) {
@@ -167,7 +218,7 @@ mod tests {
         ] {
             let mut state = base.clone();
             apply(&mut state, vec![], vec![op.clone()], vec![]);
-            assert_eq!(state.holds(&unchanged), holds, "{op:?}");
+            assert_eq!(state.holds_now(&unchanged), holds, "{op:?}");
         }
     }
 
@@ -183,12 +234,33 @@ mod tests {
             ("x", Number::Exists, 0),
         ] {
             let compare = Compare::Number { key: key(path), number, relation: Relation::Equal, operand: expected };
-            assert!(state.holds(&compare), "{path} {number:?}");
+            assert!(state.holds_now(&compare), "{path} {number:?}");
         }
         let below = |relation, operand| Compare::Below { prefix: key("p"), relation, operand };
-        assert!(state.holds(&below(Relation::LessOrEqual, 1)) && !state.holds(&below(Relation::Less, 1)));
+        assert!(state.holds_now(&below(Relation::LessOrEqual, 1)) && !state.holds_now(&below(Relation::Less, 1)));
         let lease = Compare::Lease { name: Bytes::from("l"), relation: Relation::Equal, operand: 0 };
-        assert!(state.holds(&lease));
+        assert!(state.holds_now(&lease));
+    }
+
+    #[test]
+    fn a_transaction_may_look_at_everything_once_and_not_again_and_again() {
+        let mut state = State::default();
+        let all: Vec<Op> = (0..2_000).map(|n| put(&format!("p/{n}"), "1")).collect();
+        all.chunks(1_000).for_each(|some| drop(apply(&mut state, vec![], some.to_vec(), vec![])));
+        let revision = state.revision;
+        let most = 2_000 + LOOKS_MAX;
+        let times = usize::try_from(most / 2_000).unwrap();
+        let below = Compare::Below { prefix: key("p"), relation: Relation::LessOrEqual, operand: revision };
+        let unchanged = Compare::Unchanged { prefix: key("p"), since: revision, count: 2_000 };
+        for compare in [below, unchanged] {
+            assert!(responses(&apply(&mut state, vec![compare.clone(); times], vec![], vec![])).0, "{compare:?}");
+            let ops = vec![put("x", "1")];
+            let applied = apply(&mut state, vec![compare.clone(); times + 1], ops, vec![]);
+            assert_eq!(applied.outcome, Outcome::Refused(Refusal::TooManyLooks(most)), "{compare:?}");
+        }
+        let applied = apply(&mut state, vec![], vec![Op::List(key("p")); times + 1], vec![]);
+        assert_eq!(applied.outcome, Outcome::Refused(Refusal::TooManyLooks(most)));
+        assert_eq!((state.revision, state.entries.len()), (revision, 2_000), "nothing of it was done");
     }
 
     #[test]
