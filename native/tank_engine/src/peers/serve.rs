@@ -232,7 +232,7 @@ impl Server {
                 or_failed(self.raft.handle_transfer_leader(request).await, Answer::TransferLeader)
             }
             Call::SnapshotBegin { transfer, vote, meta } => self.begin_snapshot(transfer, vote, meta).await,
-            Call::SnapshotFrame { transfer, frame } => return self.take_frame(transfer, &frame).await,
+            Call::SnapshotFrame { transfer, frame } => return self.take_frame(transfer, frame.into_vec()).await,
             Call::Write(request) => Answer::Write(self.write(request, head).await),
             Call::Change { change, within_ms } => {
                 let deadline = Instant::now() + Duration::from_millis(within_ms).min(CHANGE_TIMEOUT_MAX);
@@ -303,22 +303,26 @@ impl Server {
         }
     }
 
-    async fn take_frame(&self, transfer: u64, frame: &[u8]) -> Option<Answer> {
+    async fn take_frame(&self, transfer: u64, frame: Vec<u8>) -> Option<Answer> {
         if let Some((_, installed)) = lock(&self.received).as_ref().filter(|(last, _)| *last == transfer) {
             return Some(or_failed(installed.clone(), Answer::SnapshotDone));
         }
-        let (vote, snapshot) = {
-            let mut receiving = lock(&self.receiving);
-            // It writes to files.
-            match runtime::blocking(|| take(&mut receiving, transfer, frame)) {
-                Ok(Taken::All(vote, snapshot)) => (vote, *snapshot),
-                Ok(Taken::More) => return Some(Answer::SnapshotTaken),
-                Ok(Taken::Gap) => return Some(Answer::SnapshotGap),
-                Err(error) => {
-                    *receiving = None;
-                    return Some(Answer::Failed(error.to_string()));
-                }
+        // Nobody else is after it: parts of snapshots are answered one after the other.
+        let mut receiving = lock(&self.receiving).take();
+        // It writes to files.
+        let taken = runtime::offload(move || {
+            let taken = take(&mut receiving, transfer, &frame)?;
+            Ok((receiving, taken))
+        });
+        // After an error the transfer begins again.
+        let (vote, snapshot) = match taken.await.and_then(|taken| taken) {
+            Ok((_, Taken::All(vote, snapshot))) => (vote, *snapshot),
+            Ok((receiving, taken)) => {
+                *lock(&self.receiving) = receiving;
+                let gap = matches!(taken, Taken::Gap);
+                return Some(if gap { Answer::SnapshotGap } else { Answer::SnapshotTaken });
             }
+            Err(error) => return Some(Answer::Failed(error.to_string())),
         };
         let installed = self.raft.install_full_snapshot(vote, snapshot).await.map_err(|error| error.to_string());
         *lock(&self.received) = Some((transfer, installed.clone()));
