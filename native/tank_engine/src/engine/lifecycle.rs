@@ -132,13 +132,15 @@ impl Engine {
     ) -> Result<Self, EngineError> {
         // Weak: what it publishes to refers to the health, for those that watch.
         let sealed: Arc<OnceLock<Weak<Authority>>> = Arc::default();
-        let at_failure = Arc::clone(&sealed);
+        let hands_over: Arc<OnceLock<Weak<Elections>>> = Arc::default();
+        let at_failure = (Arc::clone(&sealed), Arc::clone(&hands_over));
         let health = Arc::new(Health::new(Box::new(move |error| {
-            // Before anything else notices: reads go on from the last view.
-            if error.is_of_the_disk()
-                && let Some(authority) = at_failure.get().and_then(Weak::upgrade)
-            {
-                authority.seal();
+            if error.is_of_the_disk() {
+                let (authority, elections) = &at_failure;
+                // Before anything else notices: reads go on from the last view.
+                authority.get().and_then(Weak::upgrade).into_iter().for_each(|authority| authority.seal());
+                let elections = elections.get().and_then(Weak::upgrade);
+                elections.into_iter().for_each(|elections| elections.disk_failed());
             }
             on_failure(error);
         })));
@@ -197,7 +199,10 @@ impl Engine {
         let health_of_client = Arc::clone(&health);
         let leader =
             LeaderClient { raft, authority, rpc, seeds, me, callers, health: health_of_client, in_touch_within };
-        Ok(Self::assemble(options, parts, leader, health, (log_stats, at_once), (ledger, members), ready))
+        let parts_of_members = (ledger, members);
+        let engine = Self::assemble(options, parts, leader, health, (log_stats, at_once), parts_of_members, ready);
+        let _first = hands_over.set(Arc::downgrade(&engine.0.elections));
+        Ok(engine)
     }
 
     fn assemble(

@@ -201,10 +201,9 @@ impl<D: LogDisk> LogReader<D> {
             if lock(&self.0.tail).removals() != removals {
                 continue;
             }
-            let mut entries = read.map_err(io::Error::other).and_then(|read| read).map_err(|error| {
+            let mut entries = read.map_err(io::Error::other).and_then(|read| read).inspect_err(|error| {
                 // The raft core ends with this error. The store is told before that why.
-                self.0.health.fail(storage_error(&self.0.dir, &error));
-                error
+                self.0.health.fail(storage_error(&self.0.dir, error));
             })?;
             if entries.len() as u64 == on_disk.end - on_disk.start {
                 let bytes: usize = entries.iter().map(tail::size).sum();

@@ -160,6 +160,10 @@ impl Peer {
     }
 
     async fn send_append(&self, body: Result<Bytes, CallError>) -> Result<Answer, CallError> {
+        if self.gate.is_sealed() {
+            // This member is handing over. Who got one more entry would not vote for the new leader.
+            return Err(CallError::NotSent);
+        }
         let wait = match self.lane {
             Lane::Control => Wait::For(self.heartbeat_timeout()),
             _ => Wait::WhileAlive,

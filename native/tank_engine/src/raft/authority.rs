@@ -27,7 +27,7 @@
 //!
 //! When a store fails at its disk, its authority is sealed: nothing more is applied here or acknowledged by this member,
 //! so that what held at that moment goes on to hold. The only voter's view is authoritative for as long as it is kept,
-//! another leader's until its lease ends. Void ends it also then.
+//! another leader's until it has handed over, which it does at once, or until its lease ends. Void ends it also then.
 //!
 //! A member that asks the leader may rest on the lease as well: it reads once its own view has what the leader's view
 //! had, at a moment after the question came in and before the lease was over. Clocks are compared with nobody's; only
@@ -200,6 +200,11 @@ impl Authority {
     /// The store failed at its disk: what holds now stays.
     pub(crate) fn seal(&self) {
         lock(&self.grounds).sealed = true;
+    }
+
+    /// Whether it did.
+    pub(crate) fn is_sealed(&self) -> bool {
+        lock(&self.grounds).sealed
     }
 
     /// This member is the only voter, leads with `vote`, and its view is current.

@@ -31,6 +31,7 @@ use futures_util::stream::{FuturesUnordered, StreamExt};
 use openraft::ServerState;
 use openraft::async_runtime::watch::WatchReceiver;
 use openraft::metrics::RaftServerMetrics;
+use openraft::raft::TransferLeaderRequest;
 use openraft::vote::RaftLeaderId;
 use tokio::sync::Notify;
 use tokio::time::Instant;
@@ -368,6 +369,25 @@ impl Elections {
     /// How long it takes to hand over; then it is tried again.
     pub(crate) fn hands_over_within(&self) -> Duration {
         self.timing.leader_lease() + self.rpc.round_trip_max() * 3
+    }
+
+    /// The disk of this member failed, and its raft core is about to end. If this member leads, it has the voter that has
+    /// most of the log take over, so that the others need not wait until its lease is over. Waits for nothing: when what is
+    /// told does not arrive soon, they do wait.
+    pub(crate) fn disk_failed(&self) {
+        let (request, others) = {
+            let metrics = self.raft.metrics();
+            let metrics = metrics.borrow_watched();
+            let Some((to, matched)) = witness::successor_at(&metrics) else { return };
+            let members = metrics.membership_config.nodes().filter(|(id, _)| **id != self.me);
+            let others: Vec<_> = members.map(|(id, member)| (*id, member.clone())).collect();
+            (TransferLeaderRequest::new(metrics.vote, to, Some(matched)), others)
+        };
+        // The others vote at once then, whatever they promised.
+        self.authority.void(request.from_leader());
+        let call = Call::TransferLeader(request);
+        // Behind the entries that they were sent, or one that has more than the new leader would not vote for it.
+        others.iter().for_each(|(id, member)| self.rpc.tell_after_entries(*id, member, &call));
     }
 
     /// Ends this member's leading with `vote`, as if another one stood.

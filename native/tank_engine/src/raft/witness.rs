@@ -16,7 +16,7 @@ use openraft::ServerState;
 use openraft::async_runtime::watch::WatchReceiver;
 use openraft::metrics::RaftMetrics;
 
-use crate::raft::{MemberId, Raft, StoredMembership, Types};
+use crate::raft::{LogId, MemberId, Raft, StoredMembership, Types};
 
 /// A voter that lacks no more than this has it by the time that it is asked to lead.
 const LAG_MAX: u64 = 1_000;
@@ -63,12 +63,17 @@ impl Witness {
 
 /// Who a leader hands over to that is not to lead: the voter that has most of the log, if that is enough.
 pub(super) fn successor(metrics: &RaftMetrics<Types>) -> Option<MemberId> {
+    successor_at(metrics).map(|(id, _matched)| id)
+}
+
+/// As [`successor`], with the last log entry that it is known to have.
+pub(super) fn successor_at(metrics: &RaftMetrics<Types>) -> Option<(MemberId, LogId)> {
     let (ServerState::Leader, Some(replication)) = (metrics.state, metrics.replication.as_ref()) else {
         return None;
     };
     let membership = metrics.membership_config.membership();
     let serves = |id: &MemberId| *id != metrics.id && membership.get_node(id).is_some_and(|member| !member.witness);
-    let matched = |id: &MemberId| replication.get(id).and_then(Option::as_ref).map(|log_id| log_id.index());
+    let matched = |id: &MemberId| replication.get(id).and_then(Option::as_ref).copied();
     let (matched, best) = membership.voter_ids().filter(serves).filter_map(|id| Some((matched(&id)?, id))).max()?;
-    (matched + LAG_MAX >= metrics.last_log_index.unwrap_or(0)).then_some(best)
+    (matched.index() + LAG_MAX >= metrics.last_log_index.unwrap_or(0)).then_some((best, matched))
 }

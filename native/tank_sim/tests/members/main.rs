@@ -18,6 +18,8 @@ mod chance;
 mod clients;
 mod cluster;
 mod disk;
+mod hand_over;
+mod late;
 mod links;
 mod operator;
 mod oracle;
@@ -171,6 +173,18 @@ fn the_same_seed_gives_the_same_run() {
         assert_eq!(first.summary, second.summary, "seed {seed}");
         assert!(first.summary.contains("hash"), "{}", first.output);
     }
+}
+
+#[test]
+fn a_leader_whose_disk_fails_hands_over_before_its_lease_ends() {
+    let dir = scratch();
+    hand_over::comes_before_the_lease_ends(dir.path());
+}
+
+#[test]
+fn a_request_that_waits_longer_than_its_session_lasts_is_applied_once() {
+    let dir = scratch();
+    late::is_applied_once_after_all(dir.path());
 }
 
 /// `TANK_SIM_SEEDS` says how many, `TANK_SIM_SECONDS` how long each.

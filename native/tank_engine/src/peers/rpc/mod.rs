@@ -219,6 +219,17 @@ impl Rpc {
         self.wake.notify_one();
     }
 
+    /// As [`Rpc::tell`], behind the log entries that were sent before, and again until it arrives.
+    pub(crate) fn tell_after_entries(&self, to: MemberId, member: &Member, call: &Call) {
+        let Ok(body) = encode(call) else { return };
+        let peer = self.peer(to, Some(&member.node));
+        let call_id = self.next_id.fetch_add(1, Ordering::Relaxed);
+        let expires = Some(Instant::now() + Duration::from_millis(u64::from(TOLD_WITHIN_MS)));
+        lock(&peer).link.queue(Message { kind: Kind::CallPart, call_id, lane: Lane::Log, body, expires });
+        self.pump(to, &peer);
+        self.wake.notify_one();
+    }
+
     fn ask(&self, to: MemberId, lane: Lane) -> (u64, oneshot::Receiver<Result<Answer, CallError>>, Forget<'_>) {
         let call_id = self.next_id.fetch_add(1, Ordering::Relaxed);
         let (sender, answer) = oneshot::channel();
