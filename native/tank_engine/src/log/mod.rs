@@ -353,6 +353,9 @@ impl<D: LogDisk> RaftLogStorage<Types> for LogStore<D> {
         // the log could not be opened.
         self.make_durable(LogWrite::TruncateFrom(from)).await
     }
+        if mutants::is("unawaited_truncate") {
+            return self.hand_over(LogWrite::TruncateFrom(from), Done::Nobody);
+        }
 
     async fn purge(&mut self, upto: LogId) -> io::Result<()> {
         let removed = lock(&self.shared.tail).purge(upto);

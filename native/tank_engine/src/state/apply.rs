@@ -6,7 +6,9 @@ use std::sync::Arc;
 use crate::command::{Command, Condition, Delete, Request, Write};
 use crate::entries;
 use crate::entry::Entry;
+use crate::environment;
 use crate::key::Key;
+use crate::mutants;
 use crate::outcome::{Outcome, Refusal};
 
 use super::sessions::Presented;
@@ -103,7 +105,8 @@ impl State {
     /// Applies `request`. What it remembers of it becomes part of the record number `record`.
     pub fn apply(&mut self, request: &Request, record: u64) -> Applied {
         self.log_time.advance(request.time_ms);
-        let time_ms = self.log_time.now_ms();
+        let by_wall_clock = mutants::is("expiry_by_wall_clock");
+        let time_ms = if by_wall_clock { environment::wall_ms() } else { self.log_time.now_ms() };
         match self.sessions.present(request.id, request.seen_ms, time_ms) {
             Presented::New => {}
             Presented::Repeated(outcome) => return Work::default().finish(outcome),

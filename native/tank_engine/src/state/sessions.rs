@@ -32,6 +32,7 @@ use serde::{Deserialize, Serialize};
 use xxhash_rust::xxh3::xxh3_64;
 
 use crate::command::RequestId;
+use crate::mutants;
 use crate::outcome::{Outcome, Refusal};
 
 use super::Digest;
@@ -127,7 +128,9 @@ impl Sessions {
     pub fn present(&mut self, id: RequestId, seen_ms: u64, now_ms: u64) -> Presented {
         self.expire(now_ms);
         let record = match self.clients.get(&id.client).map(|session| session.record) {
-            Some(record) if id.sequence < record.floor => return Presented::Late(Refusal::MovedOn),
+            Some(record) if id.sequence < record.floor && !mutants::is("late_duplicate") => {
+                return Presented::Late(Refusal::MovedOn);
+            }
             Some(record) if seen_ms.min(now_ms) < record.horizon_ms && !self.remembers(id) => {
                 return Presented::Late(Refusal::SessionEnded { log_ms: now_ms });
             }

@@ -29,6 +29,9 @@ const LATE_MAX: Duration = Duration::from_secs(180);
 /// How far a wall clock may be off.
 const SKEW_MS_MAX: usize = 1_800_000;
 
+/// One seed of so many has the power cut where it hurts most, half of the time; see [`aim`].
+const AIMED: u64 = 4;
+
 /// What a run came to.
 pub struct Report {
     pub findings: Vec<String>,
@@ -54,7 +57,8 @@ pub fn run(seed: u64, storm: Duration, dir: &Path, prints: bool) -> Report {
         let start = Instant::now();
         let told = {
             let (trace, oracle, links) = (trace.clone(), oracle.clone(), links.clone());
-            play(rng, storm, dir, trace, oracle, links).await
+            let aims = seed.is_multiple_of(AIMED);
+            play(rng, storm, dir, trace, oracle, links, aims).await
         };
         let stuck = told.as_ref().is_err();
         if let Err(why) = told {
@@ -81,6 +85,7 @@ async fn play(
     trace: Trace,
     oracle: Oracle,
     links: Links,
+    aims: bool,
 ) -> Result<(), String> {
     let members = if rng.below(4) == 0 { 5 } else { 3 };
     let fair = Weather { late_max: LATE_MAX, ..fair_weather(&mut rng) };
@@ -112,7 +117,11 @@ async fn play(
     let deadline = Instant::now() + storm;
     while Instant::now() < deadline {
         sleep(Duration::from_millis(rng.below(2_000) as u64)).await;
-        strike(&cluster, &mut rng).await;
+        if aims && rng.below(2) == 0 {
+            aim(&cluster, &mut rng).await;
+        } else {
+            strike(&cluster, &mut rng).await;
+        }
     }
     calm.store(true, Ordering::Relaxed);
     trace.note(format_args!("calm"));
@@ -252,6 +261,40 @@ async fn strike(cluster: &Cluster, rng: &mut Rng) {
             sleep(lasts).await;
             cluster.behaviour(node).full(false);
         }
+    }
+}
+
+/// Cuts the power at a moment at which something was promised, and not synced if a member made a mistake.
+async fn aim(cluster: &Cluster, rng: &mut Rng) {
+    if rng.below(2) == 0 {
+        lose_a_voter(cluster, rng).await;
+    } else {
+        lose_what_was_acknowledged(cluster, rng).await;
+    }
+}
+
+/// Cuts the power of all members right after a write was acknowledged, while their disks are slow.
+async fn lose_what_was_acknowledged(cluster: &Cluster, rng: &mut Rng) {
+    let slow = Duration::from_millis(100 + rng.below(400) as u64);
+    cluster.trace().note(format_args!("syncs take {slow:?}, until a write is acknowledged and the power is cut"));
+    for node in 0..cluster.count() {
+        cluster.behaviour(node).sync_takes(slow);
+    }
+    sleep(slow * 2).await;
+    let written = || cluster.oracle().counts().get("written").copied().unwrap_or_default();
+    let before = written();
+    for _ in 0..2_000 {
+        if written() > before {
+            break;
+        }
+        sleep(Duration::from_millis(1)).await;
+    }
+    for node in 0..cluster.count() {
+        cluster.end(node, End::PowerCut).await;
+        cluster.behaviour(node).sync_takes(Duration::from_micros(500));
+    }
+    for node in 0..cluster.count() {
+        restart(cluster, node).await;
     }
 }
 

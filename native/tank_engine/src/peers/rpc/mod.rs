@@ -21,6 +21,7 @@ use tokio::time::{Instant, timeout};
 
 use crate::error::EngineError;
 use crate::health::Health;
+use crate::mutants;
 use crate::raft::{Member, MemberId};
 use crate::storage::format::{Identity, random_id};
 use crate::sync::lock;
@@ -172,7 +173,7 @@ impl Rpc {
             self.mark_sent(call_id, true);
             self.transport.send(&member.node, Channel::Control, frame).map_err(|_| CallError::NotSent)?;
         } else {
-            let expires = ttl.map(|time| Instant::now() + time);
+            let expires = ttl.filter(|_| !mutants::is("late_duplicate")).map(|time| Instant::now() + time);
             lock(&peer).link.queue(Message { kind: Kind::CallPart, call_id, lane, body, expires });
             self.pump(to, &peer);
             // Its timers are the driver's.

@@ -20,6 +20,7 @@ use std::time::Duration;
 use tokio::sync::{RwLock, RwLockWriteGuard};
 use tokio::time::Instant;
 
+use crate::mutants;
 use crate::raft::Vote;
 use crate::sync::lock;
 
@@ -49,7 +50,8 @@ pub(crate) struct Turn<'a> {
 impl VoteHold {
     /// Of a member that is started now. `time` is how long a promise holds.
     pub(crate) fn new(time: Duration) -> Self {
-        let promise = Promise { to: None, until: Instant::now() + time, released: false };
+        let held = if mutants::is("vote_right_after_a_start") { Duration::ZERO } else { time };
+        let promise = Promise { to: None, until: Instant::now() + held, released: false };
         Self { time, turn: RwLock::default(), promise: Mutex::new(promise) }
     }
 
