@@ -338,6 +338,15 @@ impl Command {
             Self::Compact { .. } | Self::NewHistory { .. } => Ok(()),
         }
     }
+
+    /// Whether it changes something in some state.
+    pub fn may_change(&self) -> bool {
+        let reads = |op: &Op| matches!(op, Op::Get(_) | Op::List(_));
+        match self {
+            Self::Txn(txn) => !txn.then.iter().chain(&txn.otherwise).all(reads),
+            _ => true,
+        }
+    }
 }
 
 impl Write {

@@ -96,8 +96,17 @@ pub struct Found {
 impl Outcome {
     /// The bytes of payloads that it carries, about.
     pub fn size(&self) -> usize {
-        let Self::Txn { responses, .. } = self else { return 0 };
-        responses.iter().map(Response::size).sum()
+        match self {
+            Self::Txn { responses, .. } => responses.iter().map(Response::size).sum(),
+            Self::Refused(Refusal::Exists(found) | Refusal::Conflict(Some(found))) => found.size(),
+            _ => 0,
+        }
+    }
+}
+
+impl Found {
+    fn size(&self) -> usize {
+        self.key.as_bytes().len() + self.entry.payload.len()
     }
 }
 
@@ -151,11 +160,10 @@ impl Outcome {
 
 impl Response {
     fn size(&self) -> usize {
-        let size = |found: &Found| found.key.as_bytes().len() + found.entry.payload.len();
         match self {
             Self::Put(_) | Self::Deleted(_) | Self::Got(None) => 0,
-            Self::Got(Some(found)) => size(found),
-            Self::Listed(all) => all.iter().map(size).sum(),
+            Self::Got(Some(found)) => found.size(),
+            Self::Listed(all) => all.iter().map(Found::size).sum(),
         }
     }
 }

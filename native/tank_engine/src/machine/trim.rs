@@ -125,8 +125,7 @@ mod tests {
         /// Applies commands with one write, and trims with it.
         fn apply(&mut self, commands: impl IntoIterator<Item = Command>, trim_max: u64) {
             let mut batch = self.store.batch(0).unwrap();
-            for command in commands {
-                let sequence = self.state.revision + 1;
+            for (sequence, command) in (1..).zip(commands) {
                 let id = RequestId { client: 1, sequence, resolved_below: sequence };
                 let applied = self.state.apply(&Request { id, time_ms: 7, command, seen_ms: 0 }, 1);
                 batch.put_applied(&applied, 7).unwrap();

@@ -120,7 +120,9 @@ impl State {
         };
         self.revision = work.revision.unwrap_or(self.revision);
         let mut applied = work.finish(outcome);
-        if applied.revision.is_some() || !applied.leases.is_empty() {
+        // Also what was refused or found nothing to change: a copy of it that is later in the log would be judged by another
+        // state, and changed something after its caller was told that it did not.
+        if request.command.may_change() {
             let outcome = remembered(&applied.outcome);
             let remembered = Remembered { id: request.id, revision: self.revision, outcome, time_ms };
             applied.remembered = self.sessions.remember(remembered.clone(), record).then_some(remembered);
@@ -246,7 +248,7 @@ impl Condition {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::command::{Op, RequestId, Txn};
+    use crate::command::{Compare, LeaseCommand, Op, RequestId, Txn};
     use crate::key::Component;
     use bytes::Bytes;
 
@@ -304,6 +306,54 @@ mod tests {
         );
         assert_eq!((c.0.revision, c.0.digest, c.0.bytes), (before.revision, before.digest, before.bytes));
         assert_eq!(c.apply(Command::Update(write(&["a"], "2"))).outcome, Outcome::Done { revision: 2 });
+    }
+
+    #[test]
+    fn what_changed_nothing_changes_nothing_when_it_is_asked_again_in_another_state() {
+        let copies = |state: &mut State, request: &Request, first: &Outcome| {
+            let before = (state.revision, state.digest);
+            let again = state.apply(request, 9);
+            assert_eq!((&again.outcome, again.changes.len()), (first, 0), "{request}");
+            assert_eq!((state.revision, state.digest), before, "{request}");
+        };
+        let mut c = Client::new();
+        // Others write in between, and never say what the first client no longer asks for.
+        let mut other = 0;
+        let mut change = |state: &mut State, command: Command| {
+            other += 1;
+            let id = RequestId { client: 2, sequence: other, resolved_below: 0 };
+            state.apply(&Request { id, time_ms: 0, command, seen_ms: 0 }, 2);
+        };
+        let deletes_nothing = c.request(delete(&["a"]));
+        let first = c.0.apply(&deletes_nothing, 1).outcome;
+        change(&mut c.0, Command::Put(write(&["a"], "1")));
+        copies(&mut c.0, &deletes_nothing, &first);
+
+        let creates = c.request(Command::Create(write(&["a"], "2")));
+        let first = c.0.apply(&creates, 1).outcome;
+        assert!(matches!(first, Outcome::Refused(Refusal::Exists(_))));
+        change(&mut c.0, delete(&["a"]));
+        copies(&mut c.0, &creates, &first);
+
+        let compare = vec![Compare::Payload { key: key(&["b"]), equal: true, payload: Bytes::from_static(b"1") }];
+        let then = vec![Op::Put(write(&["c"], "1"))];
+        let compares = c.request(Command::Txn(Txn { compare, then, otherwise: vec![] }));
+        let first = c.0.apply(&compares, 1).outcome;
+        assert!(matches!(first, Outcome::Txn { succeeded: false, .. }));
+        change(&mut c.0, Command::Put(write(&["b"], "1")));
+        copies(&mut c.0, &compares, &first);
+
+        let acquire = LeaseCommand::Acquire { name: Bytes::from("l"), holder: Bytes::from("h"), ttl_ms: 1_000 };
+        change(&mut c.0, Command::Lease(acquire));
+        let epoch = c.0.leases.get(&Bytes::from("l")).unwrap().epoch;
+        let holder = Bytes::from("other");
+        let acquires =
+            c.request(Command::Lease(LeaseCommand::Acquire { name: Bytes::from("l"), holder, ttl_ms: 1_000 }));
+        let first = c.0.apply(&acquires, 1).outcome;
+        assert!(matches!(first, Outcome::Refused(Refusal::Held(_))));
+        change(&mut c.0, Command::Lease(LeaseCommand::Release { name: Bytes::from("l"), epoch }));
+        copies(&mut c.0, &acquires, &first);
+        assert!(c.0.leases.is_empty());
     }
 
     #[test]

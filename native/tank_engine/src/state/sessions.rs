@@ -2,10 +2,10 @@
 //! however late it arrives.
 //!
 //! A client numbers its requests, and says with each one below which number it will never ask
-//! again: the session's floor. Requests from the floor on are remembered when they changed the
-//! state, and a repeated one is answered with what it gave. A request below the floor is refused:
-//! nobody waits for it, and it may have been applied and forgotten. Requests that were refused
-//! changed nothing, are not remembered, and may be judged again.
+//! again: the session's floor. Requests from the floor on are remembered, also those that were
+//! refused or changed nothing, and a repeated one is answered with what it gave. A request below the
+//! floor is refused: nobody waits for it, and it may have been applied and forgotten. Only what can
+//! change nothing at all is not remembered.
 //!
 //! ```text
 //! unknown ── first request ──> known ── nothing asked for SESSION_MS, or too many ──> forgotten

@@ -142,6 +142,8 @@ impl State {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::atomic::{AtomicU64, Ordering};
+
     use super::*;
     use crate::command::{Command, Relation, Request, RequestId, Write};
     use crate::state::Applied;
@@ -156,7 +158,8 @@ mod tests {
     }
 
     fn apply(state: &mut State, compare: Vec<Compare>, then: Vec<Op>, otherwise: Vec<Op>) -> Applied {
-        let sequence = state.sessions.len() as u64 + state.revision + 1;
+        static SEQUENCE: AtomicU64 = AtomicU64::new(1);
+        let sequence = SEQUENCE.fetch_add(1, Ordering::Relaxed);
         let id = RequestId { client: 1, sequence, resolved_below: sequence };
         let command = Command::Txn(Txn { compare, then, otherwise });
         state.apply(&Request { id, time_ms: 0, command, seen_ms: 0 }, 1)
@@ -199,9 +202,11 @@ mod tests {
     fn a_branch_that_only_reads_makes_no_revision() {
         let mut state = State::default();
         let compare = vec![Compare::Payload { key: key("a"), equal: true, payload: Bytes::new() }];
-        let applied = apply(&mut state, compare, vec![put("a", "1")], vec![Op::Get(key("a"))]);
+        let applied = apply(&mut state, compare.clone(), vec![Op::List(key("a"))], vec![Op::Get(key("a"))]);
         assert_eq!(responses(&applied), (false, 0, vec![Response::Got(None)]));
         assert!(applied.remembered.is_none() && applied.revision.is_none());
+        let applied = apply(&mut state, compare, vec![put("a", "1")], vec![Op::Get(key("a"))]);
+        assert!(applied.remembered.is_some() && applied.revision.is_none(), "a copy of it might write");
     }
 
     #[test]

@@ -50,6 +50,7 @@ const KNOWN: &[(u64, u64, &str)] = &[
     (3, 20, "a learner that had nothing yet was made a voter, and ended"),
     (1_059, 60, "parts that were all lost went again one by one, and a member lagged for ten seconds"),
     (98, 20, "the answer to a call of before a restart was taken for one to a call of now"),
+    (100, 20, "a copy of a request that was refused was applied, after its caller was told"),
 ];
 
 /// The longest that a run may take by the clock on the wall.
