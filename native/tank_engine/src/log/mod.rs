@@ -349,13 +349,13 @@ impl<D: LogDisk> RaftLogStorage<Types> for LogStore<D> {
         if mutants::is("lost_truncate") {
             return Ok(());
         }
+        if mutants::is("unawaited_truncate") {
+            return self.hand_over(LogWrite::TruncateFrom(from), Done::Nobody);
+        }
         // A snapshot may be installed next, and become durable first: with the entries that it replaces behind it,
         // the log could not be opened.
         self.make_durable(LogWrite::TruncateFrom(from)).await
     }
-        if mutants::is("unawaited_truncate") {
-            return self.hand_over(LogWrite::TruncateFrom(from), Done::Nobody);
-        }
 
     async fn purge(&mut self, upto: LogId) -> io::Result<()> {
         let removed = lock(&self.shared.tail).purge(upto);

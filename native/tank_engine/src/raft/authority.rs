@@ -22,8 +22,9 @@
 //!
 //! Void comes before the first word to anybody: a member that is asked to take over needs no promise to end. It counts
 //! for all votes up to one, by their order: what this member last heard of its raft core may be older than the vote that
-//! it leads with. It is taken back only when it is certain that nothing was said ([`Suspension`]). There is no other way to lead no more than those above:
-//! a member that leaves, a witness, a member that somebody else removes and one that no majority answers all use them.
+//! it leads with. It is taken back only when it is certain that nothing was said ([`Suspension`]). There is no other
+//! way to lead no more than those above: a member that leaves, a witness, a member that somebody else removes and one
+//! that no majority answers all use them.
 //!
 //! When a store fails at its disk, its authority is sealed: nothing more is applied here or acknowledged by this member,
 //! so that what held at that moment goes on to hold. The only voter's view is authoritative for as long as it is kept,
