@@ -18,7 +18,7 @@ defmodule Tank.Store.Join do
   #
   # There is no lock: whatever else goes on, each step succeeds or fails on its own and ends in time.
 
-  alias Tank.Store.{Call, Deadline, Leave, Members, Remote, Running, Server}
+  alias Tank.Store.{Call, Deadline, Leave, Members, NodeName, Remote, Running, Server}
 
   # How long the remote cluster is asked to take back a member that was perhaps taken in after all.
   @withdraw_timeout 60_000
@@ -76,7 +76,12 @@ defmodule Tank.Store.Join do
   @doc "What a store that wants to join has to know."
   @spec describe(atom, timeout) :: {:ok, %{cluster_id: non_neg_integer}} | {:error, term}
   def describe(store_id, timeout) when is_integer(timeout) or timeout == :infinity do
-    with {:ok, cluster} <- Members.confirmed(store_id, Deadline.in_ms(timeout)),
+    deadline = Deadline.in_ms(timeout)
+
+    # Under a name that it had before its node was distributed, nobody that joins would find it.
+    with {:ok, store} <- Running.fetch(store_id),
+         :ok <- NodeName.adopt(store, deadline),
+         {:ok, cluster} <- Members.confirmed(store_id, deadline),
          do: {:ok, Map.take(cluster, [:cluster_id])}
   end
 

@@ -30,6 +30,7 @@ defmodule Tank.Store.Members do
           | {:promote, non_neg_integer}
           | {:demote, non_neg_integer}
           | {:remove, non_neg_integer}
+          | {:rename, non_neg_integer, node}
 
   @doc "The cluster as this member knows it, at once."
   @spec local(atom) :: {:ok, cluster} | {:error, Error.reason()}
@@ -88,6 +89,7 @@ defmodule Tank.Store.Members do
   # Names of nodes come from the log: as many as there are members.
   defp with_node(member), do: %{member | node: String.to_atom(member.node)}
 
+  defp native({:rename, id, node}), do: {:rename, id, Atom.to_string(node)}
   defp native({:add_learner, id, node, witness?}), do: {:add_learner, id, Atom.to_string(node), witness?}
   defp native(change), do: change
 end

@@ -95,6 +95,15 @@ rustler::atoms! {
     newer_format,
     corrupt,
     storage,
+    no_store,
+    lost,
+    missing,
+    empty,
+    other_store,
+    other_cluster,
+    other_member,
+    other_file_system,
+    replaced,
 
     // Parts of reasons.
     value,
@@ -150,6 +159,7 @@ rustler::atoms! {
     promote,
     demote,
     remove,
+    rename,
 
     // Options and status.
     dir,
@@ -191,6 +201,7 @@ rustler::atoms! {
     // The cluster.
     joining,
     alone,
+    again,
     id,
     members,
     voter,

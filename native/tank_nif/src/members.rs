@@ -42,7 +42,7 @@ fn follow_cluster<'a>(env: Env<'a>, store: &'a Store) -> Term<'a> {
 
 /// Has the leader change the members: `{:ok, call}`, and `{reference, :ok | {:error, reason}}`
 /// comes within `timeout_ms`. `change` is `{:add_learner, id, node, witness?} | {:promote,
-/// id} | {:demote, id} | {:remove, id}`.
+/// id} | {:demote, id} | {:remove, id} | {:rename, id, node}`.
 #[rustler::nif]
 fn change_members<'a>(
     env: Env<'a>,
@@ -92,6 +92,9 @@ fn change(term: Term<'_>) -> NifResult<Change> {
         } else {
             Err(Error::BadArg)
         };
+    }
+    if let Ok((kind, id, node)) = term.decode::<(Atom, u64, String)>() {
+        return if kind == atoms::rename() { Ok(Change::Rename(id, node)) } else { Err(Error::BadArg) };
     }
     let (kind, id): (Atom, u64) = term.decode()?;
     if kind == atoms::promote() {

@@ -1,6 +1,6 @@
 //! The members of the cluster: who they are, and changing that.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
@@ -18,7 +18,7 @@ use crate::health::Health;
 use crate::peers::{Change, NotChanged, Rpc};
 use crate::raft::authority::{Authority, age, leading_vote};
 use crate::raft::comparison::holds_the_same;
-use crate::raft::{LogId, MemberId, Raft, StoredMembership, Types, Vote};
+use crate::raft::{LogId, Member, MemberId, Raft, StoredMembership, Types, Vote};
 use crate::runtime;
 
 use super::Engine;
@@ -248,6 +248,7 @@ async fn change(at: &Changing, change: Change) -> Option<Result<(), NotChanged>>
         Change::Promote(id) => raft.change_membership(ChangeMembers::AddVoterIds(BTreeSet::from([id])), true).await,
         Change::Demote(id) => raft.change_membership(ChangeMembers::RemoveVoters(BTreeSet::from([id])), true).await,
         Change::Remove(id) => remove(raft, id).await,
+        Change::Rename(id, node) => rename(raft, id, node).await,
     };
     if let (Some(suspension), Err(error)) = (suspension, &changed)
         && is_not_logged(error.api_error())
@@ -307,7 +308,7 @@ fn may_come_about(metrics: &RaftMetrics<Types>, change: &Change, within: Duratio
 fn voters_after(membership: &StoredMembership, change: &Change) -> BTreeSet<MemberId> {
     let mut voters: BTreeSet<MemberId> = membership.voter_ids().collect();
     match change {
-        Change::AddLearner(..) => {}
+        Change::AddLearner(..) | Change::Rename(..) => {}
         Change::Promote(id) => drop(voters.insert(*id)),
         Change::Demote(id) | Change::Remove(id) => drop(voters.remove(id)),
     }
@@ -356,6 +357,13 @@ async fn remove(raft: &Raft, id: MemberId) -> Changed {
         ChangeMembers::RemoveNodes(BTreeSet::from([id]))
     };
     raft.change_membership(change, false).await
+}
+
+async fn rename(raft: &Raft, id: MemberId, node: String) -> Changed {
+    let members = raft.metrics().borrow_watched().membership_config.membership().clone();
+    let witness = members.get_node(&id).is_some_and(|member| member.witness);
+    let renamed = BTreeMap::from([(id, Member { node, witness })]);
+    raft.change_membership(ChangeMembers::SetNodes(renamed), true).await
 }
 
 fn role(state: openraft::ServerState) -> &'static str {

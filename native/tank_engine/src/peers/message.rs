@@ -174,6 +174,8 @@ pub enum Change {
     Demote(MemberId),
     /// Part with a member. Its id is never used again.
     Remove(MemberId),
+    /// Know a member under another name of its node. Only for the only member: others would have to find it.
+    Rename(MemberId, String),
 }
 
 /// Why a change of the members was refused.
