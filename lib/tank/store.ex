@@ -28,6 +28,8 @@ defmodule Tank.Store do
     * `:data_dir` - the directory of the store, made when it is missing. The store starts and stops with this process.
       Without it, the store named by `:store_id` must be running already (`Tank.Store.Cluster.start/2`); it is used, and
       left running.
+    * `:create` - `false` refuses a directory that is missing or empty, with `{:no_store, path}`, instead of making a store
+      there: for machines whose mount may be missing. The application environment's unless given, which is true by default.
     * `:store_id` - the store's id, `:tank` by default.
     * those of `Tank.Store.Cluster`, with a `:data_dir`.
 

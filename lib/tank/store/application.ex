@@ -10,6 +10,9 @@ defmodule Tank.Store.Application do
 
   @impl true
   def start(_type, _args) do
+    # This process lives as long as the application.
+    :ok = Tank.Store.Identity.make()
+
     children = [
       {Registry, keys: :unique, name: Tank.Store.Names},
       Tank.Store.Alarms,

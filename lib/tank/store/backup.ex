@@ -32,7 +32,7 @@ defmodule Tank.Store.Backup do
   is replaced when the new one is whole; of several that are written to one name at once, the last one stays.
   """
 
-  alias Tank.Store.{Call, Error, LongCall, Native, Running}
+  alias Tank.Store.{Call, Error, Identity, LongCall, Native, Running}
   alias Tank.Store.Backup.{Export, Import, Khepri}
 
   @timeout 5_000
@@ -96,7 +96,11 @@ defmodule Tank.Store.Backup do
   def restore(path, data_dir, opts \\ []) do
     {store_id, opts} = Keyword.pop(opts, :store_id)
     {path, dir} = {Path.expand(path), Path.expand(data_dir)}
-    work(options!(opts), &LongCall.restore(path, dir, store_id && Atom.to_string(store_id), &1))
+
+    with {:ok, about} <- work(options!(opts), &LongCall.restore(path, dir, store_id && Atom.to_string(store_id), &1)) do
+      Identity.forget_dir(dir)
+      {:ok, about}
+    end
   end
 
   @doc """

@@ -81,7 +81,9 @@ defmodule Tank.Store.Cluster do
   `data_dir_or_system` is a directory, made when it is missing, or the id of a running store, whose directory is meant
   then. `store_id_or_config` is an id, or a map with the id as `:cluster_name` and options.
 
-  A store that runs already in that directory stays as it is. One that was stopped has its data.
+  A store that runs already in that directory stays as it is. One that was stopped has its data. One that ended otherwise, in
+  this VM, must be there again: `{:lost, what}` if it is not. With `create: false` no directory is made:
+  `{:no_store, path}` when it is missing or empty. See the guide "When a disk, a mount or a name is lost".
 
   Errors: `{:already_running, dir}` when the store runs in another directory; `:system_not_started` for an atom that
   names no running store; a `Tank.Store.Error` that says why the directory could not be opened;
@@ -115,6 +117,8 @@ defmodule Tank.Store.Cluster do
 
   @doc """
   Stops a store, and returns when its directory is free. Its data stays. Returns `:ok` if the store does not run.
+
+  A store whose directory is lost (`{:lost, what}`) is given up with this: a later start makes a new one.
 
   `{:error, :timeout}` when the store is not closed after two minutes, as on a disk that does not answer. It goes on
   closing; call this again to wait for it.
@@ -181,7 +185,7 @@ defmodule Tank.Store.Cluster do
   | `applied_index` | index of the last applied log entry |
   | `digest` | a hash of all entries: equal on members with equal entries |
   | `readable` | whether linearizable reads are answered from memory |
-  | `failure` | nil, or what the disk failed with (`:disk_full`, `{:storage, why}`): the store answers reads from memory and refuses writes with this reason, and opens again by itself when the disk takes writes |
+  | `failure` | nil, or what the disk failed with (`:disk_full`, `{:storage, why}`, `{:lost, what}`): the store answers reads from memory and refuses writes with this reason, and opens again by itself when the disk takes writes |
   | `alarms` | what is wrong while the store goes on: a list of `{name, details}`, empty when all is well. `details` is a map with a `:message` that says what happened and what to do, with the `:member_id` if it is about one member, and with figures. An alarm is logged as an error once, and goes when its cause is gone |
   | `role` | `:leader`, `:follower`, `:candidate` or `:learner`; `:forming` while the store waits for its cluster: the other figures are 0, nil or empty then |
   | `term`, `leader` | the raft term, and the node of the leader that this member follows, or nil |

@@ -25,6 +25,8 @@ defmodule Tank.Store.Error do
   | `:too_many_conflicts` | a transaction met others at every try; nothing was written | retry later |
   | `:engine_failed` | the store stopped at a fault; a write under way is unknown | its supervisor restarts it |
   | `:disk_full`, `{:storage, why}` | the disk takes no writes; a write under way is unknown, and reads go on from memory | free space or mend the disk: the store goes on by itself |
+  | `{:lost, what}` | the directory of a store that ran is gone, or another one is in its place; `what` is `:missing`, `:empty`, `:other_store`, `:other_cluster`, `:other_member`, `:other_file_system` or `:replaced`. A write under way is unknown, and local reads go on from memory | put it back or mount it: the store goes on by itself. Lost for good: the guide "When a disk, a mount or a name is lost" |
+  | `{:no_store, path}` | with `create: false`: the directory is missing or empty | mount its disk; for a new store, start it once with `create: true` |
   | `{:no_data_dir, store_id}` | `Tank.Store` was given no `:data_dir`, and no store of this id runs | give one, or start the store first |
   | `{:locked, path}` | another store has the directory open | stop that one |
   | `{:wrong_store, found}`, `{:newer_format, found}` | the directory is another store's, or a newer release's | give the right one |
@@ -39,7 +41,7 @@ defmodule Tank.Store.Error do
   """
 
   # Reasons about a directory or a file: `{kind, path, why}` from the library, `{kind, path}` for callers.
-  @directory_kinds [:not_a_directory, :permission_denied, :not_a_store, :not_empty, :data_dir, :file]
+  @directory_kinds [:not_a_directory, :permission_denied, :not_a_store, :not_empty, :no_store, :data_dir, :file]
 
   defexception [:reason, :message, details: %{}]
 
@@ -79,6 +81,7 @@ defmodule Tank.Store.Error do
   def public({:locked, path, _by}), do: {:locked, path}
   def public({:wrong_store, _expected, found}), do: {:wrong_store, found}
   def public({:newer_format, found, _supported}), do: {:newer_format, found}
+  def public({:lost, what, _path}), do: {:lost, what}
   def public({:invalid_option, option, _why}), do: {:invalid_option, option}
 
   def public({kind, path, _why}) when kind in @directory_kinds,
@@ -91,6 +94,7 @@ defmodule Tank.Store.Error do
   defp details({:locked, _path, by}), do: %{by: by}
   defp details({:wrong_store, expected, _found}), do: %{expected: expected}
   defp details({:newer_format, _found, supported}), do: %{supported: supported}
+  defp details({:lost, _what, path}), do: %{path: path}
   defp details({:invalid_option, _option, why}), do: %{why: why}
 
   defp details({kind, _path, why}) when kind in @directory_kinds,
@@ -160,6 +164,20 @@ defmodule Tank.Store.Error do
   defp message_of({:corrupt, what, detail}),
     do: "damaged #{label(what)}: #{detail}. Restore a backup, or let this member join anew."
 
+  defp message_of({:lost, what, path}) do
+    "the directory of the store is lost: #{path} #{loss(what)}. Nothing was changed there. Local reads go on from memory, " <>
+      "and writes are refused. Put the directory back or mount it again, and the store goes on by itself. If it is lost " <>
+      "for good, stop the store before you start a new one"
+  end
+
+  # Of what calls return, which does not name it.
+  defp message_of({:lost, what}), do: message_of({:lost, what, "it"})
+
+  defp message_of({:no_store, path, why}) do
+    "data_dir #{path}: #{why} (create: false). If its disk is not mounted, mount it. If this is a new store, start it " <>
+      "once with create: true"
+  end
+
   defp message_of({:file, path, why}), do: "#{path}: #{why}"
 
   defp message_of({kind, path, why}) when kind in @directory_kinds,
@@ -178,6 +196,14 @@ defmodule Tank.Store.Error do
   defp message_of({:held, lease}), do: "the lease is held: #{inspect(lease)}"
   defp message_of({:already_running, dir}), do: "a store of this id is running in #{dir}"
   defp message_of(reason), do: inspect(reason)
+
+  defp loss(:missing), do: "is gone"
+  defp loss(:empty), do: "holds no store any more"
+  defp loss(:other_store), do: "holds another store"
+  defp loss(:other_cluster), do: "holds a member of another cluster"
+  defp loss(:other_member), do: "holds another member of this store"
+  defp loss(:other_file_system), do: "is on another file system, and may be an old copy"
+  defp loss(:replaced), do: "is another directory than the open one"
 
   defp label(what), do: what |> Atom.to_string() |> String.replace("_", " ")
 end

@@ -15,7 +15,7 @@ defmodule Tank.Store.Instance do
 
   use Supervisor, restart: :temporary
 
-  alias Tank.Store.{Deadline, Events, Inbox, Names, OtherClusters, Peers, ReadIndex, Reopening, Server}
+  alias Tank.Store.{Deadline, Events, Identity, Inbox, Names, OtherClusters, Peers, ReadIndex, Reopening, Server}
 
   # Twice what closing may take: the server is killed after 30 s, and its supervisor may be busy with another store.
   @stop_timeout 120_000
@@ -41,20 +41,17 @@ defmodule Tank.Store.Instance do
   end
 
   @doc """
-  Stops whatever store runs under this id, and waits until its directory is free; `:ok` if none does.
+  Stops whatever store runs under this id, waits until its directory is free, and forgets what it was; `:ok` if none runs.
 
   For users, who know a store by its id. What started a store or looked at one stops that instance (`stop/2`).
   """
   @spec stop(atom) :: :ok | {:error, :timeout}
   def stop(store_id) do
-    case whereis(store_id) do
-      nil ->
-        await_end(Server.whereis(store_id), Deadline.in_ms(@stop_timeout))
-
-      pid ->
-        stop(store_id, pid)
-    end
+    with :ok <- stop_any(store_id, whereis(store_id)), do: Identity.forget(store_id)
   end
+
+  defp stop_any(store_id, nil), do: await_end(Server.whereis(store_id), Deadline.in_ms(@stop_timeout))
+  defp stop_any(store_id, pid), do: stop(store_id, pid)
 
   @doc """
   Stops this instance of a store, and none that came after it. After a timeout it is still being stopped.

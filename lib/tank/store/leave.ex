@@ -2,7 +2,7 @@ defmodule Tank.Store.Leave do
   @moduledoc false
   # Leaving a cluster, and erasing what is left of it here.
 
-  alias Tank.Store.{Deadline, Error, Instance, LongCall, Members, Missing, Native, Remote, Running, Server}
+  alias Tank.Store.{Deadline, Error, Identity, Instance, LongCall, Members, Missing, Native, Remote, Running, Server}
 
   # Who is there answers in milliseconds.
   @ask_timeout 2_000
@@ -110,7 +110,7 @@ defmodule Tank.Store.Leave do
 
   defp erase(dir, store_id) do
     case LongCall.erase(dir, Atom.to_string(store_id)) do
-      :ok -> :ok
+      :ok -> Identity.forget(store_id)
       {:error, reason} -> {:error, Error.public(reason)}
     end
   end

@@ -17,6 +17,9 @@ defmodule Tank.Store.Native do
   @type channel :: :control | :data
   @typedoc "Tells of changes of the cluster for as long as it is referred to."
   @type following :: reference
+  @typedoc "What a directory must hold when it is opened again: a member, of that cluster or any, on that file system."
+  @type expected ::
+          {cluster_id :: non_neg_integer | nil, member_id :: non_neg_integer, {non_neg_integer, non_neg_integer}}
   @type reason :: atom | tuple
   @type view :: reference
   @typedoc "path, value or its encoding, revision, create_revision, version, child_count, lease"
@@ -61,6 +64,9 @@ defmodule Tank.Store.Native do
 
   @spec retire(reference, store) :: {:ok, call} | {:error, reason}
   def retire(_ref, _store), do: nif()
+
+  @spec expected(store) :: expected
+  def expected(_store), do: nif()
 
   @spec discard_aside(reference, store) :: {:ok, call} | {:error, reason}
   def discard_aside(_ref, _store), do: nif()

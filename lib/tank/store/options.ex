@@ -2,6 +2,8 @@ defmodule Tank.Store.Options do
   @moduledoc false
   # The options of a store: what there is, what each may be, and what it is when it is not given.
 
+  alias Tank.Store.{Identity, Reopening}
+
   @megabyte 1024 * 1024
   # No machine has more, and sums of two still fit into what the Rust library counts with.
   @count 1..0x3FFF_FFFF_FFFF_FFFF
@@ -42,13 +44,17 @@ defmodule Tank.Store.Options do
        "anew: two at most are kept for that"}
   ]
 
-  @names Enum.map(@schema, &elem(&1, 0))
+  @names [:create | Enum.map(@schema, &elem(&1, 0))]
 
   @doc "A table of the options, for documentation."
   @spec docs :: String.t()
   def docs do
+    create =
+      "| `:create` | true, or the application environment's | whether a store may be made in a directory that is " <>
+        "missing or empty. `false` on a machine whose mount may be missing: see `Tank.Store.Cluster.start/3` |\n"
+
     rows = for {name, _range, default, text} <- @schema, do: "| `:#{name}` | #{default || "none"} | #{text} |\n"
-    Enum.join(["| option | default | |\n|---|---|---|\n" | rows])
+    Enum.join(["| option | default | |\n|---|---|---|\n", create | rows])
   end
 
   @doc "Checks options, besides those in `others`, which the caller checks. Raises `ArgumentError` for what is wrong."
@@ -63,6 +69,8 @@ defmodule Tank.Store.Options do
   @spec to_native(Tank.Store.Server.config()) :: map
   def to_native(config) do
     config.options
+    |> Map.delete(:create)
+    |> Map.merge(opening(config))
     |> Map.put_new(:txn_bytes_max, max(@txn_bytes_max, Map.get(config.options, :value_bytes_max, @value_bytes_max)))
     |> Map.merge(%{
       dir: config.data_dir,
@@ -70,6 +78,31 @@ defmodule Tank.Store.Options do
       node: Atom.to_string(node())
     })
   end
+
+  @doc "Whether a store may be made in its directory, should that be missing or empty: not for one that was open before."
+  @spec creates?(Tank.Store.Server.config()) :: boolean
+  def creates?(config),
+    do: Identity.expected(config) == nil and create?(config.options) and not Reopening.ran?(config.reopening)
+
+  # One that was open before must be what it was.
+  defp opening(config) do
+    case Identity.expected(config) do
+      nil -> %{create: creates?(config)}
+      expected -> %{again: expected}
+    end
+  end
+
+  defp create?(options) do
+    case Map.get_lazy(options, :create, fn -> Application.get_env(:tank_store, :create, true) end) do
+      create? when is_boolean(create?) -> create?
+      other -> raise ArgumentError, "config :tank_store, :create must be true or false, got: #{inspect(other)}"
+    end
+  end
+
+  defp check!({:create, value} = pair, _others) when is_boolean(value), do: pair
+
+  defp check!({:create, value}, _others),
+    do: raise(ArgumentError, "option :create must be true or false, got: #{inspect(value)}")
 
   for {name, %Range{first: first, last: last}, _default, _text} <- @schema do
     defp check!({unquote(name), value} = pair, _others) when value in unquote(first)..unquote(last), do: pair

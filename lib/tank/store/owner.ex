@@ -9,7 +9,7 @@ defmodule Tank.Store.Owner do
   use GenServer
 
   alias Tank.Store.Cluster.{Arguments, Start, Unready}
-  alias Tank.Store.{Call, Deadline, Error, Instance, Options, Running, Server}
+  alias Tank.Store.{Call, Deadline, Error, Identity, Instance, Options, Running, Server}
 
   # Closing a store and opening it anew takes milliseconds, unless the disk hangs.
   @settling_timeout 30_000
@@ -64,7 +64,16 @@ defmodule Tank.Store.Owner do
 
   @impl true
   # The instance that this process started: by now another one may run under the store's id.
-  def terminate(_reason, %{instance: instance, store_id: store_id}), do: Instance.stop(store_id, instance)
+  def terminate(_reason, %{instance: nil}), do: :ok
+
+  def terminate(reason, %{instance: instance, store_id: store_id}) do
+    with :ok <- Instance.stop(store_id, instance) do
+      if in_order?(reason), do: Identity.closed(store_id), else: :ok
+    end
+  end
+
+  defp in_order?({:shutdown, _why}), do: true
+  defp in_order?(reason), do: reason in [:normal, :shutdown]
 
   # Returns once the store answers, with the instance that is ours to stop, or nil.
   defp attach(config, deadline) do
@@ -128,6 +137,7 @@ defmodule Tank.Store.Owner do
     case Running.fetch(store_id) do
       {:ok, _store} -> {:ok, nil}
       {:error, :noproc} -> {:error, Error.from_native({:no_data_dir, store_id})}
+      {:error, reason} -> {:error, Error.from_native(reason)}
     end
   end
 

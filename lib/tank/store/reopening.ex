@@ -4,7 +4,7 @@ defmodule Tank.Store.Reopening do
   #
   # A disk that is full or fails should not end the store, nor the tree that the user has it in. So the server tries again
   # for as long as it takes, soon at first. A store that never ran says at once why it cannot be opened, and a store stops
-  # whose trouble is not the disk's.
+  # whose trouble is not the disk's. While its directory is lost any trouble is: it may be removed, or put back, just then.
   #
   # It outlives the server, which may be restarted meanwhile: it is made with the store's instance.
 
@@ -19,15 +19,16 @@ defmodule Tank.Store.Reopening do
   @try_again_max_ms 2_000
 
   # Whether the store was ever open. When it was opened, in milliseconds since the reopening was made; 0 while it is not
-  # open. How many times in a row it failed.
+  # open. How many times in a row it failed. Whether its directory is lost.
   @ran 1
   @opened_at 2
   @failures 3
   @made_at 4
+  @lost 5
 
   @spec new :: t
   def new do
-    reopening = :atomics.new(4, signed: true)
+    reopening = :atomics.new(5, signed: true)
     :atomics.put(reopening, @made_at, System.monotonic_time(:millisecond))
     reopening
   end
@@ -36,6 +37,7 @@ defmodule Tank.Store.Reopening do
   @spec opened(t) :: :ok
   def opened(reopening) do
     :atomics.put(reopening, @ran, 1)
+    :atomics.put(reopening, @lost, 0)
     :atomics.put(reopening, @opened_at, now(reopening))
   end
 
@@ -48,7 +50,9 @@ defmodule Tank.Store.Reopening do
   """
   @spec failed(t, Error.t()) :: {:after, pos_integer} | :no
   def failed(reopening, error) do
-    if ran?(reopening) and of_the_disk?(error) do
+    if match?(%Error{reason: {:lost, _what}}, error), do: :atomics.put(reopening, @lost, 1)
+
+    if ran?(reopening) and (of_the_disk?(error) or :atomics.get(reopening, @lost) == 1) do
       if calm?(reopening), do: :atomics.put(reopening, @failures, 0)
       :atomics.put(reopening, @opened_at, 0)
       failures = :atomics.add_get(reopening, @failures, 1)
@@ -62,7 +66,7 @@ defmodule Tank.Store.Reopening do
   # engine could not be closed at once.
   defp of_the_disk?(%Error{reason: :disk_full}), do: true
   defp of_the_disk?(%Error{reason: {:locked, _path}, details: %{by: :this_vm}}), do: true
-  defp of_the_disk?(%Error{reason: {kind, _what}}), do: kind in [:storage, :permission_denied, :data_dir]
+  defp of_the_disk?(%Error{reason: {kind, _what}}), do: kind in [:storage, :permission_denied, :data_dir, :lost]
   defp of_the_disk?(_error), do: false
 
   defp calm?(reopening) do

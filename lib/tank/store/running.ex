@@ -5,14 +5,16 @@ defmodule Tank.Store.Running do
   # Only `Tank.Store.Server` writes here, when a store opens and when it closes. Removing one makes the BEAM look
   # through all processes for the old value, which is why nothing that changes often is kept like this.
 
-  alias Tank.Store.{Native, ReadCache}
+  alias Tank.Store.{Error, Native, ReadCache}
 
-  @spec fetch(atom) :: {:ok, Native.store()} | {:error, :noproc}
+  @type missing :: {:error, :noproc | Error.reason()}
+
+  @spec fetch(atom) :: {:ok, Native.store()} | missing
   def fetch(store_id) do
     with {:ok, store, _cache} <- fetch_with_cache(store_id), do: {:ok, store}
   end
 
-  @spec fetch_with_cache(atom) :: {:ok, Native.store(), ReadCache.table()} | {:error, :noproc}
+  @spec fetch_with_cache(atom) :: {:ok, Native.store(), ReadCache.table()} | missing
   def fetch_with_cache(store_id), do: :persistent_term.get({__MODULE__, store_id}, {:error, :noproc})
 
   @doc "Makes a store known. What was cached of its former life, which may have been another store's, goes."
@@ -20,6 +22,14 @@ defmodule Tank.Store.Running do
   def put(store_id, store) do
     before = fetch_with_cache(store_id)
     :persistent_term.put({__MODULE__, store_id}, {:ok, store, ReadCache.new()})
+    drop_cache(before)
+  end
+
+  @doc "Has calls on a store answered with an error that says why there is none."
+  @spec refuse(atom, Error.reason()) :: :ok
+  def refuse(store_id, reason) do
+    before = fetch_with_cache(store_id)
+    :persistent_term.put({__MODULE__, store_id}, {:error, reason})
     drop_cache(before)
   end
 
@@ -31,5 +41,5 @@ defmodule Tank.Store.Running do
   end
 
   defp drop_cache({:ok, _store, cache}), do: ReadCache.delete(cache)
-  defp drop_cache({:error, :noproc}), do: :ok
+  defp drop_cache({:error, _reason}), do: :ok
 end

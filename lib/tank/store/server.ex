@@ -5,7 +5,8 @@ defmodule Tank.Store.Server do
   #     forming: blank, with a list of nodes: finds or founds its cluster first (Tank.Store.Formation)
   #        v
   #     opening --ok--> open --engine fails--> stops, is started again by its supervisor
-  #        |             | |---disk fails------> degraded: reads go on from the last view, until it could be opened again
+  #        |             | |---disk fails, or the directory is lost--> degraded: reads go on from the last view, until it
+  #        |             | |                                           could be opened again
   #        |             | |---owner dies------> the whole instance is stopped
   #        |             | |---log lost--> joins its own cluster as a new member (Tank.Store.Replacement)
   #        |             | +---join--> opens a new member, and asks until it is one; or the old one again (Tank.Store.Join)
@@ -22,6 +23,7 @@ defmodule Tank.Store.Server do
     Deadline,
     Error,
     Formation,
+    Identity,
     Inbox,
     Instance,
     Join,
@@ -29,6 +31,7 @@ defmodule Tank.Store.Server do
     Members,
     Names,
     Native,
+    NodeName,
     Options,
     OtherClusters,
     Peers,
@@ -146,10 +149,11 @@ defmodule Tank.Store.Server do
     if config.owner, do: Process.monitor(config.owner)
     Process.send_after(self(), :sweep, @sweep_every_ms)
 
-    state = %{config: config, link: Peers.link(config.store_id), store: nil, joining: nil, swept: nil, forming: nil}
+    state = %{config: config, link: Peers.link(config.store_id), store: nil, failure: nil}
+    state = Map.merge(state, %{joining: nil, swept: nil, forming: nil})
 
     case Forming.begin(config) do
-      :open -> with {:stop, error, _state} <- open(state), do: {:stop, error}
+      :open -> first_open(state)
       {:form, forming} -> {:ok, %{state | forming: forming}}
     end
   end
@@ -168,6 +172,9 @@ defmodule Tank.Store.Server do
   def handle_call({:searching, _token, _nodes, _waits}, _from, state), do: {:reply, :ok, state}
 
   # Between two tries to open it there is no store, or one that is only read.
+  def handle_call(_request, _from, %{store: nil, failure: {:lost, _what} = lost} = state),
+    do: {:reply, {:error, lost}, state}
+
   def handle_call(_request, _from, %{store: nil} = state), do: {:reply, {:error, :noproc}, state}
 
   # Until it is known whether this is a member of another cluster, it can neither join one nor be alone.
@@ -186,10 +193,12 @@ defmodule Tank.Store.Server do
   end
 
   def handle_call(:go_alone, _from, %{config: config} = state) do
+    :ok = Identity.leaving_cluster(config)
     close(config, state.store)
 
     case LongCall.open(config |> Options.to_native() |> Map.put(:alone, true), state.link) do
       {:ok, store} ->
+        :ok = Identity.opened(config, store)
         publish(config.store_id, store)
         mark_formed(config)
         {:reply, :ok, %{state | store: store}}
@@ -291,6 +300,8 @@ defmodule Tank.Store.Server do
 
   def handle_info(:sweep, %{config: config} = state) do
     Process.send_after(self(), :sweep, @sweep_every_ms)
+    # The node may have been distributed, or have got another name, meanwhile.
+    if state.store && state.joining == nil, do: NodeName.check(config.store_id, state.store)
 
     with {:ok, store, cache} <- Running.fetch_with_cache(config.store_id),
          {:ok, view} <- Native.view(store, false),
@@ -324,15 +335,27 @@ defmodule Tank.Store.Server do
   # Readers keep the engine that failed: its last view has all that was ever acknowledged here. Everything else of it
   # ends, so that another engine can open the directory.
   defp degrade(%{config: config, store: store} = state, error, again_ms) do
-    Logger.error(
-      "store #{inspect(config.store_id)}: #{Exception.message(error)}. Reads go on from memory and writes are refused " <>
-        "until it could be opened again, which is tried every 2 seconds"
-    )
-
+    log(config.store_id, error)
+    state = failed(state, error)
     :ok = Inbox.attach(config.store_id, nil)
     # Its last sync mostly fails too.
     _closed = LongCall.retire(store)
     wait(%{state | store: nil}, again_ms)
+  end
+
+  defp first_open(%{config: config} = state) do
+    case open(state) do
+      {:ok, %{store: nil, failure: {:lost, _what} = lost} = state} ->
+        # Nothing is left in memory that could be read.
+        Running.refuse(config.store_id, lost)
+        {:ok, state}
+
+      {:ok, state} ->
+        {:ok, state}
+
+      {:stop, error, _state} ->
+        {:stop, error}
+    end
   end
 
   # Opens the store, or waits for the next try.
@@ -346,7 +369,7 @@ defmodule Tank.Store.Server do
         error = Error.from_native(reason)
 
         case Reopening.failed(config.reopening, error) do
-          {:after, again_ms} -> {:ok, wait(state, again_ms)}
+          {:after, again_ms} -> {:ok, state |> failed(error) |> wait(again_ms)}
           :no -> {:stop, error, state}
         end
     end
@@ -357,6 +380,9 @@ defmodule Tank.Store.Server do
     _noted = Registry.register(Names, {:dir, config.store_id}, {config.data_dir, config.owner})
     :ok = Feed.opened(config.store_id)
     Reopening.opened(config.reopening)
+    :ok = Identity.opened(config, state.store)
+    :ok = NodeName.check(config.store_id, state.store)
+    :ok = Alarms.clear(config.store_id, :directory_lost)
     Process.send_after(self(), :name_missing, @name_missing_ms)
 
     if formation = config[:formation] do
@@ -364,7 +390,7 @@ defmodule Tank.Store.Server do
       Finish.start_link(state.store, config)
     end
 
-    state
+    %{state | failure: nil}
   end
 
   # What the search for a cluster came to.
@@ -412,6 +438,27 @@ defmodule Tank.Store.Server do
     with {:error, reason} <- LongCall.mark_formed(config.data_dir), do: warn("marking it as formed", config, reason)
   end
 
+  # An alarm is logged by itself.
+  defp log(_store_id, %Error{reason: {:lost, _what}}), do: :ok
+
+  defp log(store_id, error) do
+    Logger.error(
+      "store #{inspect(store_id)}: #{Exception.message(error)}. Reads go on from memory and writes are refused " <>
+        "until it could be opened again, which is tried every 2 seconds"
+    )
+  end
+
+  defp failed(%{config: config} = state, %Error{reason: {:lost, what}} = error) do
+    :ok = Identity.lost(config)
+    details = %{what: what, data_dir: config.data_dir}
+    :ok = Alarms.set(config.store_id, :directory_lost, Exception.message(error), details)
+    %{state | failure: error.reason}
+  end
+
+  # A directory that is lost may show other errors while it is removed or put back.
+  defp failed(%{failure: {:lost, _what}} = state, _error), do: state
+  defp failed(state, error), do: %{state | failure: error.reason}
+
   defp wait(state, ms) do
     Process.send_after(self(), :open, ms)
     state
@@ -441,8 +488,12 @@ defmodule Tank.Store.Server do
     close(config, state.store)
 
     case open_new(request, state) do
-      {:ok, member_id, state} -> ask_in(member_id, request, deadline, state)
-      {:error, reason} -> open_again({:error, Error.public(reason)}, state)
+      {:ok, member_id, state} ->
+        :ok = Identity.joining(config, state.store)
+        ask_in(member_id, request, deadline, state)
+
+      {:error, reason} ->
+        open_again({:error, Error.public(reason)}, state)
     end
   end
 
@@ -507,6 +558,7 @@ defmodule Tank.Store.Server do
   # From here on it is a member, whatever the rest of this says.
   defp stay(%{config: config, store: store} = state, deadline) do
     with {:error, reason} <- LongCall.discard_aside(store), do: warn("discarding the old data", config, reason)
+    :ok = Identity.opened(config, store)
     Join.settle(store, deadline)
     publish(config.store_id, store)
     joined(%{state | joining: nil})
@@ -535,6 +587,7 @@ defmodule Tank.Store.Server do
   defp open_old(%{config: config} = state) do
     case LongCall.open(Options.to_native(config), state.link) do
       {:ok, store} ->
+        :ok = Identity.opened(config, store)
         publish(config.store_id, store)
         {:ok, %{state | store: store, joining: nil}}
 
@@ -556,7 +609,7 @@ defmodule Tank.Store.Server do
     Running.delete(config.store_id)
     :ok = Inbox.attach(config.store_id, nil)
 
-    case LongCall.close(store) do
+    case Identity.close(config, store) do
       :ok ->
         :ok
 

@@ -50,6 +50,7 @@ use crate::raft::roll_call::RollCall;
 use crate::raft::witness::Witness;
 use crate::runtime::Runtime;
 use crate::state::History;
+use crate::storage::Expected;
 use crate::storage::format::Identity;
 use crate::storage::members::MembersFile;
 use crate::sync::lock;
@@ -69,6 +70,7 @@ struct Inner {
     runtime: Runtime,
     options: Options,
     identity: Identity,
+    expected: Expected,
     raft: Raft,
     published: Arc<Published>,
     replay: Replay,
@@ -138,6 +140,11 @@ impl Engine {
     /// The id of a history of this store. The first one of a cluster has the cluster's.
     pub fn history_id(&self, history: History) -> u64 {
         if history.id == 0 { self.0.identity.cluster_id } else { history.id }
+    }
+
+    /// What its directory must hold when it is opened again.
+    pub fn expected(&self) -> Expected {
+        self.0.expected
     }
 
     /// This member's id.

@@ -3,6 +3,8 @@
 use std::io;
 use std::path::PathBuf;
 
+use crate::storage::OPEN_FILES;
+
 /// Why a call to the engine did not succeed. Every variant says what the reader can do.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum EngineError {
@@ -142,6 +144,48 @@ pub enum EngineError {
     /// The disk failed.
     #[error("storage: {0}")]
     Storage(String),
+    /// The directory of a store that ran is not what it was. Nothing was made or changed there. Put it back, and the
+    /// store goes on.
+    #[error("the directory of the store is lost: {path:?} {what}")]
+    Lost {
+        /// What is there instead.
+        what: Loss,
+        /// The directory.
+        path: PathBuf,
+    },
+}
+
+/// What is in the place of a directory that is lost.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Loss {
+    /// Nothing.
+    Missing,
+    /// A directory that holds no store.
+    Empty,
+    /// Another store.
+    OtherStore,
+    /// A member of this store, of another cluster.
+    OtherCluster,
+    /// Another member of this store.
+    OtherMember,
+    /// This member, on another file system: a copy, and perhaps an old one.
+    OtherFileSystem,
+    /// This member, in another directory than the one that is open.
+    Replaced,
+}
+
+impl std::fmt::Display for Loss {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            Self::Missing => "is gone",
+            Self::Empty => "holds no store any more",
+            Self::OtherStore => "holds another store",
+            Self::OtherCluster => "holds a member of another cluster",
+            Self::OtherMember => "holds another member",
+            Self::OtherFileSystem => "is on another file system",
+            Self::Replaced => "is another directory than the open one",
+        })
+    }
 }
 
 /// Who holds a locked directory.
@@ -174,15 +218,17 @@ pub enum DirectoryTrouble {
     NotAStore,
     /// It must be empty, and is not.
     NotEmpty,
+    /// It is missing or empty, and must hold a store.
+    NoStore,
     /// It cannot be created or read for another reason.
     Other,
 }
 
 impl EngineError {
-    /// Whether the disk is in trouble: full, failing, or not to be written. It may be well again later.
+    /// Whether the disk is in trouble: full, failing, lost, or not to be written. It may be well again later.
     pub fn is_of_the_disk(&self) -> bool {
         match self {
-            Self::DiskFull { .. } | Self::Storage(_) => true,
+            Self::DiskFull { .. } | Self::Storage(_) | Self::Lost { .. } => true,
             Self::Directory { kind, .. } => {
                 matches!(kind, DirectoryTrouble::PermissionDenied | DirectoryTrouble::Other)
             }
@@ -232,7 +278,7 @@ impl EngineError {
     /// Sorts an error of RocksDB about the store in `path`.
     pub fn from_rocks(path: &std::path::Path, error: &rocksdb::Error) -> Self {
         use rocksdb::ErrorKind;
-        let text = error.to_string();
+        let text = with_path(error.as_ref(), path);
         if text.contains("No space left on device") {
             return Self::DiskFull { path: path.to_path_buf() };
         }
@@ -255,6 +301,17 @@ impl EngineError {
             _ => Self::Storage(text),
         }
     }
+}
+
+/// A text of RocksDB, which knows the store's directory by an open file ([`OPEN_FILES`]), with the directory's path.
+fn with_path(text: &str, path: &std::path::Path) -> String {
+    let mut parts = text.split(OPEN_FILES);
+    let mut named = parts.next().unwrap_or_default().to_owned();
+    for part in parts {
+        named.push_str(&path.to_string_lossy());
+        named.push_str(part.trim_start_matches(|c: char| c.is_ascii_digit()));
+    }
+    named
 }
 
 #[cfg(test)]
@@ -284,5 +341,13 @@ mod tests {
         let damaged = rocksdb::DB::open_for_read_only(&rocksdb::Options::default(), dir.path(), false).err().unwrap();
         let error = EngineError::from_rocks_read("state", &damaged);
         assert!(matches!(error, EngineError::Corrupt { what: "state", .. }), "{error}");
+    }
+
+    #[test]
+    fn a_text_of_rocksdb_names_the_directory() {
+        let text = "IO error: While open a file: /proc/self/fd/37/db/000012.sst, /proc/self/fd/37: gone";
+        let named = "IO error: While open a file: /data/db/000012.sst, /data: gone";
+        assert_eq!(with_path(text, std::path::Path::new("/data")), named);
+        assert_eq!(with_path("no path", std::path::Path::new("/data")), "no path");
     }
 }

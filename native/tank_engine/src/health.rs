@@ -10,17 +10,26 @@ use crate::error::EngineError;
 /// Told when a store fails, with the reason.
 pub type OnFailure = Box<dyn Fn(&EngineError) + Send + Sync>;
 
+/// Gives the cause of a failure, when there is a better one than the error that was met.
+pub type FindCause = Box<dyn Fn() -> Option<EngineError> + Send + Sync>;
+
 /// A store's health.
 pub struct Health {
     failure: OnceLock<EngineError>,
     alarms: Alarms,
+    find_cause: FindCause,
     on_failure: OnFailure,
 }
 
 impl Health {
     /// A healthy store. `on_failure` is called at most once, on the thread that failed.
     pub fn new(on_failure: OnFailure) -> Self {
-        Self { failure: OnceLock::new(), alarms: Alarms::default(), on_failure }
+        Self::with_cause(Box::new(|| None), on_failure)
+    }
+
+    /// As [`Health::new`]. `find_cause` is called at each failure, on the thread that failed.
+    pub fn with_cause(find_cause: FindCause, on_failure: OnFailure) -> Self {
+        Self { failure: OnceLock::new(), alarms: Alarms::default(), find_cause, on_failure }
     }
 
     /// What is wrong with the store while it goes on.
@@ -38,6 +47,10 @@ impl Health {
 
     /// Marks the store as failed. Only the first reason counts.
     pub fn fail(&self, error: EngineError) {
+        if self.failure.get().is_some() {
+            return;
+        }
+        let error = (self.find_cause)().unwrap_or(error);
         if self.failure.set(error).is_ok()
             && let Some(error) = self.failure.get()
         {

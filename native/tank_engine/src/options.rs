@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use crate::command::Limits;
 use crate::error::EngineError;
 use crate::key::KEY_BYTES_MAX;
+use crate::storage::Expected;
 
 /// Default of [`Timing::segment_bytes`].
 pub(crate) const SEGMENT_BYTES: u64 = 16 << 20;
@@ -46,8 +47,28 @@ pub struct Options {
     pub timing: Timing,
     /// What a new directory becomes.
     pub formation: Formation,
+    /// What the directory must hold.
+    pub opening: Opening,
     /// Whether a member that joins does so as a witness. Of one that has joined, the cluster knows.
     pub witness: bool,
+}
+
+/// What is known of a directory when it is opened.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Opening {
+    /// Nothing: the store was not open before, as far as the caller knows.
+    First(First),
+    /// It was open, and one of these was in it: so it must be there now. None is made.
+    Again(Vec<Expected>),
+}
+
+/// What a first opening does in a directory that is missing or empty.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum First {
+    /// Makes a store there.
+    MayCreate,
+    /// Refuses: a mount may be missing.
+    MustExist,
 }
 
 /// What a new directory becomes.
@@ -110,6 +131,7 @@ impl Options {
             recent_bytes_max: RECENT_BYTES_MAX,
             timing: Timing::default(),
             formation: Formation::NewCluster,
+            opening: Opening::First(First::MayCreate),
             witness: false,
         }
     }

@@ -224,6 +224,5 @@ rustler::atoms! {
     malformed_frames,
     blank,
     holds,
-    other_cluster,
     foreign_frames,
 }

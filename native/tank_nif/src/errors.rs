@@ -1,7 +1,7 @@
 //! The engine's errors and refusals as Erlang terms.
 
 use rustler::{Atom, Encoder, Env, Term};
-use tank_engine::error::{DirectoryTrouble, EngineError, LockHolder};
+use tank_engine::error::{DirectoryTrouble, EngineError, LockHolder, Loss};
 use tank_engine::outcome::Refusal;
 
 use crate::{atoms, found};
@@ -40,6 +40,7 @@ pub(crate) fn reason<'a>(env: Env<'a>, error: &EngineError) -> Term<'a> {
                 DirectoryTrouble::PermissionDenied => atoms::permission_denied(),
                 DirectoryTrouble::NotAStore => atoms::not_a_store(),
                 DirectoryTrouble::NotEmpty => atoms::not_empty(),
+                DirectoryTrouble::NoStore => atoms::no_store(),
                 DirectoryTrouble::Other => atoms::data_dir(),
             };
             (kind, path.to_string_lossy().as_ref(), why).encode(env)
@@ -50,6 +51,7 @@ pub(crate) fn reason<'a>(env: Env<'a>, error: &EngineError) -> Term<'a> {
         E::Corrupt { what, detail } => (atoms::corrupt(), part(what), detail).encode(env),
         E::File { path, why } => (atoms::file(), path.to_string_lossy().as_ref(), why).encode(env),
         E::Storage(why) => (atoms::storage(), why).encode(env),
+        E::Lost { what, path } => (atoms::lost(), loss(*what), path.to_string_lossy().as_ref()).encode(env),
     }
 }
 
@@ -72,6 +74,18 @@ pub(crate) fn refusal<'a>(env: Env<'a>, refusal: &Refusal) -> Term<'a> {
         // Nobody waits for it any more; and it may have been applied at its time.
         Refusal::MovedOn | Refusal::SessionEnded { .. } => atoms::timeout().encode(env),
         Refusal::Malformed(why) => (atoms::malformed(), why).encode(env),
+    }
+}
+
+fn loss(what: Loss) -> Atom {
+    match what {
+        Loss::Missing => atoms::missing(),
+        Loss::Empty => atoms::empty(),
+        Loss::OtherStore => atoms::other_store(),
+        Loss::OtherCluster => atoms::other_cluster(),
+        Loss::OtherMember => atoms::other_member(),
+        Loss::OtherFileSystem => atoms::other_file_system(),
+        Loss::Replaced => atoms::replaced(),
     }
 }
 

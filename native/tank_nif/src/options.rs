@@ -1,8 +1,9 @@
 //! Decodes the options of a store. Elixir has checked them; a wrong one here is a bug there.
 
 use rustler::{Atom, Decoder, Error, NifResult, Term};
-use tank_engine::options::{Formation, Options};
+use tank_engine::options::{First, Formation, Opening, Options};
 use tank_engine::storage::format::random_id;
+use tank_engine::storage::{Expected, FileSystem};
 
 use crate::atoms;
 
@@ -38,7 +39,31 @@ pub(crate) fn decode(map: Term<'_>) -> NifResult<Options> {
         let cluster_id = random_id().map_err(|error| Error::Term(Box::new(error.to_string())))?;
         options.formation = Formation::Alone { cluster_id };
     }
+    options.opening = opening(map)?;
     Ok(options)
+}
+
+/// What [`Expected`] is in Elixir.
+pub(crate) type ExpectedTerm = (Option<u64>, u64, (u64, u64));
+
+/// What a directory must hold when it is opened again, for Elixir to keep.
+pub(crate) fn expected_term(expected: Expected) -> ExpectedTerm {
+    let Expected { cluster_id, member_id, file_system } = expected;
+    (cluster_id, member_id, (file_system.device, file_system.id))
+}
+
+fn opening(map: Term<'_>) -> NifResult<Opening> {
+    if let Ok(again) = map.map_get(atoms::again()) {
+        let again: Vec<ExpectedTerm> = again.decode()?;
+        let expected = again.into_iter().map(|(cluster_id, member_id, (device, id))| Expected {
+            cluster_id,
+            member_id,
+            file_system: FileSystem { device, id },
+        });
+        return Ok(Opening::Again(expected.collect()));
+    }
+    let may_create: bool = required(map, atoms::create())?;
+    Ok(Opening::First(if may_create { First::MayCreate } else { First::MustExist }))
 }
 
 fn required<'a, T: Decoder<'a>>(map: Term<'a>, key: Atom) -> NifResult<T> {

@@ -90,6 +90,12 @@ fn retire<'a>(env: Env<'a>, reference: Term<'a>, store: ResourceArc<Store>) -> N
     threads::run(env, reference, "tank-close", move || forget_after(opening, || engine.retire()), done)
 }
 
+/// What the store's directory must hold when it is opened again, for the option `again`.
+#[rustler::nif]
+fn expected(store: &Store) -> options::ExpectedTerm {
+    options::expected_term(store.engine.expected())
+}
+
 /// Discards the member that was set aside when this one joined. Answers by message: `:ok` or `{:error, reason}`.
 #[rustler::nif]
 fn discard_aside<'a>(env: Env<'a>, reference: Term<'a>, store: ResourceArc<Store>) -> NifResult<Term<'a>> {

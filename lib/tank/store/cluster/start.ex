@@ -4,7 +4,7 @@ defmodule Tank.Store.Cluster.Start do
 
   alias Tank.Store.Cluster
   alias Tank.Store.Cluster.Arguments
-  alias Tank.Store.{Call, Deadline, Formation, Instance, Remote, Running, Server}
+  alias Tank.Store.{Call, Deadline, Formation, Identity, Instance, Remote, Running, Server}
 
   # How often who waits for a store to be started looks again: there is nothing yet to be told by.
   @look_again_ms 10
@@ -52,7 +52,7 @@ defmodule Tank.Store.Cluster.Start do
   def await_formed(store_id, instance, deadline) do
     with {:error, reason} when reason != :timeout <- Server.await_formed(store_id, deadline) do
       # It stops itself; when this returns, nothing is left of it.
-      _stopped = Instance.stop(store_id, instance)
+      with :ok <- Instance.stop(store_id, instance), do: Identity.closed(store_id)
       {:error, reason}
     end
   end
@@ -64,7 +64,8 @@ defmodule Tank.Store.Cluster.Start do
       {:ok, store} ->
         with {:error, :no_quorum} <- Call.await_readable(store, Deadline.remaining(deadline)), do: {:error, :timeout}
 
-      {:error, :noproc} ->
+      # None, or one whose directory is lost.
+      {:error, _reason} ->
         if Deadline.remaining(deadline) == 0 do
           {:error, :noproc}
         else

@@ -10,7 +10,7 @@ defmodule Tank.Store.Formation.Forming do
 
   require Logger
 
-  alias Tank.Store.{Alarms, Instance, LongCall, Names, Reopening, Server}
+  alias Tank.Store.{Alarms, Instance, LongCall, Names, Options, Reopening, Server}
   alias Tank.Store.Formation.{Decision, Search}
 
   # Nodes that boot at the same time find each other sooner: nobody needs to be told of that.
@@ -38,7 +38,8 @@ defmodule Tank.Store.Formation.Forming do
         if formation == nil or formed? or ran?(config), do: :open, else: {:form, search(new(config, cluster_id))}
 
       {:ok, :blank} ->
-        if formation == nil or ran?(config), do: :open, else: {:form, search(new(config, nil))}
+        # One that must not be made is not: opening it says why.
+        if formation == nil or not Options.creates?(config), do: :open, else: {:form, search(new(config, nil))}
 
       {:error, _reason} ->
         :open

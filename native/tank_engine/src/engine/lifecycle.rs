@@ -16,7 +16,7 @@ use openraft::metrics::RaftMetrics;
 use openraft::raft::ReadPolicy;
 use tokio::time::Instant;
 
-use crate::environment::Environment;
+use crate::environment::{self, Environment};
 use crate::error::EngineError;
 use crate::evict;
 use crate::health::{Health, OnFailure};
@@ -34,10 +34,10 @@ use crate::raft::roll_call::RollCall;
 use crate::raft::witness::Witness;
 use crate::raft::{self, LogId, Member, Raft, Types, Vote};
 use crate::runtime::Runtime;
-use crate::storage::Directory;
 use crate::storage::format::random_id;
 use crate::storage::members::MembersFile;
 use crate::storage::rocks::Db;
+use crate::storage::{Directory, Guard, Location};
 use crate::sync::lock;
 use crate::view::Published;
 
@@ -58,6 +58,8 @@ const RELEASE_TIMEOUT: Duration = Duration::from_secs(10);
 pub(super) struct Parts {
     directory: Directory,
     log: LogCloser,
+    /// Notices that the directory is lost.
+    guard: Option<Guard>,
 }
 
 /// How a member comes out of opening.
@@ -94,7 +96,7 @@ impl Engine {
     ) -> Result<Self, EngineError> {
         let runtime = Runtime::start()?;
         let config = checked(&options)?;
-        let directory = Directory::open_as(&options.dir, &options.store_id, options.formation)?;
+        let directory = open_directory(&options)?;
         let disk = directory.log().with_segment_bytes(options.timing.segment_bytes);
         let handle = runtime.handle().clone();
         handle.block_on(Box::pin(Self::start(runtime, directory, disk, options, config, transport, on_failure)))
@@ -115,7 +117,7 @@ impl Engine {
         let opening = environment.run(async {
             let runtime = Runtime::simulated(environment.clone());
             let config = checked(&options)?;
-            let directory = Directory::open_as(&options.dir, &options.store_id, options.formation)?;
+            let directory = open_directory(&options)?;
             Self::start(runtime, directory, disk, options, config, transport, on_failure).await
         });
         Box::pin(opening).await
@@ -134,7 +136,7 @@ impl Engine {
         let sealed: Arc<OnceLock<Weak<Authority>>> = Arc::default();
         let hands_over: Arc<OnceLock<Weak<Elections>>> = Arc::default();
         let at_failure = (Arc::clone(&sealed), Arc::clone(&hands_over));
-        let health = Arc::new(Health::new(Box::new(move |error| {
+        let on_failure: OnFailure = Box::new(move |error| {
             if error.is_of_the_disk() {
                 let (authority, elections) = &at_failure;
                 // Before anything else notices: reads go on from the last view.
@@ -143,7 +145,11 @@ impl Engine {
                 elections.into_iter().for_each(|elections| elections.disk_failed());
             }
             on_failure(error);
-        })));
+        });
+        let location = Arc::clone(&directory.location);
+        // Whatever went wrong in a directory that is lost went wrong for that.
+        let find_cause = Box::new(move || location.check().err());
+        let health = Arc::new(Health::with_cause(find_cause, on_failure));
         let db = Arc::clone(&directory.db);
         if let Formation::Alone { .. } = options.formation {
             alone::end_log(&disk, directory.identity.member_id, &options.node)?;
@@ -175,7 +181,7 @@ impl Engine {
                 Err(error)
             }
         };
-        let parts = Parts { directory, log: closer };
+        let mut parts = Parts { directory, log: closer, guard: None };
         let raft = match started {
             Ok(raft) => raft,
             Err(error) => {
@@ -184,9 +190,13 @@ impl Engine {
             }
         };
         let ready = get_ready(&raft, &parts.directory, &options, &health).await;
-        let ready = ready.and_then(|vote| Ok((vote, random_id()?, random_id()?)));
+        let ready =
+            ready.and_then(|vote| Ok((vote, random_id()?, random_id()?, guard(&parts.directory.location, &health)?)));
         let ready = match ready {
-            Ok((vote, client, keeper)) => Ready { runtime, vote, client, keeper },
+            Ok((vote, client, keeper, guard)) => {
+                parts.guard = guard;
+                Ready { runtime, vote, client, keeper }
+            }
             Err(error) => {
                 let _ = raft.shutdown().await;
                 drop(raft);
@@ -287,6 +297,7 @@ impl Engine {
             runtime,
             leader,
             identity: parts.directory.identity.clone(),
+            expected: parts.directory.location.expected(),
             options,
             raft,
             published,
@@ -350,6 +361,7 @@ impl Parts {
     }
 
     async fn close(self) -> Result<(), EngineError> {
+        drop(self.guard);
         self.log.ended().await;
         // Tasks of the raft core let go of their handles a moment after it has ended.
         let deadline = Instant::now() + RELEASE_TIMEOUT;
@@ -361,6 +373,19 @@ impl Parts {
         }
         self.directory.close()
     }
+}
+
+fn open_directory(options: &Options) -> Result<Directory, EngineError> {
+    Directory::open_as(&options.dir, &options.store_id, options.formation, &options.opening)
+}
+
+/// Notices when the directory is lost. That of a simulated member is its simulator's.
+fn guard(location: &Arc<Location>, health: &Arc<Health>) -> Result<Option<Guard>, EngineError> {
+    if environment::is_simulated() {
+        return Ok(None);
+    }
+    let guard = Guard::start(Arc::clone(location), Arc::clone(health));
+    guard.map(Some).map_err(|error| EngineError::Storage(format!("no thread: {error}")))
 }
 
 fn checked(options: &Options) -> Result<Arc<openraft::Config>, EngineError> {

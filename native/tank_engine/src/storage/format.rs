@@ -80,6 +80,14 @@ impl Format {
         parse(&text).map(Some)
     }
 
+    /// As [`Format::read`], of what will be in the directory once [`super::aside::settle`] has ended what was under way.
+    pub(super) fn read_settled(dir: &Path) -> Result<Option<Self>, EngineError> {
+        match super::aside::place_after_settling(dir) {
+            None => Ok(None),
+            Some(dir) => Self::read(&dir),
+        }
+    }
+
     pub(super) fn write(&self, dir: &Path) -> Result<(), EngineError> {
         let path = dir.join(FILE);
         super::write_file(&path, self.to_text().as_bytes()).map_err(|error| EngineError::from_io(&path, &error))

@@ -22,11 +22,17 @@ pub mod rocks;
 mod aside;
 mod claim;
 mod framing;
+mod guard;
+mod location;
+mod pin;
 mod records;
 mod restoring;
 mod slots;
 mod torn;
 
+pub(crate) use guard::Guard;
+pub use location::{Expected, FileSystem, Location};
+pub(crate) use pin::OPEN_FILES;
 pub use restoring::Restoring;
 
 use std::fs;
@@ -37,12 +43,13 @@ use std::sync::Arc;
 
 use crate::error::{DirectoryTrouble, EngineError};
 use crate::log::segments::{self, SegmentLog};
-use crate::options::Formation;
+use crate::options::{First, Formation, Opening};
 
 use claim::Claim;
 use format::{Format, Identity, Stage};
 use marker::MarkerFile;
 use members::MembersFile;
+use pin::Pin;
 use rocks::Db;
 
 /// An open directory. It stays claimed until this is dropped.
@@ -60,6 +67,10 @@ pub struct Directory {
     pub(crate) is_new: bool,
     /// The marker of the log's durable end.
     pub marker: Arc<MarkerFile>,
+    /// Where it is.
+    pub location: Arc<Location>,
+    /// Dropped after the database.
+    pin: Pin,
     claim: Claim,
 }
 
@@ -69,23 +80,33 @@ impl Directory {
     /// # Errors
     /// As there.
     pub fn open(path: &Path, store_id: &str) -> Result<Self, EngineError> {
-        Self::open_as(path, store_id, Formation::NewCluster)
+        Self::open_as(path, store_id, Formation::NewCluster, &Opening::First(First::MayCreate))
     }
 
     /// Opens `path` for the store `store_id`; makes it, as `formation` says, when it is missing or
-    /// empty. A member that joins a cluster sets aside what is there, also nothing; that comes back at
+    /// empty and `opening` allows that. A member that joins a cluster sets aside what is there, also nothing; that comes back at
     /// the next open, unless [`Directory::discard_aside`] was called.
     ///
     /// # Errors
-    /// The directory is locked, is no store's or another's, is of a newer format, damaged, full,
-    /// or cannot be used at all.
-    pub fn open_as(path: &Path, store_id: &str, formation: Formation) -> Result<Self, EngineError> {
+    /// The directory is locked, is no store's or another's, is of a newer format, damaged, full, lost,
+    /// or cannot be used at all. One that is lost is not touched.
+    pub fn open_as(path: &Path, store_id: &str, formation: Formation, opening: &Opening) -> Result<Self, EngineError> {
         check_store_id(store_id)?;
-        let identity = || Identity::of_new(store_id, formation);
-        make_dir(path)?;
+        let given = path;
+        match opening {
+            Opening::First(First::MayCreate) => make_dir(path)?,
+            Opening::First(First::MustExist) => check_exists(path)?,
+            Opening::Again(expected) => Expected::check_any(expected, path, store_id)?,
+        }
         let path = path.canonicalize().map_err(|error| EngineError::from_io(path, &error))?;
         let claim = Claim::take(&path)?;
         aside::settle(&path)?;
+        // Once more: from here on nobody else changes it, and what is below a mount point is never mistaken for it.
+        match opening {
+            Opening::First(First::MayCreate) => {}
+            Opening::First(First::MustExist) => check_exists(&path)?,
+            Opening::Again(expected) => Expected::check_any(expected, &path, store_id)?,
+        }
         if let Formation::Joining { .. } = formation {
             match Format::read(&path)? {
                 Some(present) => present.check_store(store_id)?,
@@ -93,55 +114,60 @@ impl Directory {
             }
             aside::set_aside(&path)?;
         }
-        match Format::read(&path)? {
+        let identity = || Identity::of_new(store_id, formation);
+        let pin = Pin::on(&path)?;
+        let claimed = Claimed { given, path, pin, claim };
+        match Format::read(&claimed.path)? {
             None => {
-                check_unused(&path)?;
-                Self::create(path, identity()?, formation, claim)
+                check_unused(&claimed.path)?;
+                Self::create(claimed, identity()?, formation)
             }
             // The last start ended before the store was ready: nothing in it was ever promised.
             Some(format) if format.stage == Stage::Creating => {
                 format.check_store(store_id)?;
-                check_never_used(&path)?;
-                remove_parts(&path)?;
-                Self::create(path, identity()?, formation, claim)
+                check_never_used(&claimed.path)?;
+                remove_parts(&claimed.path)?;
+                Self::create(claimed, identity()?, formation)
             }
             Some(format) => {
                 format.check_store(store_id)?;
                 let mut identity = format.identity;
                 if let Formation::Alone { cluster_id } = formation {
-                    identity = rename_cluster(&path, identity, cluster_id)?;
+                    identity = rename_cluster(&claimed.path, identity, cluster_id)?;
                 }
-                Self::open_existing(path, identity, claim)
+                Self::open_existing(claimed, identity)
             }
         }
     }
 
-    fn create(path: PathBuf, identity: Identity, formation: Formation, claim: Claim) -> Result<Self, EngineError> {
-        Format { stage: Stage::Creating, identity: identity.clone() }.write(&path)?;
-        let db = rocks::open(&path, true)?;
-        rocks::write_identity(&db, &identity).map_err(|error| EngineError::from_rocks(&path, &error))?;
+    fn create(claimed: Claimed<'_>, identity: Identity, formation: Formation) -> Result<Self, EngineError> {
+        let path = &claimed.path;
+        Format { stage: Stage::Creating, identity: identity.clone() }.write(path)?;
+        let db = rocks::open_through(claimed.pin.path(), path, true)?;
+        rocks::write_identity(&db, &identity).map_err(|error| EngineError::from_rocks(path, &error))?;
         let joins = matches!(formation, Formation::Joining { .. });
         if joins {
-            rocks::write_joins(&db).map_err(|error| EngineError::from_rocks(&path, &error))?;
+            rocks::write_joins(&db).map_err(|error| EngineError::from_rocks(path, &error))?;
         }
-        let marker = MarkerFile::create(&path, identity.member_id)?;
-        SegmentLog::create(&path, identity.member_id).map_err(|error| EngineError::from_io(&path, &error))?;
-        Format { stage: Stage::Ready, identity: identity.clone() }.write(&path)?;
-        aside::forget_emptied(&path)?;
-        Ok(Self { path, identity, db: Arc::new(db), joins, is_new: true, marker: Arc::new(marker), claim })
+        let marker = MarkerFile::create(path, identity.member_id)?;
+        SegmentLog::create(path, identity.member_id).map_err(|error| EngineError::from_io(path, &error))?;
+        Format { stage: Stage::Ready, identity: identity.clone() }.write(path)?;
+        aside::forget_emptied(path)?;
+        claimed.opened(identity, db, (joins, true), marker)
     }
 
-    fn open_existing(path: PathBuf, identity: Identity, claim: Claim) -> Result<Self, EngineError> {
-        let marker = MarkerFile::open(&path, identity.member_id)?;
+    fn open_existing(claimed: Claimed<'_>, identity: Identity) -> Result<Self, EngineError> {
+        let path = &claimed.path;
+        let marker = MarkerFile::open(path, identity.member_id)?;
         remove_dir(&path.join(INCOMING))?;
-        let db = rocks::open(&path, false)?;
+        let db = rocks::open_through(claimed.pin.path(), path, false)?;
         let found = rocks::read_identity(&db)?;
         if found != identity {
             let detail = format!("FORMAT says {identity:?}, the database says {found:?}");
             return Err(EngineError::Corrupt { what: "format", detail });
         }
         let joins = rocks::read_joins(&db)?;
-        Ok(Self { path, identity, db: Arc::new(db), joins, is_new: false, marker: Arc::new(marker), claim })
+        claimed.opened(identity, db, (joins, false), marker)
     }
 
     /// How far the members were known to have come when this was written last.
@@ -151,7 +177,8 @@ impl Directory {
 
     /// The log in it.
     pub fn log(&self) -> SegmentLog {
-        SegmentLog::new(&self.path, self.identity.member_id, Arc::clone(&self.marker))
+        let log = SegmentLog::new(&self.path, self.identity.member_id, Arc::clone(&self.marker));
+        log.within(Arc::clone(&self.location))
     }
 
     /// Discards the member that was set aside: the new one has taken its place.
@@ -185,9 +212,10 @@ impl Directory {
     /// Gives up the directory: nothing may use the database any more.
     ///
     /// # Errors
-    /// The last sync failed. The directory is given up all the same.
+    /// It is lost, or the last sync failed. The directory is given up all the same.
     pub fn close(self) -> Result<(), EngineError> {
-        let Self { path, db, marker, claim, .. } = self;
+        let lost = self.location.check();
+        let Self { path, db, marker, claim, pin, .. } = self;
         // The state is not in RocksDB's write-ahead log: without this, it would be made again of the log.
         let synced = rocks::flush_state(&db)
             .and_then(|()| db.flush_wal(true))
@@ -195,8 +223,34 @@ impl Directory {
         let marked = marker.sync().map_err(|error| EngineError::from_io(&path, &error));
         db.cancel_all_background_work(true);
         drop(db);
+        drop(pin);
         drop(claim);
-        synced.and(marked)
+        lost.and(synced).and(marked)
+    }
+}
+
+/// A directory that is claimed, and not open yet.
+struct Claimed<'a> {
+    given: &'a Path,
+    path: PathBuf,
+    pin: Pin,
+    claim: Claim,
+}
+
+impl Claimed<'_> {
+    /// `(joins, is_new)` are the directory's.
+    fn opened(
+        self,
+        identity: Identity,
+        db: Db,
+        (joins, is_new): (bool, bool),
+        marker: MarkerFile,
+    ) -> Result<Directory, EngineError> {
+        let Self { given, path, mut pin, claim } = self;
+        let location = Arc::new(Location::of(given, &path, &identity)?);
+        let (db, marker) = (Arc::new(db), Arc::new(marker));
+        pin.used_by(Arc::downgrade(&db));
+        Ok(Directory { path, identity, db, joins, is_new, marker, location, pin, claim })
     }
 }
 
@@ -253,6 +307,25 @@ fn make_dir(path: &Path) -> Result<(), EngineError> {
     }
     let made = fs::DirBuilder::new().recursive(true).mode(0o700).create(path);
     made.map_err(|error| EngineError::from_io(path, &error))
+}
+
+/// Refuses a directory that holds no store. Changes nothing there.
+fn check_exists(path: &Path) -> Result<(), EngineError> {
+    let refused = |why: &str| {
+        let (path, why) = (path.to_path_buf(), why.to_owned());
+        Err(EngineError::Directory { path, kind: DirectoryTrouble::NoStore, why })
+    };
+    if location::is_gone(path)? {
+        return refused("there is no such directory, and none may be made here");
+    }
+    match Format::read_settled(path)? {
+        Some(format) if format.stage == Stage::Ready => Ok(()),
+        Some(_) => refused("the store in it was never ready, and none may be made here"),
+        None => {
+            check_unused(path)?;
+            refused("it holds no store, and none may be made here")
+        }
+    }
 }
 
 /// Refuses a directory without FORMAT that is not empty, unless a store was erased there.

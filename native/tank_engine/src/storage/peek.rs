@@ -72,6 +72,7 @@ mod tests {
     use crate::options::Formation;
     use crate::storage::Directory;
 
+    const FIRST: crate::options::Opening = crate::options::Opening::First(crate::options::First::MayCreate);
     const ID: &str = "tank";
 
     fn joining() -> Formation {
@@ -79,7 +80,7 @@ mod tests {
     }
 
     fn make(path: &Path, formation: Formation) -> Identity {
-        let directory = Directory::open_as(path, ID, formation).unwrap();
+        let directory = Directory::open_as(path, ID, formation, &FIRST).unwrap();
         let identity = directory.identity.clone();
         directory.close().unwrap();
         identity
@@ -144,7 +145,7 @@ mod tests {
     #[test]
     fn a_member_that_was_taken_in_stays() {
         let dir = tempfile::tempdir().unwrap();
-        let directory = Directory::open_as(dir.path(), ID, joining()).unwrap();
+        let directory = Directory::open_as(dir.path(), ID, joining(), &FIRST).unwrap();
         directory.discard_aside().unwrap();
         let identity = directory.identity.clone();
         directory.close().unwrap();

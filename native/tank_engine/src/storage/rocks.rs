@@ -50,7 +50,12 @@ const WAL_BYTES_MAX: u64 = 1 << 20;
 /// # Errors
 /// [`EngineError::Corrupt`] for a database that is missing or damaged.
 pub fn open(dir: &Path, create: bool) -> Result<Db, EngineError> {
-    let path = dir.join(DIR);
+    open_through(dir, dir, create)
+}
+
+/// As [`open`], by the way `through` to the directory, which errors call `dir`.
+pub(super) fn open_through(through: &Path, dir: &Path, create: bool) -> Result<Db, EngineError> {
+    let path = through.join(DIR);
     let failed = |error: rocksdb::Error| EngineError::from_rocks(dir, &error);
     let options = db_options(create);
     let names = if create {

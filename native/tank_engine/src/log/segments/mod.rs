@@ -40,6 +40,7 @@ use crate::error::EngineError;
 use crate::faults;
 use crate::options::SEGMENT_BYTES;
 use crate::raft::LogEntry;
+use crate::storage::Location;
 use crate::storage::marker::MarkerFile;
 use crate::sync::lock;
 
@@ -71,6 +72,8 @@ pub struct SegmentLog {
     marker: Arc<MarkerFile>,
     /// A segment that is longer gets no more batches.
     segment_bytes: u64,
+    /// Where the store's directory must be when files are made or removed in it.
+    location: Option<Arc<Location>>,
     /// None until it is recovered. Held while the disk writes and syncs: only the writer may take it.
     open: Mutex<Option<Open>>,
     /// What readers need. Held for as long as looking takes; taken after `open` where both are.
@@ -116,7 +119,7 @@ impl SegmentLog {
     /// The log in `dir`, the directory of the store of member `member_id`. `marker` notes what is durable of it.
     pub(crate) fn new(dir: &Path, member_id: u64, marker: Arc<MarkerFile>) -> Self {
         let (open, table) = (Mutex::default(), Mutex::default());
-        Self { dir: dir.join(DIR), member_id, marker, segment_bytes: SEGMENT_BYTES, open, table }
+        Self { dir: dir.join(DIR), member_id, marker, segment_bytes: SEGMENT_BYTES, location: None, open, table }
     }
 
     /// As it is, with segments of another size ([`crate::options::Timing::segment_bytes`]).
@@ -124,6 +127,17 @@ impl SegmentLog {
     pub fn with_segment_bytes(mut self, segment_bytes: u64) -> Self {
         self.segment_bytes = segment_bytes;
         self
+    }
+
+    /// As it is, in a directory that another one may take the place of: then no file is made or removed there.
+    #[must_use]
+    pub(crate) fn within(mut self, location: Arc<Location>) -> Self {
+        self.location = Some(location);
+        self
+    }
+
+    fn check_location(&self) -> io::Result<()> {
+        self.location.as_ref().map_or(Ok(()), |location| location.check().map_err(io::Error::other))
     }
 
     /// Lowers the note before a truncation, durably: after it the log ends below what was noted.
@@ -154,6 +168,7 @@ impl SegmentLog {
 
     /// Goes on in a new segment.
     fn rotate(&self, open: &mut Open) -> io::Result<()> {
+        self.check_location()?;
         // What is no entry may not be synced yet. The space reserved behind the end is given back.
         let ended = open.last.end_at(open.end.bytes, open.end.bytes, &[])?;
         let number = open.last.number + 1;
@@ -169,6 +184,7 @@ impl SegmentLog {
 
     /// Parts with the segments before the first one that is needed.
     fn remove_purged(&self, open: &mut Open) -> io::Result<()> {
+        self.check_location()?;
         let unneeded = lock(&self.table).take_unneeded(open.last.number);
         for segment in unneeded {
             open.ended_bytes = open.ended_bytes.saturating_sub(segment.bytes()?);
