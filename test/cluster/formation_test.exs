@@ -28,6 +28,12 @@ defmodule Tank.Store.Cluster.FormationTest do
 
   # What a store that waits for its cluster is for everybody.
   defp serves_nobody(peer) do
+    # A start whose time is over has perhaps not looked into its directory yet.
+    eventually("#{peer.node} to say that it is forming", fn ->
+      status = cluster(peer, :status, [store()])
+      match?({:ok, %{role: :forming}}, status) || {:not_yet, status}
+    end)
+
     assert put(peer, "of a blank node", 1) == {:error, :noproc}
     assert get(peer, "k") == {:error, :noproc}
     assert list(peer) == {:error, :noproc}
