@@ -9,16 +9,17 @@ defmodule Tank.Store.Join do
   #                       open a new member
   #                       add -------------------------------->   the leader adds it as a learner, and waits until it
   #                                                               has caught up
-  #                       promote ---------------------------->   the leader lets it vote
   #                       discard what was set aside
+  #                       promote ---------------------------->   the leader lets it vote
   #
   # A learner counts for nothing: when adding it fails, the new member is given up, and the old one opened again. A voter
-  # counts for the quorum, and a cluster of one that gets a second voter cannot do without it. So when it is not known
-  # whether it was promoted, the new member stays, and the Server asks again until it is known (`resolve/4`).
+  # counts for the quorum, and a cluster of one that gets a second voter cannot do without it. So the old member is
+  # discarded before the promotion: no crash brings it back in the place of a voter. From then on the new member stays,
+  # and when it is not known whether it was promoted, the Server asks for that again until it is (`resolve/4`).
   #
   # There is no lock: whatever else goes on, each step succeeds or fails on its own and ends in time.
 
-  alias Tank.Store.{Call, Deadline, Leave, Members, NodeName, Remote, Running, Server}
+  alias Tank.Store.{Call, Deadline, Error, Leave, LongCall, Members, Native, NodeName, Remote, Running, Server}
 
   # How long the remote cluster is asked to take back a member that was perhaps taken in after all.
   @withdraw_timeout 60_000
@@ -42,33 +43,39 @@ defmodule Tank.Store.Join do
     end
   end
 
-  @doc "Has the remote cluster take the member `member_id` of this node in. Called by the Server."
-  @spec admit(atom, non_neg_integer, map, Deadline.t()) :: :ok | {:error, term} | {:unknown, term}
-  def admit(store_id, member_id, %{node: node, role: role}, deadline) do
+  @doc """
+  Has the remote cluster take the member `member_id` of this node, whose engine is `store`, in. Called by the Server.
+  After `{:unknown, reason}` it is a learner or a voter, and what was set aside is gone.
+  """
+  @spec admit(atom, Native.store(), non_neg_integer, map, Deadline.t()) :: :ok | {:error, term} | {:unknown, term}
+  def admit(store_id, store, member_id, %{node: node, role: role}, deadline) do
     # What the remote node is given is a bit less than what is waited for.
     ask = fn function, arguments ->
       arguments = [store_id, member_id] ++ arguments ++ [Deadline.remaining(Deadline.before(deadline))]
       Remote.call(node, __MODULE__, function, arguments, deadline)
     end
 
-    case ask.(:add, [node(), role]) do
-      :ok when role == :learner ->
-        :ok
-
-      :ok ->
-        with {:error, reason} <- ask.(:promote, []), do: {:unknown, in_time(reason)}
-
+    with :ok <- ask.(:add, [node(), role]),
+         :ok <- discard_aside(store) do
+      if role == :learner,
+        do: :ok,
+        else: with({:error, reason} <- ask.(:promote, []), do: {:unknown, in_time(reason)})
+    else
       {:error, reason} ->
         withdraw(store_id, member_id, node)
         {:error, in_time(reason)}
     end
   end
 
-  @doc "What became of a promotion. One that did not come about never will, after this."
+  defp discard_aside(store) do
+    with {:error, reason} <- LongCall.discard_aside(store), do: {:error, Error.public(reason)}
+  end
+
+  @doc "Promotes a member again of which it is not known whether it votes; `:removed` when it is no member any more."
   @spec resolve(atom, non_neg_integer, map, Deadline.t()) :: :voter | :removed | {:error, term}
   def resolve(store_id, member_id, %{node: node}, deadline) do
     arguments = [store_id, member_id, Deadline.remaining(Deadline.before(deadline))]
-    Remote.call(node, __MODULE__, :voter_or_removed, arguments, deadline)
+    Remote.call(node, __MODULE__, :make_voter, arguments, deadline)
   end
 
   # -- On the remote node
@@ -103,16 +110,18 @@ defmodule Tank.Store.Join do
          do: Members.change(store, {:promote, member_id}, Deadline.in_ms(timeout))
   end
 
-  @doc "Whether a member votes; if not, it is removed. The leader is asked for either."
-  @spec voter_or_removed(atom, non_neg_integer, timeout) :: :voter | :removed | {:error, term}
-  def voter_or_removed(store_id, member_id, timeout) do
+  @doc "Lets a member vote that may do so already. The leader is asked for either."
+  @spec make_voter(atom, non_neg_integer, timeout) :: :voter | :removed | {:error, term}
+  def make_voter(store_id, member_id, timeout) do
     deadline = Deadline.in_ms(timeout)
 
     with {:ok, store} <- Running.fetch(store_id),
          {:ok, cluster} <- Members.confirmed(store_id, Deadline.half(deadline)) do
-      if Enum.any?(cluster.members, &(&1.id == member_id and &1.voter)),
-        do: :voter,
-        else: with(:ok <- Members.change(store, {:remove, member_id}, deadline), do: :removed)
+      case Enum.find(cluster.members, &(&1.id == member_id)) do
+        nil -> :removed
+        %{voter: true} -> :voter
+        _learner -> with :ok <- Members.change(store, {:promote, member_id}, deadline), do: :voter
+      end
     end
   end
 
@@ -167,7 +176,7 @@ defmodule Tank.Store.Join do
   end
 
   @doc "Waits until the new member knows that it is one, and who leads. That it is one is settled by then."
-  @spec settle(Tank.Store.Native.store(), Deadline.t()) :: :ok
+  @spec settle(Native.store(), Deadline.t()) :: :ok
   def settle(store, deadline) do
     _readable? = Call.await_readable(store, Deadline.remaining(deadline))
     :ok

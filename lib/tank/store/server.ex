@@ -408,7 +408,7 @@ defmodule Tank.Store.Server do
   defp form({:decided, {:join, request}}, %{forming: forming, config: config} = state) do
     case open_new(request, %{state | forming: Forming.opening(forming)}) do
       {:ok, member_id, state} ->
-        admit = &Join.admit(config.store_id, member_id, request, &1)
+        admit = &Join.admit(config.store_id, state.store, member_id, request, &1)
         %{state | forming: Forming.admit(state.forming, request, admit), joining: {member_id, request}}
 
       {:error, reason} ->
@@ -541,7 +541,7 @@ defmodule Tank.Store.Server do
   end
 
   defp ask_in(member_id, request, deadline, %{config: config, store: store} = state) do
-    case Join.admit(config.store_id, member_id, request, deadline) do
+    case Join.admit(config.store_id, store, member_id, request, deadline) do
       :ok ->
         {:reply, :ok, stay(state, deadline)}
 
@@ -557,7 +557,6 @@ defmodule Tank.Store.Server do
 
   # From here on it is a member, whatever the rest of this says.
   defp stay(%{config: config, store: store} = state, deadline) do
-    with {:error, reason} <- LongCall.discard_aside(store), do: warn("discarding the old data", config, reason)
     :ok = Identity.opened(config, store)
     Join.settle(store, deadline)
     publish(config.store_id, store)
