@@ -28,6 +28,13 @@ defmodule Tank.Store.Cluster.RolledBackTest do
     for number <- 1..20, do: {:ok, _revision} = put(first, "n#{number}", number)
     await_agreement(peers)
     old_id = status(back).member_id
+    # It may apply entries before it has acknowledged them.
+    leader = await_leader(peers)
+
+    eventually("the leader to know that it has all", fn ->
+      member = Enum.find(status(leader).members, &(&1.member_id == old_id))
+      member.lag == 0 || {:not_yet, member}
+    end)
 
     :ok = cluster(back, :stop, [store()])
     File.rm_rf!(back.dir)

@@ -64,22 +64,19 @@ defmodule Tank.Store.Identity do
   @doc "Forgets a store that was closed in order, unless its directory was lost."
   @spec closed(atom) :: :ok
   def closed(store_id) do
-    true = :ets.match_delete(__MODULE__, {{store_id, :_}, :_, false})
-    :ok
+    delete({{store_id, :_}, :_, false})
   end
 
   @doc "Forgets a store."
   @spec forget(atom) :: :ok
   def forget(store_id) do
-    true = :ets.match_delete(__MODULE__, {{store_id, :_}, :_, :_})
-    :ok
+    delete({{store_id, :_}, :_, :_})
   end
 
   @doc "Forgets what was in a directory."
   @spec forget_dir(String.t()) :: :ok
   def forget_dir(dir) do
-    true = :ets.match_delete(__MODULE__, {{:_, dir}, :_, :_})
-    :ok
+    delete({{:_, dir}, :_, :_})
   end
 
   @doc "Closes a store. What it returns is of the last sync, or says that the directory is lost."
@@ -89,6 +86,12 @@ defmodule Tank.Store.Identity do
       lost(config)
       error
     end
+  end
+
+  # A task may restore a backup where the application does not run: then there is nothing to forget.
+  defp delete(pattern) do
+    _deleted? = :ets.whereis(__MODULE__) != :undefined and :ets.match_delete(__MODULE__, pattern)
+    :ok
   end
 
   defp put(config, expected) do

@@ -137,6 +137,7 @@ fn a_member_that_ends_before_the_cluster_reached_it_founds_no_other_one() {
     let member_id = random_id().unwrap();
     let formation = Formation::Joining { cluster_id, member_id };
     cluster.start(2, formation);
+    cluster.engine(2).discard_aside().unwrap();
     cluster.stop(2);
     // As it was promised to the cluster, it comes back as what it is: with nothing, and not on its own.
     cluster.start(2, Formation::NewCluster);

@@ -88,6 +88,11 @@ async fn step(log: &mut LogStore<SimDisk>, model: &mut Model, rng: &mut Rng, ter
         2 if !held && !model.now().entries.is_empty() => {
             let at = rng.below(model.now().entries.len());
             let id = model.now().entries.values().nth(at).unwrap().log_id();
+            // No leader removes what is committed, and the log refuses it.
+            let committed = model.now().recover().unwrap().committed.map(|id| id.index());
+            if committed > Some(id.index()) {
+                return;
+            }
             log.truncate_after(Some(id)).await.unwrap();
             model.wrote(&LogWrite::TruncateFrom(id.index() + 1));
             model.acknowledged = model.states.len() - 1;

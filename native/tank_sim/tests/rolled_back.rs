@@ -82,6 +82,14 @@ fn await_alarm(cluster: &Cluster, at: usize, name: &'static str, about: u64) {
     eventually(name, || is_raised(cluster, at, name, about).then_some(()));
 }
 
+/// Waits until `at` knows that the member `id` has acknowledged all that `leader` has. It may apply entries before that.
+fn await_known(cluster: &Cluster, at: usize, leader: usize, id: u64) {
+    let has = cluster.engine(leader).cluster().unwrap().last_log_index;
+    eventually("how far the member has come to be known", || {
+        (cluster.engine(at).known_progress(id)?.1.map(|last| last.index()) >= has).then_some(())
+    });
+}
+
 fn no_alarms(cluster: &Cluster) {
     for engine in cluster.running() {
         assert!(engine.alarms().list().is_empty(), "{:?}", engine.alarms());
@@ -103,6 +111,7 @@ fn a_member_that_went_back_counts_for_nothing_until_it_is_replaced() {
     fill(&cluster, leader, "a");
     cluster.agree();
     let lost = id(&cluster, back);
+    await_known(&cluster, leader, leader, lost);
     cluster.stop(back);
     put_back(&cluster, back, &old);
     start(&mut cluster, back);
@@ -134,11 +143,7 @@ fn a_candidate_does_not_get_the_vote_of_one_that_went_back() {
     cluster.net.isolate(&Cluster::name(behind));
     fill(&cluster, leader, "a");
     cluster.net.heal();
-    let has = cluster.engine(leader).cluster().unwrap().last_log_index;
-    eventually("the follower to hear how far the others are", || {
-        let known = cluster.engine(behind).known_progress(id(&cluster, back));
-        (known?.1.map(|last| last.index()) >= has).then_some(())
-    });
+    await_known(&cluster, behind, leader, id(&cluster, back));
     let lost = id(&cluster, back);
     cluster.stop(back);
     cluster.stop(leader);

@@ -166,12 +166,12 @@ mod tests {
     use crate::error::DirectoryTrouble;
     use crate::options::{First, Formation, Opening};
 
-    fn open(path: &Path, opening: Opening) -> Result<Directory, EngineError> {
-        Directory::open_as(path, "tank", Formation::NewCluster, &opening)
+    fn open(path: &Path, opening: &Opening) -> Result<Directory, EngineError> {
+        Directory::open_as(path, "tank", Formation::NewCluster, opening)
     }
 
     fn made(path: &Path) -> Expected {
-        let directory = open(path, Opening::First(First::MayCreate)).unwrap();
+        let directory = open(path, &Opening::First(First::MayCreate)).unwrap();
         let expected = directory.location.expected();
         directory.close().unwrap();
         expected
@@ -194,33 +194,33 @@ mod tests {
         let root = tempfile::tempdir().unwrap();
         let path = root.path().join("store");
         let expected = made(&path);
-        open(&path, Opening::Again(vec![expected])).unwrap().close().unwrap();
+        open(&path, &Opening::Again(vec![expected])).unwrap().close().unwrap();
 
         let away = root.path().join("away");
         fs::rename(&path, &away).unwrap();
-        assert_eq!(what(open(&path, Opening::Again(vec![expected]))), Loss::Missing);
+        assert_eq!(what(open(&path, &Opening::Again(vec![expected]))), Loss::Missing);
         assert!(!path.exists());
 
         fs::create_dir(&path).unwrap();
-        assert_eq!(what(open(&path, Opening::Again(vec![expected]))), Loss::Empty);
+        assert_eq!(what(open(&path, &Opening::Again(vec![expected]))), Loss::Empty);
         assert_eq!(names(&path), Vec::<String>::new());
         fs::remove_dir(&path).unwrap();
 
         let other = made(&path);
-        assert_eq!(what(open(&path, Opening::Again(vec![expected]))), Loss::OtherMember);
-        open(&path, Opening::Again(vec![expected, other])).unwrap().close().unwrap();
+        assert_eq!(what(open(&path, &Opening::Again(vec![expected]))), Loss::OtherMember);
+        open(&path, &Opening::Again(vec![expected, other])).unwrap().close().unwrap();
 
         let cluster = Expected { cluster_id: Some(7), ..other };
-        assert_eq!(what(open(&path, Opening::Again(vec![cluster]))), Loss::OtherCluster);
+        assert_eq!(what(open(&path, &Opening::Again(vec![cluster]))), Loss::OtherCluster);
         let any_cluster = Expected { cluster_id: None, ..other };
-        open(&path, Opening::Again(vec![any_cluster])).unwrap().close().unwrap();
+        open(&path, &Opening::Again(vec![any_cluster])).unwrap().close().unwrap();
 
         let elsewhere = Expected { file_system: FileSystem { device: u64::MAX, id: 0 }, ..other };
-        assert_eq!(what(open(&path, Opening::Again(vec![elsewhere]))), Loss::OtherFileSystem);
+        assert_eq!(what(open(&path, &Opening::Again(vec![elsewhere]))), Loss::OtherFileSystem);
 
         fs::remove_dir_all(&path).unwrap();
         Directory::open(&path, "other").unwrap().close().unwrap();
-        assert_eq!(what(open(&path, Opening::Again(vec![expected]))), Loss::OtherStore);
+        assert_eq!(what(open(&path, &Opening::Again(vec![expected]))), Loss::OtherStore);
     }
 
     #[test]
@@ -228,14 +228,14 @@ mod tests {
         let root = tempfile::tempdir().unwrap();
         let expected = made(root.path());
         super::super::aside::set_aside(root.path()).unwrap();
-        open(root.path(), Opening::Again(vec![expected])).unwrap().close().unwrap();
+        open(root.path(), &Opening::Again(vec![expected])).unwrap().close().unwrap();
     }
 
     #[test]
     fn a_first_start_that_may_not_create_names_the_directory_and_leaves_it_as_it_is() {
         let root = tempfile::tempdir().unwrap();
         let path = root.path().join("store");
-        let first = |path: &Path| open(path, Opening::First(First::MustExist)).map(drop);
+        let first = |path: &Path| open(path, &Opening::First(First::MustExist)).map(drop);
         let refused = || {
             let kind = DirectoryTrouble::NoStore;
             assert!(matches!(first(&path), Err(EngineError::Directory { kind: found, .. }) if found == kind));
@@ -255,7 +255,7 @@ mod tests {
         let (path, link) = (root.path().join("store"), root.path().join("link"));
         made(&path);
         std::os::unix::fs::symlink(&path, &link).unwrap();
-        let directory = open(&link, Opening::First(First::MustExist)).unwrap();
+        let directory = open(&link, &Opening::First(First::MustExist)).unwrap();
         let check = || match directory.location.check() {
             Err(EngineError::Lost { what, .. }) => Some(what),
             other => other.map(|()| None).unwrap(),
