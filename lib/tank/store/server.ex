@@ -503,10 +503,7 @@ defmodule Tank.Store.Server do
 
     case join_anew(request, Deadline.in_ms(@replace_timeout), state) do
       {:reply, :ok, state} ->
-        Logger.notice(
-          "store #{inspect(store_id)}: a new member has taken the place of the one whose disk went back in time"
-        )
-
+        Logger.notice("store #{inspect(store_id)}: a new member has taken the place of the former one")
         {:noreply, state}
 
       {:reply, {:error, reason}, state} ->
