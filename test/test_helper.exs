@@ -1,4 +1,4 @@
-# bin/test includes :consumer, which needs a second build of the library. bin/nightly includes :long, which takes
+# bin/check includes :consumer, which needs a second build of the library. bin/nightly includes :long, which takes
 # minutes a test, :faults, which needs root and breaks networks, disks and clocks, and :links, which takes hours on slow
 # and distant links.
 ExUnit.start(

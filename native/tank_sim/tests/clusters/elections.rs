@@ -1,24 +1,11 @@
 //! Elections: on links that are slow, cut or deaf on one side, and how soon there is a leader again.
 
-#![allow(
-    clippy::unwrap_used,
-    clippy::expect_used,
-    clippy::panic,
-    clippy::indexing_slicing,
-    clippy::print_stderr,
-    missing_docs,
-    unreachable_pub
-)]
-#![allow(dead_code, reason = "each test binary uses a part of the bed")]
-
-mod bed;
-
 use std::time::{Duration, Instant};
 
 use tank_engine::options::Formation;
 use tank_engine::peers::Channel;
 
-use bed::{Cluster, eventually, get, put};
+use crate::bed::{Cluster, eventually, get, put};
 
 /// One way.
 const SLOW: Duration = Duration::from_millis(150);

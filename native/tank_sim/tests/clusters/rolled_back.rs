@@ -1,18 +1,5 @@
 //! Members whose disks went back in time: old copies of their directories.
 
-#![allow(
-    clippy::unwrap_used,
-    clippy::expect_used,
-    clippy::panic,
-    clippy::indexing_slicing,
-    clippy::print_stderr,
-    missing_docs,
-    unreachable_pub
-)]
-#![allow(dead_code, reason = "each test binary uses a part of the bed")]
-
-mod bed;
-
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -20,7 +7,7 @@ use tank_engine::error::EngineError;
 use tank_engine::options::Formation;
 use tank_engine::peers::Change;
 
-use bed::{Cluster, change, eventually, get_within, key, put, put_within};
+use crate::bed::{Cluster, change, eventually, get_within, key, put, put_within};
 
 const LOG_LOST: &str = "log_lost";
 const HISTORY_LOST: &str = "history_lost";

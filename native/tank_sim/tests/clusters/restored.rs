@@ -1,25 +1,12 @@
 //! A store that was restored from a backup, and members that join it: they get all of it.
 
-#![allow(
-    clippy::unwrap_used,
-    clippy::expect_used,
-    clippy::panic,
-    clippy::indexing_slicing,
-    clippy::print_stderr,
-    missing_docs,
-    unreachable_pub
-)]
-#![allow(dead_code, reason = "each test binary uses a part of the bed")]
-
-mod bed;
-
 use std::path::PathBuf;
 
 use tank_engine::backup::{Progress, restore};
 use tank_engine::engine::Engine;
 use tank_engine::options::Formation;
 
-use bed::{Cluster, get, put};
+use crate::bed::{Cluster, get, put};
 
 const ENTRIES: u32 = 100;
 

@@ -1,11 +1,6 @@
 //! A request that is asked again with its id is applied once, and answered with what it gave:
 //! also after a restart, and on a member that got the state as a snapshot.
 
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing, clippy::print_stderr)]
-#![allow(missing_docs, unreachable_pub, dead_code)]
-
-mod support;
-
 use std::sync::Arc;
 
 use tank_engine::command::{Command, Request, RequestId};
@@ -16,7 +11,7 @@ use tank_engine::snapshot::SnapshotData;
 use tank_engine::state::{LogTime, STEP_MS_MAX};
 use tank_sim::Rng;
 
-use support::{Held, Member, delete, put};
+use crate::support::{Held, Member, delete, put};
 
 fn request(client: u64, sequence: u64, command: Command) -> Request {
     Request { id: RequestId { client, sequence, resolved_below: 0 }, time_ms: 1_000, command, seen_ms: 0 }
@@ -145,7 +140,7 @@ fn a_late_request_is_refused_also_after_a_restart_and_on_a_member_that_got_a_sna
     let (first, second) = (with(5, 5, put("x", b"1")), with(6, 6, put("x", b"2")));
     // Refused, so that it is not remembered; that its client moved on is.
     let refused =
-        with(8, 8, Command::Update(tank_engine::command::Write::new(support::key("none"), bytes::Bytes::new())));
+        with(8, 8, Command::Update(tank_engine::command::Write::new(crate::support::key("none"), bytes::Bytes::new())));
     let given_up = with(7, 6, put("x", b"3"));
     let mut member = Member::open(here.path()).unwrap();
     member.apply(1, &[first.clone(), second, refused]).unwrap();
@@ -212,7 +207,9 @@ fn log(rng: &mut Rng, entries: usize) -> Vec<Request> {
         let name = format!("{}", rng.below(20));
         let command = match rng.below(6) {
             0 => delete(&name),
-            1 => Command::Create(tank_engine::command::Write::new(support::key(&name), bytes::Bytes::from("new"))),
+            1 => {
+                Command::Create(tank_engine::command::Write::new(crate::support::key(&name), bytes::Bytes::from("new")))
+            }
             _ => put(&name, &entry.to_be_bytes()),
         };
         // What a member knows of the time in the log may be old.
@@ -225,7 +222,7 @@ fn log(rng: &mut Rng, entries: usize) -> Vec<Request> {
 /// All that members must agree on.
 fn agreed(member: &Member) -> (Held, u64, LogTime) {
     let view = member.published.load();
-    (support::held_by(&view), view.sessions_digest, view.log_time)
+    (crate::support::held_by(&view), view.sessions_digest, view.log_time)
 }
 
 #[test]

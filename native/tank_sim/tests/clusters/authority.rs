@@ -1,18 +1,5 @@
 //! Who may answer as the leader while leadership is given away: no read by a lease that may be replaced already.
 
-#![allow(
-    clippy::unwrap_used,
-    clippy::expect_used,
-    clippy::panic,
-    clippy::indexing_slicing,
-    clippy::print_stderr,
-    missing_docs,
-    unreachable_pub
-)]
-#![allow(dead_code, reason = "each test binary uses a part of the bed")]
-
-mod bed;
-
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -21,7 +8,7 @@ use tank_engine::engine::Engine;
 use tank_engine::options::Formation;
 use tank_engine::peers::Change;
 
-use bed::{Cluster, change, eventually, get, put, wait};
+use crate::bed::{Cluster, change, eventually, get, put, wait};
 
 fn id(cluster: &Cluster, node: usize) -> u64 {
     cluster.engine(node).identity().member_id

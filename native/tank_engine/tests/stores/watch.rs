@@ -3,11 +3,6 @@
 //!
 //! `TANK_COMMANDS` chooses how many commands there are (4,000 unless told).
 
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing, clippy::print_stderr)]
-#![allow(missing_docs, unreachable_pub, dead_code)]
-
-mod support;
-
 use std::path::Path;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, RwLock, mpsc};
@@ -25,7 +20,7 @@ use tank_engine::state::{Change, State};
 use tank_engine::watch::{Budget, Cursor, Filter, Next, Revised};
 use tank_sim::wait;
 
-use support::{LIMIT, submit, write};
+use crate::support::{LIMIT, submit, write};
 
 /// A position of whoever does not know the history.
 fn at(revision: u64) -> Position {
@@ -508,7 +503,7 @@ fn the_leader_keeps_the_history_within_its_bounds() {
     let mut options = Options::new(dir.path(), "tank");
     options.history_revisions = 500;
     let engine = Engine::open(options.clone(), Box::new(|error| panic!("failed: {error}"))).unwrap();
-    support::write_all(&engine, (0..3_000).map(|n| support::put(&(n % 10).to_string(), b"1")));
+    crate::support::write_all(&engine, (0..3_000).map(|n| crate::support::put(&(n % 10).to_string(), b"1")));
     let within = |engine: &Engine, low: u64, high: u64| {
         let look = || {
             let view = engine.view().unwrap();
@@ -523,6 +518,6 @@ fn the_leader_keeps_the_history_within_its_bounds() {
     options.history_age_ms = Some(1);
     let engine = Engine::open(options, Box::new(|error| panic!("failed: {error}"))).unwrap();
     within(&engine, 0, 0);
-    assert!(matches!(write(&engine, support::put("a", b"2")), Ok(Outcome::Done { .. })));
+    assert!(matches!(write(&engine, crate::support::put("a", b"2")), Ok(Outcome::Done { .. })));
     engine.close().unwrap();
 }

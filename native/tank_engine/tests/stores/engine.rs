@@ -1,7 +1,5 @@
 //! An engine as its users see it: opened on a real directory, written to, closed, opened again.
 
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing, clippy::print_stderr)]
-
 use std::sync::mpsc;
 use std::time::{Duration, Instant};
 

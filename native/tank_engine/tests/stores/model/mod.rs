@@ -5,14 +5,8 @@
 //! `TANK_CASES` chooses how many histories the engine plays (100 unless told: each opens it a few
 //! times, which takes most of the time). A failing one is made as short as possible and printed.
 
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing, clippy::print_stderr)]
-#![allow(missing_docs, unreachable_pub, dead_code)]
-
 mod ask;
 mod plain;
-#[path = "../support/mod.rs"]
-mod support;
-
 use std::path::Path;
 use std::sync::Arc;
 
@@ -29,9 +23,9 @@ use tank_engine::state::{Digest, Leases, State};
 use tank_engine::storage::Directory;
 use tank_engine::view::View;
 
+use crate::support::{LIMIT, open, submit};
 use ask::{answer, ask, command, held, lease_name, value};
 use plain::{Ask, Model};
-use support::{LIMIT, open, submit};
 
 /// What becomes of the store between its commands.
 #[derive(Clone, Debug)]
@@ -50,7 +44,7 @@ fn step() -> impl Strategy<Value = Step> {
 }
 
 fn config(cases: u32) -> ProptestConfig {
-    let failures = Box::new(FileFailurePersistence::Direct("tests/model/proptest-regressions"));
+    let failures = Box::new(FileFailurePersistence::Direct("tests/stores/model/proptest-regressions"));
     ProptestConfig { cases, max_shrink_iters: 500, failure_persistence: Some(failures), ..ProptestConfig::default() }
 }
 

@@ -1,11 +1,6 @@
 //! Commands that look at much keep no other task from running: a probe on the store's runtime
 //! measures how late tasks are woken meanwhile.
 
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing, clippy::print_stderr)]
-#![allow(missing_docs, unreachable_pub, dead_code)]
-
-mod support;
-
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
@@ -15,7 +10,7 @@ use tank_engine::key::{Component, Key};
 use tank_engine::outcome::{Outcome, Refusal, Response};
 use tank_sim::wait;
 
-use support::{LIMIT, open, submit, write};
+use crate::support::{LIMIT, open, submit, write};
 
 /// How late a task may be woken.
 const DELAY_MAX: Duration = Duration::from_millis(20);

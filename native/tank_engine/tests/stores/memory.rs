@@ -1,10 +1,5 @@
 //! A store whose values do not fit into the memory that they may take up.
 
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing, clippy::print_stderr)]
-#![allow(missing_docs, unreachable_pub, dead_code)]
-
-mod support;
-
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
@@ -13,7 +8,7 @@ use tank_engine::engine::Engine;
 use tank_engine::options::Options;
 use tank_engine::outcome::{Outcome, Refusal, Response};
 
-use support::{key, put, write, write_all};
+use crate::support::{key, put, write, write_all};
 
 const BOUND: u64 = 1 << 20;
 const COUNT: usize = 4_000;

@@ -1,17 +1,5 @@
 //! What the log promises, on every disk that there is.
 
-#![allow(
-    clippy::unwrap_used,
-    clippy::expect_used,
-    clippy::panic,
-    clippy::indexing_slicing,
-    clippy::print_stderr,
-    missing_docs,
-    unreachable_pub
-)]
-
-mod support;
-
 use std::sync::atomic::Ordering;
 
 use openraft::entry::RaftEntry;
@@ -20,7 +8,7 @@ use tank_engine::error::EngineError;
 use tank_engine::raft::{LogEntry, LogId};
 use tank_sim::wait;
 
-use support::{Bed, LIMIT, OpenLog, SegmentBed, SimBed, acknowledged, block_on, entries, entry, log_id, vote};
+use crate::support::{Bed, LIMIT, OpenLog, SegmentBed, SimBed, acknowledged, block_on, entries, entry, log_id, vote};
 
 /// One test for each contract and disk.
 macro_rules! contracts {

@@ -1,10 +1,5 @@
 //! Leases of one engine: what ends with them, and when.
 
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing, clippy::print_stderr)]
-#![allow(missing_docs, unreachable_pub, dead_code)]
-
-mod support;
-
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
@@ -15,7 +10,7 @@ use tank_engine::lease::Lease;
 use tank_engine::outcome::{Outcome, Refusal};
 use tank_sim::wait;
 
-use support::{LIMIT, key, open, put, submit, write, write_all};
+use crate::support::{LIMIT, key, open, put, submit, write, write_all};
 
 fn acquire(name: &str, ttl_ms: u64) -> Command {
     let name = Bytes::copy_from_slice(name.as_bytes());

@@ -1,18 +1,5 @@
 //! openraft's own test of a log store and a state machine, over our log on each disk.
 
-#![allow(
-    clippy::unwrap_used,
-    clippy::expect_used,
-    clippy::panic,
-    clippy::indexing_slicing,
-    clippy::print_stderr,
-    missing_docs,
-    unreachable_pub
-)]
-#![allow(dead_code, reason = "each test binary uses a part of the support module")]
-
-mod support;
-
 use std::path::Path;
 use std::sync::Arc;
 
@@ -75,10 +62,10 @@ impl StoreBuilder<Types, LogStore<SimDisk>, Machine, Guard> for OnSim {
 
 #[test]
 fn on_segments() {
-    support::block_on(Suite::test_all(OnSegments)).unwrap();
+    crate::support::block_on(Suite::test_all(OnSegments)).unwrap();
 }
 
 #[test]
 fn on_the_simulated_disk() {
-    support::block_on(Suite::test_all(OnSim)).unwrap();
+    crate::support::block_on(Suite::test_all(OnSim)).unwrap();
 }

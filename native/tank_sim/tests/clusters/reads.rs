@@ -1,18 +1,5 @@
 //! Authoritative reads at members that do not lead: what they must not miss, and what they cost.
 
-#![allow(
-    clippy::unwrap_used,
-    clippy::expect_used,
-    clippy::panic,
-    clippy::indexing_slicing,
-    clippy::print_stderr,
-    missing_docs,
-    unreachable_pub
-)]
-#![allow(dead_code, reason = "each test binary uses a part of the bed")]
-
-mod bed;
-
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::mpsc;
 use std::thread;
@@ -25,7 +12,7 @@ use tank_engine::error::EngineError;
 use tank_engine::key::{Component, Key};
 use tank_engine::peers::Channel;
 
-use bed::{Cluster, TIMEOUT, eventually, get_within, key, put, put_within, wait};
+use crate::bed::{Cluster, TIMEOUT, eventually, get_within, key, put, put_within, wait};
 
 /// The number that a member answers with, authoritatively.
 fn number(engine: &Engine, timeout: Duration) -> Option<u64> {

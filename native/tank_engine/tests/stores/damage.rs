@@ -2,13 +2,8 @@
 //! open. It must refuse with an error that says what is damaged, or hold all that was
 //! acknowledged. It must never hold less without an error, hang, or end the process.
 //!
-//! `cargo test --test damage -- --nocapture` prints the table; `TANK_SEED` chooses the offsets, and
+//! `cargo test --test stores damage -- --nocapture` prints the table; `TANK_SEED` chooses the offsets, and
 //! `TANK_ONLY` the rows, by a part of their text: "killed MANIFEST: append".
-
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing, clippy::print_stderr)]
-#![allow(missing_docs, unreachable_pub, dead_code)]
-
-mod support;
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -21,7 +16,7 @@ use tank_engine::log::disk::{LogDisk, LogWrite};
 use tank_engine::outcome::Outcome;
 use tank_sim::{Rng, rng};
 
-use support::{Held, LIMIT, Victim, copy_dir, delete, held, open, put, try_open, write, write_all};
+use crate::support::{Held, LIMIT, Victim, copy_dir, delete, held, open, put, try_open, write, write_all};
 
 /// The kind of the log's files.
 const SEGMENT: &str = "segment";
@@ -109,7 +104,7 @@ fn killed(root: &Path, rng: &mut Rng) -> Ended {
     let mut acknowledged = by_name(&held(&before));
     before.close().unwrap();
     let seed = rng.next_u64();
-    let mut victim = Victim::start("writes_until_it_is_killed", &dir, &[("TANK_SEED", seed.to_string())]);
+    let mut victim = Victim::start("damage::writes_until_it_is_killed", &dir, &[("TANK_SEED", seed.to_string())]);
     let mut heard = Vec::new();
     while heard.len() < 60 {
         heard.push(victim.hear());
@@ -567,7 +562,7 @@ fn a_state_that_ends_before_the_log_begins_is_refused() {
         let directory = tank_engine::storage::Directory::open(dir.path(), "tank").unwrap();
         let store = StateStore::open(std::sync::Arc::clone(&directory.db), &directory.path).unwrap();
         let (state, header) = store.load(&std::sync::Arc::default()).unwrap();
-        let mut older = Header::new(&state, Some(support::log_id(3)), header.membership, header.trimmed);
+        let mut older = Header::new(&state, Some(crate::support::log_id(3)), header.membership, header.trimmed);
         older.revision = header.revision;
         let mut batch = store.batch(0).unwrap();
         batch.put_header(&older).unwrap();
@@ -590,7 +585,7 @@ fn a_state_that_ends_before_the_log_begins_is_refused() {
 fn an_entry_that_is_lost_or_of_another_time_is_noticed() {
     let dir = tempfile::tempdir().unwrap();
     let version_key =
-        |revision: u64| [&b"e"[..], support::key("b").as_bytes(), b"\0", &(!revision).to_be_bytes()].concat();
+        |revision: u64| [&b"e"[..], crate::support::key("b").as_bytes(), b"\0", &(!revision).to_be_bytes()].concat();
     let record = |directory: &tank_engine::storage::Directory, revision| {
         let family = directory.db.cf_handle("state_0").unwrap();
         directory.db.get_cf(&family, version_key(revision)).unwrap()

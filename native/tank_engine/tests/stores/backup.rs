@@ -1,11 +1,6 @@
 //! Backups: taken while writes go on, restored to exactly the state of their revision, and refused
 //! when they are damaged.
 
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing, clippy::print_stderr)]
-#![allow(missing_docs, unreachable_pub, dead_code)]
-
-mod support;
-
 use std::collections::BTreeMap;
 use std::fs;
 use std::path::Path;
@@ -19,7 +14,7 @@ use tank_engine::error::{DirectoryTrouble, EngineError};
 use tank_engine::outcome::Outcome;
 use tank_sim::{Rng, rng};
 
-use support::{Held, delete, held, key, open, put, submit, write, write_all};
+use crate::support::{Held, delete, held, key, open, put, submit, write, write_all};
 
 fn backup(engine: &Engine, file: &Path) -> About {
     engine.backup(file, &Progress::default()).unwrap()

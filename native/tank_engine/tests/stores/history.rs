@@ -1,11 +1,6 @@
 //! A store that does not go on from what its clients have seen: restored from a backup, forced into a new cluster,
 //! replaced by an import. Nothing of what they have seen may count in it.
 
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing, clippy::print_stderr)]
-#![allow(missing_docs, unreachable_pub, dead_code)]
-
-mod support;
-
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -22,7 +17,7 @@ use tank_engine::outcome::{Outcome, Refusal};
 use tank_engine::state::REVISION_STEP;
 use tank_engine::watch::{Budget, Cursor, Filter, Next};
 
-use support::{held, key, open, options, put, write, write_all};
+use crate::support::{held, key, open, options, put, write, write_all};
 
 const PATIENT: Budget = Budget { revisions: 100, bytes: 1 << 20, look: 1_000, changes: 1_000, patient: true };
 
@@ -187,12 +182,12 @@ fn a_history_that_begins_in_an_open_store_ends_its_watches() {
     // In one batch, perhaps: what came before it is compacted with all the rest.
     let started: Vec<_> = [put("k0", b"before"), Command::NewHistory { id: 7 }, put("k1", b"after")]
         .into_iter()
-        .map(|command| support::submit(&engine, command).unwrap())
+        .map(|command| crate::support::submit(&engine, command).unwrap())
         .collect();
     for outcome in started {
-        assert!(matches!(outcome.recv_timeout(support::LIMIT), Ok(Ok(Outcome::Done { .. }))));
+        assert!(matches!(outcome.recv_timeout(crate::support::LIMIT), Ok(Ok(Outcome::Done { .. }))));
     }
-    let deadline = std::time::Instant::now() + support::LIMIT;
+    let deadline = std::time::Instant::now() + crate::support::LIMIT;
     while !woken.load(Ordering::SeqCst) {
         assert!(std::time::Instant::now() < deadline, "the watch was not woken");
         std::thread::yield_now();

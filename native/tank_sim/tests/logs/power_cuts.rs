@@ -3,19 +3,6 @@
 //!
 //! `TANK_SEED` chooses the first seed; a failing one is printed.
 
-#![allow(
-    clippy::unwrap_used,
-    clippy::expect_used,
-    clippy::panic,
-    clippy::indexing_slicing,
-    clippy::print_stderr,
-    missing_docs,
-    unreachable_pub
-)]
-#![allow(dead_code, reason = "each test binary uses a part of the support module")]
-
-mod support;
-
 use std::path::Path;
 use std::sync::Arc;
 
@@ -30,7 +17,7 @@ use tank_sim::contents::Contents;
 use tank_sim::disk::Tear;
 use tank_sim::{Rng, SimDisk, rng};
 
-use support::{acknowledged, block_on, entries, log_id, vote};
+use crate::support::{acknowledged, block_on, entries, log_id, vote};
 
 const SEEDS: u64 = 300;
 const CUTS: u64 = 5;

@@ -1,11 +1,6 @@
 //! Installing a snapshot: killed in the middle, it leaves the old state or the new one; a damaged
 //! one is refused, and the old state stays.
 
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing, clippy::print_stderr)]
-#![allow(missing_docs, unreachable_pub, dead_code)]
-
-mod support;
-
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -18,7 +13,7 @@ use tank_engine::error::EngineError;
 use tank_engine::snapshot::{Frame, SnapshotData};
 use tank_sim::{Rng, rng};
 
-use support::{Member, Victim, block_on, open, put, write_all};
+use crate::support::{Member, Victim, block_on, open, put, write_all};
 
 /// A closed store of some entries.
 fn store(dir: &Path, name: &str, entries: usize, bytes: usize) {
@@ -166,7 +161,7 @@ fn killed_while_installing_it_holds_the_old_state_or_the_new_one() {
     let (mut new, mut left_over) = (0, 0);
     let mut last = None;
     for round in 0..KILLS {
-        let victim = Victim::start("installs_until_it_is_killed", root.path(), &[]);
+        let victim = Victim::start("snapshots::installs_until_it_is_killed", root.path(), &[]);
         // At least one whole install; then at any moment of the next ones.
         let mut said = victim.hear();
         for _ in 0..rng.below(3) {
@@ -206,7 +201,7 @@ fn installs_until_it_is_killed() {
         .enumerate()
         .map(|(number, source)| {
             let copy = copies.path().join(number.to_string());
-            support::copy_dir(source, &copy);
+            crate::support::copy_dir(source, &copy);
             Member::open(&copy).unwrap()
         })
         .collect();

@@ -1,16 +1,10 @@
 //! A request that arrives long after its client went on is not applied.
 
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing, clippy::print_stderr)]
-#![allow(missing_docs, unreachable_pub)]
-#![allow(dead_code, reason = "each test binary uses a part of the bed")]
-
-mod bed;
-
 use std::time::Duration;
 
 use tank_engine::peers::Channel;
 
-use bed::{Cluster, TIMEOUT, eventually, get, put, put_within, wait};
+use crate::bed::{Cluster, TIMEOUT, eventually, get, put, put_within, wait};
 
 fn transfer(cluster: &Cluster, to: usize) {
     let id = cluster.engine(to).identity().member_id;

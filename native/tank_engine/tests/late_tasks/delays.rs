@@ -1,11 +1,6 @@
 //! Nothing that takes long keeps a store's tasks from running, nor a scheduler that asks something: a probe on the
 //! store's runtime measures how late tasks are woken, while there is much work.
 
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing, clippy::print_stderr)]
-#![allow(missing_docs, unreachable_pub, dead_code)]
-
-mod support;
-
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
@@ -20,7 +15,7 @@ use tank_engine::probe::Probe;
 use tank_engine::watch::{Budget, Cursor, Filter, Next};
 use tank_sim::wait;
 
-use support::{LIMIT, open, write, write_all};
+use crate::support::{LIMIT, open, write, write_all};
 
 /// How late a task may be woken.
 const DELAY_MAX: Duration = Duration::from_millis(20);
@@ -120,7 +115,7 @@ fn watches_of_patterns(entries: usize, watches: usize) {
         let woken = || concerned.iter().filter(|watching| watching.woken.load(Ordering::SeqCst) == 1).count();
         wait::until("the watches that it concerns", LIMIT, woken, |woken| *woken == watches).unwrap();
         // The others are looked at for much longer.
-        write_all(&engine, (0..50).map(|n| support::put(&format!("{n}"), b"meanwhile")));
+        write_all(&engine, (0..50).map(|n| crate::support::put(&format!("{n}"), b"meanwhile")));
         wait::until("looks meanwhile", LIMIT, || probe.looks(), |looks| *looks > 500).unwrap();
         ended.store(true, Ordering::Relaxed);
         asking.join().unwrap()

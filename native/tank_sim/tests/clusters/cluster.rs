@@ -1,19 +1,6 @@
 //! Three engines in one process: writes through any of them, a leader cut off, a member that comes
 //! back by snapshot.
 
-#![allow(
-    clippy::unwrap_used,
-    clippy::expect_used,
-    clippy::panic,
-    clippy::indexing_slicing,
-    clippy::print_stderr,
-    missing_docs,
-    unreachable_pub
-)]
-#![allow(dead_code, reason = "each test binary uses a part of the bed")]
-
-mod bed;
-
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
@@ -25,7 +12,7 @@ use tank_engine::peers::{Change, Channel};
 use tank_engine::raft::Member;
 use tank_engine::storage::format::random_id;
 
-use bed::{Cluster, change, eventually, get, key, put, put_within, wait};
+use crate::bed::{Cluster, change, eventually, get, key, put, put_within, wait};
 
 #[test]
 fn every_member_writes_and_reads_what_was_written_anywhere() {
