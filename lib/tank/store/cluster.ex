@@ -229,7 +229,8 @@ defmodule Tank.Store.Cluster do
   has caught up, as a voter; then this returns. The data goes only when the cluster has taken the member in: after an
   error, the store runs on with what it had. While it joins, calls on the store give `:noproc`. They go on to do so after
   a `:timeout` at the very last step, when it is not known whether the cluster counts on this member already: until the
-  cluster can be asked, and the store is a member, or what it was. Stopping and starting the store makes it what it was.
+  cluster can be asked, and the store is a voter. A store that is stopped or killed meanwhile is a learner when it is
+  started again, and becomes a voter by itself.
 
   A store that is a member of a cluster already leaves that one first, also when it is the same one. Should the rest
   fail then, its data stays and it is a member of none; join again. Joining one's own node does nothing.

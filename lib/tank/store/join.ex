@@ -15,7 +15,8 @@ defmodule Tank.Store.Join do
   # A learner counts for nothing: when adding it fails, the new member is given up, and the old one opened again. A voter
   # counts for the quorum, and a cluster of one that gets a second voter cannot do without it. So the old member is
   # discarded before the promotion: no crash brings it back in the place of a voter. From then on the new member stays,
-  # and when it is not known whether it was promoted, the Server asks for that again until it is (`resolve/4`).
+  # and when it is not known whether it was promoted, the Server asks for that again until it is (`resolve/4`). After a
+  # restart, the engine does (native/tank_engine/src/engine/promotion.rs).
   #
   # There is no lock: whatever else goes on, each step succeeds or fails on its own and ends in time.
 
@@ -56,7 +57,7 @@ defmodule Tank.Store.Join do
     end
 
     with :ok <- ask.(:add, [node(), role]),
-         :ok <- discard_aside(store) do
+         :ok <- discard_aside(store, role != :learner) do
       if role == :learner,
         do: :ok,
         else: with({:error, reason} <- ask.(:promote, []), do: {:unknown, in_time(reason)})
@@ -67,8 +68,8 @@ defmodule Tank.Store.Join do
     end
   end
 
-  defp discard_aside(store) do
-    with {:error, reason} <- LongCall.discard_aside(store), do: {:error, Error.public(reason)}
+  defp discard_aside(store, is_to_vote) do
+    with {:error, reason} <- LongCall.discard_aside(store, is_to_vote), do: {:error, Error.public(reason)}
   end
 
   @doc "Promotes a member again of which it is not known whether it votes; `:removed` when it is no member any more."

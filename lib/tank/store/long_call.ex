@@ -22,9 +22,9 @@ defmodule Tank.Store.LongCall do
   @spec retire(Native.store()) :: :ok | {:error, Native.reason()}
   def retire(store), do: await(&Native.retire(&1, store))
 
-  @doc "Discards the member that was set aside when this one joined."
-  @spec discard_aside(Native.store()) :: :ok | {:error, Native.reason()}
-  def discard_aside(store), do: await(&Native.discard_aside(&1, store))
+  @doc "Discards the member that was set aside when this one joined, which is to vote or to stay a learner."
+  @spec discard_aside(Native.store(), boolean) :: :ok | {:error, Native.reason()}
+  def discard_aside(store, is_to_vote), do: await(&Native.discard_aside(&1, store, is_to_vote))
 
   @doc "Removes all that a store keeps in a directory, which must not be open."
   @spec erase(String.t(), String.t()) :: :ok | {:error, Native.reason()}

@@ -68,8 +68,8 @@ defmodule Tank.Store.Native do
   @spec expected(store) :: expected
   def expected(_store), do: nif()
 
-  @spec discard_aside(reference, store) :: {:ok, call} | {:error, reason}
-  def discard_aside(_ref, _store), do: nif()
+  @spec discard_aside(reference, store, is_to_vote :: boolean) :: {:ok, call} | {:error, reason}
+  def discard_aside(_ref, _store, _is_to_vote), do: nif()
 
   @spec erase(reference, String.t(), String.t()) :: {:ok, call} | {:error, reason}
   def erase(_ref, _dir, _store_id), do: nif()

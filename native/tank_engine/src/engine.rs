@@ -20,6 +20,7 @@ mod leases;
 mod lifecycle;
 pub(crate) mod members;
 mod past;
+mod promotion;
 mod read_index;
 mod readers;
 
@@ -153,12 +154,17 @@ impl Engine {
     }
 
     /// Discards what was set aside when this member joined; see
-    /// [`crate::storage::Directory::open_as`].
+    /// [`crate::storage::Directory::open_as`]. A member that is to vote sees to that itself from now on, also after a
+    /// restart, should its promotion not come about now.
     ///
     /// # Errors
     /// The store is closed, or what the file system says.
-    pub fn discard_aside(&self) -> Result<(), EngineError> {
-        lock(&self.0.parts).as_ref().ok_or(EngineError::Closed)?.discard_aside()
+    pub fn discard_aside(&self, is_to_vote: bool) -> Result<(), EngineError> {
+        lock(&self.0.parts).as_ref().ok_or(EngineError::Closed)?.discard_aside(is_to_vote)?;
+        if is_to_vote {
+            self.start_promotion();
+        }
+        Ok(())
     }
 
     /// What is wrong with this store while it goes on.

@@ -96,11 +96,17 @@ fn expected(store: &Store) -> options::ExpectedTerm {
     options::expected_term(store.engine.expected())
 }
 
-/// Discards the member that was set aside when this one joined. Answers by message: `:ok` or `{:error, reason}`.
+/// Discards the member that was set aside when this one joined, which is to vote or to stay a learner. Answers by message:
+/// `:ok` or `{:error, reason}`.
 #[rustler::nif]
-fn discard_aside<'a>(env: Env<'a>, reference: Term<'a>, store: ResourceArc<Store>) -> NifResult<Term<'a>> {
+fn discard_aside<'a>(
+    env: Env<'a>,
+    reference: Term<'a>,
+    store: ResourceArc<Store>,
+    is_to_vote: bool,
+) -> NifResult<Term<'a>> {
     let engine = store.engine.clone();
-    threads::run(env, reference, "tank-discard", move || engine.discard_aside(), done)
+    threads::run(env, reference, "tank-discard", move || engine.discard_aside(is_to_vote), done)
 }
 
 /// Removes all that the store `store_id` keeps in `dir`, which must not be open. Answers by message: `:ok` or

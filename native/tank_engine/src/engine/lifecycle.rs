@@ -309,6 +309,7 @@ impl Engine {
             parts: Mutex::new(Some(parts)),
         }));
         engine.start_compacting();
+        engine.resume_promotion();
         engine
     }
 
@@ -356,8 +357,8 @@ impl Parts {
         Arc::clone(&self.directory.db)
     }
 
-    pub(super) fn discard_aside(&self) -> Result<(), EngineError> {
-        self.directory.discard_aside()
+    pub(super) fn discard_aside(&self, is_to_vote: bool) -> Result<(), EngineError> {
+        self.directory.discard_aside(is_to_vote)
     }
 
     async fn close(self) -> Result<(), EngineError> {

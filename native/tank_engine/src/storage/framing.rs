@@ -14,24 +14,24 @@ use crate::error::EngineError;
 
 use super::records::{BLOCK_BYTES, Record};
 
-/// Looks at the write-ahead logs and manifests in `db`.
+/// Looks at the write-ahead logs and manifests in `db`, the database of the store in `dir`.
 ///
 /// # Errors
 /// [`EngineError::Corrupt`] when RocksDB could not read one to its end; or the disk's.
-pub(super) fn check(db: &Path) -> Result<(), EngineError> {
+pub(super) fn check(db: &Path, dir: &Path) -> Result<(), EngineError> {
     let entries = match fs::read_dir(db) {
         Ok(entries) => entries,
         // RocksDB says it better.
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
-        Err(error) => return Err(EngineError::from_io(db, &error)),
+        Err(error) => return Err(EngineError::from_io(dir, &error)),
     };
     for entry in entries {
-        let path = entry.map_err(|error| EngineError::from_io(db, &error))?.path();
+        let path = entry.map_err(|error| EngineError::from_io(dir, &error))?.path();
         let name = path.file_name().unwrap_or_default().to_string_lossy();
         if !name.ends_with(".log") && !name.starts_with("MANIFEST-") {
             continue;
         }
-        if !is_readable(&path).map_err(|error| EngineError::from_io(&path, &error))? {
+        if !is_readable(&path).map_err(|error| EngineError::from_io(dir, &error))? {
             let detail = format!("{name} holds a record of a kind that is never written");
             return Err(EngineError::Corrupt { what: "database", detail });
         }

@@ -181,11 +181,16 @@ impl Directory {
         log.within(Arc::clone(&self.location))
     }
 
-    /// Discards the member that was set aside: the new one has taken its place.
+    /// Discards the member that was set aside: the new one has taken its place, as a learner. `is_to_vote` notes that it is
+    /// to become a voter.
     ///
     /// # Errors
     /// What the file system says.
-    pub fn discard_aside(&self) -> Result<(), EngineError> {
+    pub fn discard_aside(&self, is_to_vote: bool) -> Result<(), EngineError> {
+        if is_to_vote {
+            // First: after a crash, a learner that stays must know this.
+            rocks::write_is_to_vote(&self.db, true).map_err(|error| EngineError::from_rocks(&self.path, &error))?;
+        }
         aside::discard(&self.path)
     }
 

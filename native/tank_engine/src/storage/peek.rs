@@ -146,7 +146,7 @@ mod tests {
     fn a_member_that_was_taken_in_stays() {
         let dir = tempfile::tempdir().unwrap();
         let directory = Directory::open_as(dir.path(), ID, joining(), &FIRST).unwrap();
-        directory.discard_aside().unwrap();
+        directory.discard_aside(true).unwrap();
         let identity = directory.identity.clone();
         directory.close().unwrap();
         assert_eq!(peek(dir.path(), ID).unwrap(), Peeked::Holds { identity: identity.clone(), formed: false });

@@ -39,6 +39,7 @@ const DEFAULT: &str = rocksdb::DEFAULT_COLUMN_FAMILY_NAME;
 const IDENTITY: &str = "identity";
 const GENERATION: &str = "generation";
 const JOINS: &str = "joins";
+const IS_TO_VOTE: &str = "is_to_vote";
 
 const MIB: usize = 1 << 20;
 
@@ -61,7 +62,7 @@ pub(super) fn open_through(through: &Path, dir: &Path, create: bool) -> Result<D
     let names = if create {
         vec![DEFAULT.to_owned(), META.to_owned(), state_name(0)]
     } else {
-        super::framing::check(&path)?;
+        super::framing::check(&path, dir)?;
         Db::list_cf(&options, &path).map_err(failed)?
     };
     if !names.iter().any(|name| name == META) {
@@ -171,6 +172,22 @@ pub(super) fn write_joins(db: &Db) -> Result<(), rocksdb::Error> {
 /// It cannot be read.
 pub(super) fn read_joins(db: &Db) -> Result<bool, EngineError> {
     Ok(read_meta(db, JOINS)?.unwrap_or(false))
+}
+
+/// Notes, durably, whether the member is a learner that is to vote.
+///
+/// # Errors
+/// The disk's.
+pub(crate) fn write_is_to_vote(db: &Db, is_to_vote: bool) -> Result<(), rocksdb::Error> {
+    write_meta(db, IS_TO_VOTE, &is_to_vote, true)
+}
+
+/// Whether the member was noted to be a learner that is to vote.
+///
+/// # Errors
+/// It cannot be read.
+pub(crate) fn read_is_to_vote(db: &Db) -> Result<bool, EngineError> {
+    Ok(read_meta(db, IS_TO_VOTE)?.unwrap_or(false))
 }
 
 /// MessagePack of a value.

@@ -90,7 +90,7 @@ impl Cluster {
         let member = Member { node: Self::name(node), witness };
         change(self.engine(0), Change::AddLearner(member_id, member)).unwrap();
         // Otherwise what was there before comes back at the next start.
-        self.engine(node).discard_aside().unwrap();
+        self.engine(node).discard_aside(true).unwrap();
         change(self.engine(0), Change::Promote(member_id)).unwrap();
     }
 

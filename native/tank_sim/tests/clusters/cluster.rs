@@ -5,6 +5,7 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use tank_engine::command::{Command, Op, Txn, Write};
+use tank_engine::engine::{Engine, MemberStatus};
 use tank_engine::error::EngineError;
 use tank_engine::options::Formation;
 use tank_engine::outcome::Outcome;
@@ -124,7 +125,7 @@ fn a_member_that_ends_before_the_cluster_reached_it_founds_no_other_one() {
     let member_id = random_id().unwrap();
     let formation = Formation::Joining { cluster_id, member_id };
     cluster.start(2, formation);
-    cluster.engine(2).discard_aside().unwrap();
+    cluster.engine(2).discard_aside(false).unwrap();
     cluster.stop(2);
     // As it was promised to the cluster, it comes back as what it is: with nothing, and not on its own.
     cluster.start(2, Formation::NewCluster);
@@ -137,6 +138,68 @@ fn a_member_that_ends_before_the_cluster_reached_it_founds_no_other_one() {
     change(cluster.engine(0), Change::Promote(member_id)).unwrap();
     put(cluster.engine(2), "a", b"2").unwrap();
     cluster.agree();
+}
+
+/// Member 2 of `cluster` is taken in as a learner, and ends before its promotion.
+fn end_before_promotion(cluster: &mut Cluster, is_to_vote: bool) -> u64 {
+    cluster.nodes.push(None);
+    let cluster_id = cluster.engine(0).identity().cluster_id;
+    let member_id = random_id().unwrap();
+    cluster.start(2, Formation::Joining { cluster_id, member_id });
+    let member = Member { node: Cluster::name(2), witness: false };
+    change(cluster.engine(0), Change::AddLearner(member_id, member)).unwrap();
+    cluster.engine(2).discard_aside(is_to_vote).unwrap();
+    cluster.stop(2);
+    cluster.start(2, Formation::NewCluster);
+    member_id
+}
+
+/// Waits until all members, as each of them knows, are members, with so many votes.
+fn await_voters(cluster: &Cluster, votes: usize) {
+    eventually("all to know the voters", || {
+        let all = cluster.running().map(|engine| engine.cluster().unwrap().members);
+        let fits = |members: Vec<MemberStatus>| {
+            members.len() == 3 && members.iter().filter(|member| member.voter).count() == votes
+        };
+        all.map(fits).all(|fits| fits).then_some(())
+    });
+}
+
+#[test]
+fn a_learner_that_ended_before_its_promotion_is_promoted_after_its_restart() {
+    let mut cluster = Cluster::of(2);
+    let member_id = end_before_promotion(&mut cluster, true);
+    await_voters(&cluster, 3);
+    // It forgets that it was to vote, a moment later: it stays what its operator makes it.
+    eventually("a learner that stays one", || {
+        change(cluster.engine(0), Change::Demote(member_id)).unwrap();
+        cluster.stop(2);
+        cluster.start(2, Formation::NewCluster);
+        stays_learner(&cluster, member_id).then_some(())
+    });
+}
+
+#[test]
+fn a_learner_that_is_to_stay_one_does_after_its_restart() {
+    let mut cluster = Cluster::of(2);
+    let member_id = end_before_promotion(&mut cluster, false);
+    assert!(stays_learner(&cluster, member_id));
+}
+
+/// For longer than a learner that is to vote takes to ask for that.
+fn stays_learner(cluster: &Cluster, member_id: u64) -> bool {
+    let votes = |engine: &Engine| {
+        let members = engine.cluster().unwrap().members;
+        members.iter().any(|member| member.id == member_id && member.voter)
+    };
+    let until = Instant::now() + Duration::from_millis(2_500);
+    while Instant::now() < until {
+        if votes(cluster.engine(0)) {
+            return false;
+        }
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    true
 }
 
 #[test]

@@ -302,12 +302,10 @@ impl Cluster {
             let runs = || self.member_id(node) == Some(member_id);
             let add = Change::AddLearner(member_id, member);
             // The new one knows of no cluster yet.
-            if self.change_while(add, |through| through != node, runs).await? {
+            let added = self.change_while(add, |through| through != node, runs).await?;
+            // As `Tank.Store.Server` does: otherwise what was there before comes back at the next start.
+            if added && self.engine(node).is_some_and(|(engine, _)| engine.discard_aside(true).is_ok()) {
                 self.0.slots[node].joined.store(true, Ordering::Relaxed);
-                // As `Tank.Store.Server` does: otherwise what was there before comes back at the next start.
-                if let Some((engine, _)) = self.engine(node) {
-                    engine.discard_aside().map_err(|error| error.to_string())?;
-                }
                 return self.change_surely(Change::Promote(member_id)).await;
             }
             self.0.trace.note(format_args!("{node} ended before it was a member"));
