@@ -265,7 +265,7 @@ impl EngineError {
     /// Sorts an error of RocksDB that came of reading `what`: the bytes are damaged, or the disk did not give them.
     pub fn from_rocks_read(what: &'static str, error: &rocksdb::Error) -> Self {
         use rocksdb::ErrorKind;
-        let detail = error.to_string();
+        let detail = with_paths(error.as_ref(), open_file);
         let damaged = matches!(error.kind(), ErrorKind::Corruption | ErrorKind::NotFound | ErrorKind::InvalidArgument);
         // A file that is gone is damage, too.
         if damaged || detail.contains("No such file or directory") {
@@ -278,7 +278,7 @@ impl EngineError {
     /// Sorts an error of RocksDB about the store in `path`.
     pub fn from_rocks(path: &std::path::Path, error: &rocksdb::Error) -> Self {
         use rocksdb::ErrorKind;
-        let text = with_path(error.as_ref(), path);
+        let text = with_paths(error.as_ref(), |_file| path.to_path_buf());
         if text.contains("No space left on device") {
             return Self::DiskFull { path: path.to_path_buf() };
         }
@@ -303,15 +303,23 @@ impl EngineError {
     }
 }
 
-/// A text of RocksDB, which knows the store's directory by an open file ([`OPEN_FILES`]), with the directory's path.
-fn with_path(text: &str, path: &std::path::Path) -> String {
+/// A text of RocksDB, which knows the store's directory by the number of an open file ([`OPEN_FILES`]), with its path.
+fn with_paths(text: &str, path_of: impl Fn(&str) -> PathBuf) -> String {
     let mut parts = text.split(OPEN_FILES);
     let mut named = parts.next().unwrap_or_default().to_owned();
     for part in parts {
-        named.push_str(&path.to_string_lossy());
-        named.push_str(part.trim_start_matches(|c: char| c.is_ascii_digit()));
+        let rest = part.trim_start_matches(|c: char| c.is_ascii_digit());
+        let file = part.strip_suffix(rest).unwrap_or_default();
+        named.push_str(&path_of(file).to_string_lossy());
+        named.push_str(rest);
     }
     named
+}
+
+/// Where an open file of this process is, by its number.
+fn open_file(number: &str) -> PathBuf {
+    let link = PathBuf::from(format!("{OPEN_FILES}{number}"));
+    std::fs::read_link(&link).unwrap_or(link)
 }
 
 #[cfg(test)]
@@ -347,7 +355,19 @@ mod tests {
     fn a_text_of_rocksdb_names_the_directory() {
         let text = "IO error: While open a file: /proc/self/fd/37/db/000012.sst, /proc/self/fd/37: gone";
         let named = "IO error: While open a file: /data/db/000012.sst, /data: gone";
-        assert_eq!(with_path(text, std::path::Path::new("/data")), named);
-        assert_eq!(with_path("no path", std::path::Path::new("/data")), "no path");
+        assert_eq!(with_paths(text, |_file| PathBuf::from("/data")), named);
+        assert_eq!(with_paths("no path", open_file), "no path");
+    }
+
+    #[test]
+    fn what_rocksdb_does_not_read_is_named_by_its_path() {
+        use std::os::fd::AsRawFd;
+        let dir = tempfile::tempdir().unwrap();
+        let open = std::fs::File::open(dir.path()).unwrap();
+        let through = format!("{OPEN_FILES}{}", open.as_raw_fd());
+        let options = rocksdb::Options::default();
+        let error = rocksdb::DB::open_for_read_only(&options, &through, false).err().unwrap();
+        let text = EngineError::from_rocks_read("state", &error).to_string();
+        assert!(text.contains(dir.path().to_str().unwrap()) && !text.contains(OPEN_FILES), "{text}");
     }
 }

@@ -107,4 +107,39 @@ mod tests {
         std::fs::write(dir.path().join(FILE), "damaged").unwrap();
         assert!(MembersFile::open(dir.path(), &identity).unwrap().read().is_empty());
     }
+
+    /// Nothing but what was written is ever read: a member would be replaced for what it never had.
+    #[test]
+    fn a_damaged_file_says_less_and_nothing_else() {
+        let dir = tempfile::tempdir().unwrap();
+        let identity = Identity::of_new("tank", Formation::NewCluster).unwrap();
+        let known = |term| BTreeMap::from([(7, Progress { vote: Vote::new_committed(term, 1), last: None })]);
+        let file = MembersFile::open(dir.path(), &identity).unwrap();
+        file.write(&known(1)).unwrap();
+        file.write(&known(2)).unwrap();
+        drop(file);
+        let path = dir.path().join(FILE);
+        let whole = std::fs::read(&path).unwrap();
+        let read = |bytes: &[u8]| {
+            std::fs::write(&path, bytes).unwrap();
+            MembersFile::open(dir.path(), &identity).unwrap().read()
+        };
+        assert_eq!(read(&whole), known(2));
+        let slot = usize::try_from(SLOT_BYTES).unwrap();
+        let written = |at: &usize| whole[*at..(*at + 8).min(whole.len())].iter().any(|byte| *byte != 0);
+        for at in (0..whole.len()).filter(written) {
+            for bit in 0..8 {
+                let mut damaged = whole.clone();
+                damaged[at] ^= 1 << bit;
+                let found = read(&damaged);
+                assert!(found == known(1) || found == known(2), "bit {bit} of byte {at}: {found:?}");
+                // Both slots.
+                damaged[(at + slot) % whole.len()] ^= 1 << bit;
+                let found = read(&damaged);
+                assert!(found.is_empty() || found == known(1) || found == known(2), "bytes {at}: {found:?}");
+            }
+            let found = read(&whole[..at]);
+            assert!(found.is_empty() || found == known(1) || found == known(2), "truncated to {at}: {found:?}");
+        }
+    }
 }

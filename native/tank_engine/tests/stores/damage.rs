@@ -452,6 +452,7 @@ fn one_fault_in_any_file_is_noticed_or_harmless() {
         for needed in [
             "FORMAT",
             "SYNCED",
+            "MEMBERS",
             "LOCK",
             "db/CURRENT",
             "db/IDENTITY",
