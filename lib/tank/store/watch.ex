@@ -126,7 +126,8 @@ defmodule Tank.Store.Watch do
 
     * `:favor` - `:consistency` (the default): a snapshot, or `:now`, holds every write that any member acknowledged
       before; `:low_latency`: what this member knows, also without a majority. A watch after a revision that this member
-      has not come to waits for it then, and nobody looks whether it will ever come
+      has not come to waits for it then, and sends `:synced` once it has. Nobody looks whether that revision will ever
+      come; should the store begin another history, the watch ends with `{:compacted, min}`
     * `:timeout` - milliseconds that this may take, 5,000 by default
     * `:buffer` - messages that may wait in the mailbox before the watch holds back, 1,000 by default. It counts all
       messages of the process

@@ -180,9 +180,14 @@ defmodule Tank.Store.WatchTest do
     test "after a revision that is still to come is refused, or waits for it if this member may lag", %{store: store} do
       put(store, [:a], 0)
       assert Watch.start(store, [], from: {:after, 4}) == {:error, {:compacted, 0}}
-      {:ok, watch} = Watch.start(store, [], from: {:after, 4}, favor: :low_latency)
+      {:ok, %{ref: ref} = watch} = Watch.start(store, [], from: {:after, 4}, favor: :low_latency)
+      for n <- 2..3, do: put(store, [:a], n)
+      # It has looked by then.
+      _state = :sys.get_state(watch.pid)
+      refute_received {:store_watch, ^ref, _message}
+      put(store, [:a], 4)
       assert next(watch) == {:synced, 4}
-      for n <- 2..6, do: put(store, [:a], n)
+      for n <- 5..6, do: put(store, [:a], n)
       assert {:changes, 5, [%Change{value: 5, previous: 4}]} = next(watch)
       assert {:changes, 6, _} = next(watch)
     end

@@ -19,6 +19,8 @@ defmodule Tank.Store.Watch.Feed do
   # How soon to look again whether a full mailbox has room: soon at first, since most are read quickly.
   @look_again_ms 2
   @look_again_max_ms 100
+  # The same, whether a member has come to the revision that a watch goes on from.
+  @look_ahead_ms 50
   # The garbage of delivered batches is not worth keeping while nothing happens.
   @hibernate_after 1_000
 
@@ -33,6 +35,7 @@ defmodule Tank.Store.Watch.Feed do
 
         state = %{
           watch: watch,
+          native: native,
           ref: ref,
           subscriber: subscriber,
           opts: opts,
@@ -146,6 +149,14 @@ defmodule Tank.Store.Watch.Feed do
     with :dirty <- Native.watch_next(watch, revisions), do: Native.watch_next_large(watch, revisions)
   end
 
+  # This member has not come yet to the revision that the watch goes on from.
+  defp idle(%{synced?: false, sent: sent, current: current} = state) when current < sent do
+    case Native.view(state.native, false) do
+      {:ok, view} -> idle_at(Native.view_revision(view), state)
+      {:error, reason} -> end_with(state, reason)
+    end
+  end
+
   # What is in the view may take a moment to come to the watches.
   defp idle(%{synced?: false, sent: sent, current: current} = state) when sent < current,
     do: {:noreply, look_again(state, @look_again_ms)}
@@ -162,6 +173,10 @@ defmodule Tank.Store.Watch.Feed do
   end
 
   defp idle(state), do: {:noreply, state}
+
+  defp idle_at(current, %{sent: sent} = state) when current >= sent, do: idle(%{state | current: current})
+
+  defp idle_at(_current, state), do: {:noreply, look_again(state, @look_ahead_ms)}
 
   # Between two batches it hears whether it is to end.
   defp again(state) do
