@@ -36,9 +36,11 @@ defmodule Tank.Store.ForkStorm do
         {:ok, _projection} = Projection.start_link(store: store, pattern: [@root], table: table)
         since = for kind <- [:with_history, :without], do: spawn_link(fn -> mirror_since(store, kind, nil, %{}) end)
         watch = spawn_link(fn -> mirror_watch(store, nil, %{}) end)
-        clients = writers(store, name)
+        state = %{syncer: mirror, table: table, since: since, watch: watch, store: store, name: name}
+        state = Map.put(state, :led, :counters.new(2, []))
+        clients = writers(state)
         send(caller, :started)
-        serve(%{syncer: mirror, table: table, since: since, watch: watch, clients: clients, store: store, name: name})
+        serve(Map.put(state, :clients, clients))
       end)
 
     monitor = Process.monitor(pid)
@@ -57,6 +59,10 @@ defmodule Tank.Store.ForkStorm do
 
   @doc "What the writers and holders noted, of which this takes note."
   def notes, do: ask(:notes)
+
+  @doc "How many grants and guarded writes the holders of this node had so far."
+  @spec led :: {non_neg_integer, non_neg_integer}
+  def led, do: ask(:led)
 
   def stop do
     pid = Process.whereis(__MODULE__)
@@ -126,7 +132,7 @@ defmodule Tank.Store.ForkStorm do
     receive do
       {{:write, true}, from, ref} ->
         send(from, {ref, :ok})
-        serve(%{state | clients: state.clients ++ writers(state.store, state.name)})
+        serve(%{state | clients: state.clients ++ writers(state)})
 
       {{:write, false}, from, ref} ->
         notes = Enum.flat_map(state.clients, &stopped/1)
@@ -135,6 +141,10 @@ defmodule Tank.Store.ForkStorm do
 
       {:notes, from, ref} ->
         send(from, {ref, Map.get(state, :notes, [])})
+        serve(state)
+
+      {:led, from, ref} ->
+        send(from, {ref, {:counters.get(state.led, 1), :counters.get(state.led, 2)}})
         serve(state)
 
       {:mirrors, from, ref} ->
@@ -167,9 +177,9 @@ defmodule Tank.Store.ForkStorm do
 
   # -- Writers and holders of a lease
 
-  defp writers(store, name) do
+  defp writers(%{store: store, name: name, led: led}) do
     writers = for n <- 1..2, do: spawn_link(fn -> write_on(store, {name, n}, 0, []) end)
-    holders = for n <- 1..2, do: spawn_link(fn -> contend(store, {name, n, make_ref()}, []) end)
+    holders = for n <- 1..2, do: spawn_link(fn -> contend({store, led}, {name, n, make_ref()}, []) end)
     writers ++ holders
   end
 
@@ -197,35 +207,43 @@ defmodule Tank.Store.ForkStorm do
   defp written({:ok, revision}, value), do: [{:wrote, revision, value}]
   defp written({:error, _down_or_unknown}, _value), do: []
 
-  defp contend(store, name, notes) do
+  defp contend({store, led} = what, name, notes) do
     case Lease.acquire(store, "forks", holder: name, ttl: @ttl, timeout: 500) do
-      {:ok, lease} -> hold(store, name, lease, [{:granted, lease.epoch} | notes])
-      {:error, _held_or_down} -> asked_to_stop(notes, fn -> contend(store, name, notes) end)
+      {:ok, lease} ->
+        :counters.add(led, 1, 1)
+        hold(what, name, lease, [{:granted, lease.epoch} | notes])
+
+      {:error, _held_or_down} ->
+        asked_to_stop(notes, fn -> contend(what, name, notes) end)
     end
   end
 
   # A holder goes on whatever the answers are, as one that hears nothing would: until it is told that it holds nothing.
-  defp hold(store, name, lease, notes) do
+  defp hold({store, led} = what, name, lease, notes) do
     compare = [{:lease, "forks", :epoch, lease.epoch}]
     guarded = Tree.txn(store, compare, [{:put, [@root, "led"], {name, lease.epoch}}], [], timeout: 500)
     renewed = if :rand.uniform(3) == 1, do: Lease.renew(lease, timeout: 500)
-    notes = guarded(guarded, lease) ++ notes
+    notes = guarded(guarded, lease, led) ++ notes
 
     cond do
       match?({:ok, %{succeeded: false}}, guarded) or renewed == {:error, :lease_ended} ->
-        asked_to_stop(notes, fn -> contend(store, name, notes) end)
+        asked_to_stop(notes, fn -> contend(what, name, notes) end)
 
       :rand.uniform(50) == 1 ->
         Lease.release(lease, timeout: 500)
-        asked_to_stop(notes, fn -> contend(store, name, notes) end)
+        asked_to_stop(notes, fn -> contend(what, name, notes) end)
 
       true ->
-        asked_to_stop(notes, fn -> hold(store, name, lease, notes) end)
+        asked_to_stop(notes, fn -> hold(what, name, lease, notes) end)
     end
   end
 
-  defp guarded({:ok, %{succeeded: true, revision: revision}}, lease), do: [{:guarded, revision, lease.epoch}]
-  defp guarded(_refused_or_down, _lease), do: []
+  defp guarded({:ok, %{succeeded: true, revision: revision}}, lease, led) do
+    :counters.add(led, 2, 1)
+    [{:guarded, revision, lease.epoch}]
+  end
+
+  defp guarded(_refused_or_down, _lease, _led), do: []
 
   # -- Mirrors
 

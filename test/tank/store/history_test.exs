@@ -209,6 +209,15 @@ defmodule Tank.Store.HistoryTest do
     assert held(store) == before
   end
 
+  test "a watch that waits for a revision of before ends as compacted", %{tmp_dir: dir} do
+    store = start_store(Path.join(dir, "store"))
+    Tree.put!(store, [:a], 1)
+    {:ok, watch} = Watch.start(store, [], from: {:after, 100}, favor: :low_latency)
+    fork(:replace, store, dir).()
+    assert {:cancelled, {:compacted, min}} = next(watch)
+    assert min > 1_000_000_000_000
+  end
+
   defp storm(dir, rounds) do
     seed = ExUnit.configuration()[:seed]
     :rand.seed(:exsss, seed)
@@ -224,7 +233,15 @@ defmodule Tank.Store.HistoryTest do
       fork = fork(kind, store, here)
       somewhat_later(store)
       fork.()
+      {grants, guarded} = ForkStorm.led()
       somewhat_later(store)
+
+      # The former holder's lease ends first.
+      eventually("a grant and a guarded write after the fork", fn ->
+        {grants_now, guarded_now} = ForkStorm.led()
+        (grants_now > grants and guarded_now > guarded) or {:not_yet, {grants_now - grants, guarded_now - guarded}}
+      end)
+
       :ok = ForkStorm.write(false)
       ForkStorm.await_equal(store, "#{kind}, round #{round}, seed #{seed}")
       :ok = ForkStorm.write(true)
@@ -232,8 +249,7 @@ defmodule Tank.Store.HistoryTest do
 
     :ok = ForkStorm.write(false)
     figures = ForkStorm.judge(ForkStorm.notes())
-    # How many grants there are between two forks is a matter of the machine's speed.
-    assert figures.writes > 10 * rounds and figures.grants > 0 and figures.guarded > 0, inspect(figures)
+    assert figures.writes > 10 * rounds and figures.grants >= rounds and figures.guarded >= rounds, inspect(figures)
     IO.puts("#{rounds} forks on one member: #{inspect(figures)}")
   end
 
