@@ -4,7 +4,7 @@ defmodule Tank.Store.Cluster.Unready do
 
   require Logger
 
-  alias Tank.Store.{Alarms, Error, Formation, Members, Server}
+  alias Tank.Store.{Alarms, Error, Members, Missing, Server}
 
   @doc """
   An error of a start, with the nodes that are missing when it is for want of those.
@@ -25,8 +25,8 @@ defmodule Tank.Store.Cluster.Unready do
   @spec log_missing(atom) :: :ok
   def log_missing(store_id) do
     with {:ok, %{quorum: false} = cluster} <- Members.local(store_id),
-         [_one | _more] = missing <- missing(store_id, cluster) do
-      Logger.error("store #{inspect(store_id)} has no quorum since it was opened: #{text(missing)}")
+         [_one | _more] = missing <- Missing.of(store_id, cluster) do
+      Logger.error("store #{inspect(store_id)} has no quorum since it was opened: #{Missing.text(missing)}")
     end
 
     :ok
@@ -49,29 +49,13 @@ defmodule Tank.Store.Cluster.Unready do
   end
 
   defp no_quorum(store_id, reason) do
-    with {:ok, cluster} <- Members.local(store_id), [_one | _more] = missing <- missing(store_id, cluster) do
-      message = "no quorum: #{text(missing)}"
+    with {:ok, cluster} <- Members.local(store_id), [_one | _more] = missing <- Missing.of(store_id, cluster) do
+      message = "no quorum: #{Missing.text(missing)}"
       %Error{reason: reason, message: message, details: %{missing: for({node, _why} <- missing, do: node)}}
     else
       _none_missing -> reason
     end
   end
-
-  # The other members that do not take part, with why.
-  defp missing(store_id, %{cluster_id: mine} = cluster) do
-    nodes = cluster |> Members.others() |> Enum.map(& &1.node) |> Enum.uniq()
-
-    for {node, answer} <- Formation.ask(store_id, nodes, %{node() => mine}), why = why(answer, mine), do: {node, why}
-  end
-
-  defp why({:holds, mine}, mine), do: nil
-  defp why({:holds, other}, _mine), do: "is in another cluster, #{other}"
-  defp why({:blank, _token, _nodes, _role}, _mine), do: "has lost its data, and waits for a quorum to join"
-  defp why({:error, :nodedown}, _mine), do: "cannot be reached"
-  defp why({:error, :timeout}, _mine), do: "does not answer"
-  defp why(_unknown, _mine), do: "has not started the store"
-
-  defp text(missing), do: missing |> Enum.sort() |> Enum.map_join(", ", fn {node, why} -> "#{node} #{why}" end)
 
   defp nothing do
     %{
