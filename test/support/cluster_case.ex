@@ -13,7 +13,7 @@ defmodule Tank.Store.ClusterCase do
   @store :cluster_test
   # Starting a VM takes a second, and much longer while others compile.
   @boot_ms 180_000
-  @call_ms 60_000
+  @call_ms 120_000
 
   using do
     quote do
