@@ -157,11 +157,11 @@ fn end_before_promotion(cluster: &mut Cluster, is_to_vote: bool) -> u64 {
 /// Waits until all members, as each of them knows, are members, with so many votes.
 fn await_voters(cluster: &Cluster, votes: usize) {
     eventually("all to know the voters", || {
-        let all = cluster.running().map(|engine| engine.cluster().unwrap().members);
+        let mut all = cluster.running().map(|engine| engine.cluster().unwrap().members);
         let fits = |members: Vec<MemberStatus>| {
             members.len() == 3 && members.iter().filter(|member| member.voter).count() == votes
         };
-        all.map(fits).all(|fits| fits).then_some(())
+        all.all(fits).then_some(())
     });
 }
 
