@@ -84,11 +84,6 @@ defmodule Tank.Store.LinkCase do
     call(leader, Wire, :small_among_parts, [address, window, for_ms], :infinity)
   end
 
-  @doc """
-  Milliseconds that the disk of a node's store takes for two files of so many bytes, written and synced at the same time.
-  """
-  def disk(peer, bytes), do: call(peer, LinkCase, :local_disk, [Elixir.Path.dirname(peer.dir), bytes], :infinity)
-
   @doc "A node's number in the lab."
   def number(lab, peer), do: Enum.find(1..lab.network.count, &(Network.address(&1) == peer.host))
 
@@ -188,23 +183,6 @@ defmodule Tank.Store.LinkCase do
       end
 
     timed(fn -> Tree.txn(store(), [], operations, [], timeout: timeout) end)
-  end
-
-  @doc false
-  def local_disk(dir, bytes) do
-    data = :rand.bytes(bytes)
-    paths = for number <- 1..2, do: Elixir.Path.join(dir, "disk-#{number}")
-    write = &write_synced(&1, data)
-    {ms, _written} = timed(fn -> paths |> Task.async_stream(write, timeout: :infinity) |> Enum.to_list() end)
-    Enum.each(paths, &File.rm!/1)
-    ms
-  end
-
-  defp write_synced(path, data) do
-    {:ok, file} = :file.open(path, [:raw, :write])
-    :ok = :file.write(file, data)
-    :ok = :file.datasync(file)
-    :ok = :file.close(file)
   end
 
   @doc false

@@ -9,6 +9,7 @@ pub const POINTS: &[&str] = &[
     "log_writer",
     "log_full",
     "log_sync",
+    "log_stage",
     "apply",
     "apply_entry",
     "snapshot_install",

@@ -272,3 +272,34 @@ fn stops_before_an_install() {
     Victim::say("received");
     target.install(SnapshotData::Received(received), &header).unwrap();
 }
+
+#[test]
+fn small_writes_pass_a_large_one_until_that_is_on_the_disk() {
+    let _alone = alone();
+    let dir = tempfile::tempdir().unwrap();
+    let (engine, _failures) = open_watched(dir.path());
+    let value = vec![7; 4 << 20];
+    faults::arm("log_stage", "1*sleep(4000)").unwrap();
+    let started = Instant::now();
+    let large = submit(&engine, put("large", &value)).unwrap();
+    write_all(&engine, (0..20).map(|i| put(&format!("small-{i}"), b"acknowledged")));
+    assert!(started.elapsed().as_secs() < 4, "20 small writes took {:?}", started.elapsed());
+    assert_eq!(large.try_recv(), Err(mpsc::TryRecvError::Empty), "it is not on the disk");
+    assert!(matches!(large.recv_timeout(LIMIT).unwrap(), Ok(Outcome::Done { .. })));
+    engine.close().unwrap();
+    assert_eq!(held(&open(dir.path())).entries.len(), 21);
+}
+
+#[test]
+fn a_large_write_that_could_not_go_to_the_disk_early_goes_with_its_entry() {
+    let _alone = alone();
+    let dir = tempfile::tempdir().unwrap();
+    let (engine, failures) = open_watched(dir.path());
+    for (point, action) in [("log_stage", "1*return"), ("log_stage", "1*panic(planted)")] {
+        faults::arm(point, action).unwrap();
+        write_all(&engine, [put(action, &vec![7; 2 << 20])]);
+    }
+    assert!(failures.lock().unwrap().is_empty());
+    engine.close().unwrap();
+    assert_eq!(held(&open(dir.path())).entries.len(), 2);
+}

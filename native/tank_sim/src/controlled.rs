@@ -3,6 +3,7 @@
 use std::io;
 use std::ops::Range;
 
+use tank_engine::command::{Request, RequestId};
 use tank_engine::error::EngineError;
 use tank_engine::log::disk::{LogDisk, LogWrite, Recovered};
 use tank_engine::raft::LogEntry;
@@ -43,6 +44,18 @@ impl<D: LogDisk> LogDisk for Controlled<D> {
 
     fn bytes(&self) -> u64 {
         self.disk.bytes()
+    }
+
+    fn stage(&self, request: &Request) {
+        self.disk.stage(request);
+    }
+
+    fn unstage(&self, id: RequestId) {
+        self.disk.unstage(id);
+    }
+
+    fn end_staging(&self) {
+        self.disk.end_staging();
     }
 
     fn read(&self, range: Range<u64>, bytes_max: usize) -> io::Result<Vec<LogEntry>> {

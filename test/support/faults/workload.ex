@@ -63,9 +63,15 @@ defmodule Tank.Store.Faults.Workload do
   defp unique({run, writer, n}), do: "unique-#{run}-#{writer}-#{n}"
   defp shared(id), do: "shared-#{:erlang.phash2(id, @shared)}"
 
-  # A few hundred bytes, and now and then a few pages.
+  # A few hundred bytes, now and then a few pages, and sometimes so much that the log has a file for it alone.
   defp filler({_run, writer, n} = id) do
-    lines = if :erlang.phash2(id, 50) == 0, do: 1500, else: :erlang.phash2(id, 30)
+    lines =
+      cond do
+        :erlang.phash2(id, 800) == 1 -> 250_000
+        :erlang.phash2(id, 50) == 0 -> 1_500
+        true -> :erlang.phash2(id, 30)
+      end
+
     String.duplicate("#{writer}:#{n};", lines)
   end
 end

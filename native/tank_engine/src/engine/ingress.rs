@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, Weak};
 use std::time::Duration;
 
-use openraft::errors::ClientWriteError;
+use openraft::errors::{ClientWriteError, Fatal};
 use tokio::sync::{Notify, mpsc};
 use tokio::time::Instant;
 
@@ -14,11 +14,11 @@ use crate::environment::wall_ms;
 use crate::error::EngineError;
 use crate::faults;
 use crate::health::Health;
-use crate::log::AtOnce;
+use crate::log::{AtOnce, DETACHED_BYTES_MIN};
 use crate::options::Options;
 use crate::outcome::{Outcome, Refusal};
 use crate::peers::{AHEAD_BYTES_MIN, NotWritten};
-use crate::raft::{Responder, WriteResult};
+use crate::raft::{Responder, Types, WriteResult};
 use crate::runtime::{self, Runtime};
 use crate::sync::lock;
 
@@ -159,11 +159,9 @@ async fn feed(mut queue: mpsc::UnboundedReceiver<Pending>, leader: LeaderClient,
             if pending.bytes >= AHEAD_BYTES_MIN && !leader.authority.is_alone() {
                 // Others have to hold it before it is logged.
                 pending.forward(Arc::clone(&leader), request, false);
-                continue;
-            }
-            let again = (Arc::clone(&leader), request.clone());
-            let responder = Responder::new(move |result| pending.answer(result, again));
-            if leader.raft.client_write_ff(request, Some(responder)).await.is_err() {
+            } else if pending.bytes >= DETACHED_BYTES_MIN {
+                pending.stage(Arc::clone(&leader), request);
+            } else if pending.propose(&leader, request).await.is_err() {
                 return;
             }
         }
@@ -319,6 +317,22 @@ impl Pending {
             Err(_) => return self.reply(Err(EngineError::Unknown)),
         };
         self.forward(leader, request, maybe_logged);
+    }
+
+    /// Hands a request to the raft core.
+    async fn propose(self, leader: &Arc<LeaderClient>, request: Request) -> Result<(), Fatal<Types>> {
+        let again = (Arc::clone(leader), request.clone());
+        let responder = Responder::new(move |result| self.answer(result, again));
+        leader.raft.client_write_ff(request, Some(responder)).await
+    }
+
+    /// Hands a request to the raft core once its command is on the disk: smaller ones go before it meanwhile.
+    fn stage(self, leader: Arc<LeaderClient>, request: Request) {
+        runtime::spawn_here("stage", Arc::clone(&self.bounds.health), async move {
+            leader.seeds.stage(&request).await;
+            // Without a raft core, whoever waits hears of that when this is dropped.
+            drop(self.propose(&leader, request).await);
+        });
     }
 
     /// Asks the leader, wherever it is.

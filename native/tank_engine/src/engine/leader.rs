@@ -6,6 +6,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures_util::future::join;
 use openraft::async_runtime::watch::WatchReceiver;
 use tokio::time::{Instant, timeout_at};
 
@@ -114,9 +115,16 @@ impl LeaderClient {
             }
             Leader::There(id, member) => {
                 // A large one that is sent twice would take twice as long.
-                let within = if self.seeds.keep(request) { remaining(deadline) } else { remaining(deadline).min(TRY) };
+                let large = Seeds::is_large(request);
+                let within = if large { remaining(deadline) } else { remaining(deadline).min(TRY) };
                 let call = Call::Write(request.clone());
-                match self.ask(id, &member, Lane::Bulk, &call, within).await {
+                let holding = async {
+                    if large {
+                        self.seeds.hold(request).await;
+                    }
+                };
+                let ((), answer) = join(holding, self.ask(id, &member, Lane::Bulk, &call, within)).await;
+                match answer {
                     Ok(Answer::Write(result)) => result,
                     Ok(_) | Err(CallError::NotSent) => Err(NotWritten::NotLeader),
                     Err(CallError::Timeout | CallError::Failed(_)) => Err(NotWritten::Unknown),

@@ -168,7 +168,7 @@ impl Engine {
             .and_then(|store| Machine::open(store, Arc::clone(&published), Arc::clone(&health)))
             .and_then(|machine| check_reach(purged, published.load().applied).map(|()| machine));
         let member_id = directory.identity.member_id;
-        let seeds = Arc::new(Seeds::new(Arc::clone(&rpc), member_id));
+        let seeds = Arc::new(Seeds::new(Arc::clone(&rpc), member_id, log.staging()));
         let started = match machine {
             Ok(machine) => {
                 let (rpc, gate, seeds) = (Arc::clone(&rpc), Arc::clone(&authority), Arc::clone(&seeds));

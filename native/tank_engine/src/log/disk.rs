@@ -4,6 +4,7 @@ use std::io;
 use std::ops::Range;
 use std::time::Duration;
 
+use crate::command::{Request, RequestId};
 use crate::error::EngineError;
 use crate::raft::{LogEntry, LogId, Vote};
 
@@ -73,6 +74,16 @@ pub trait LogDisk: Send + Sync + 'static {
     fn bytes(&self) -> u64 {
         0
     }
+
+    /// Writes a large command ahead of its entry, which then takes no longer to write than a small one. Returns
+    /// when that is done, or has failed: then the command is written with its entry. Called from many threads.
+    fn stage(&self, _request: &Request) {}
+
+    /// The entry of this request was written, or does not come.
+    fn unstage(&self, _id: RequestId) {}
+
+    /// The log is closed: nothing is staged any more when this returns.
+    fn end_staging(&self) {}
 
     /// The entries of `range` that are on the disk, in order, up to about `bytes_max` bytes, at
     /// least one if there is one.

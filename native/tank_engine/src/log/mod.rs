@@ -20,7 +20,7 @@ use std::io;
 use std::ops::{Bound, Range, RangeBounds};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, Weak};
 
 use futures_util::{Stream, TryStreamExt, stream};
 use openraft::entry::RaftEntry;
@@ -28,6 +28,7 @@ use openraft::storage::{IOFlushed, RaftLogReader, RaftLogStorage};
 use openraft::{LogState, OptionalSend};
 use tokio::sync::oneshot;
 
+use crate::command::{Request, RequestId};
 use crate::error::EngineError;
 use crate::health::Health;
 use crate::mutants;
@@ -39,6 +40,10 @@ use crate::sync::lock;
 use disk::{LogDisk, LogWrite, Recovered};
 use tail::Tail;
 use writer::{Done, Job, Queue, Writer};
+
+/// From this size on, a command is written ahead of its entry ([`LogDisk::stage`]), and stays in a file of its own.
+/// Less takes no longer than a few milliseconds.
+pub(crate) const DETACHED_BYTES_MIN: usize = 1 << 20;
 
 /// The bytes of entries that one read for replication gives, about.
 const READ_BYTES_MAX: usize = 512 << 10;
@@ -86,8 +91,18 @@ pub struct LogStore<D> {
 /// Reads the log. It does not keep the log open.
 pub struct LogReader<D>(Arc<Shared<D>>);
 
+/// Writes large commands ahead of their entries. It does not keep the log open.
+#[derive(Clone)]
+pub(crate) struct Staging(Weak<dyn Stage>);
+
+trait Stage: Send + Sync {
+    fn stage(&self, request: &Request);
+    fn unstage(&self, id: RequestId);
+    fn end(&self);
+}
+
 /// Waits for the log's writer to end.
-pub struct LogCloser(Writer);
+pub struct LogCloser(Writer, Staging);
 
 impl<D: LogDisk> LogStore<D> {
     /// Opens the log that is on `disk`. `dir` is where, for errors.
@@ -110,7 +125,15 @@ impl<D: LogDisk> LogStore<D> {
             health: Arc::clone(health),
         });
         let writer = Writer::start(Arc::clone(&shared), Arc::clone(health))?;
-        Ok((Self { shared, queue: writer.queue(), at_once: false }, LogCloser(writer)))
+        let log = Self { shared, queue: writer.queue(), at_once: false };
+        let staging = log.staging();
+        Ok((log, LogCloser(writer, staging)))
+    }
+
+    /// How large commands are written ahead of their entries.
+    pub(crate) fn staging(&self) -> Staging {
+        let shared: Arc<dyn Stage> = Arc::<Shared<D>>::clone(&self.shared);
+        Staging(Arc::downgrade(&shared))
     }
 
     /// Counters of the writer.
@@ -172,12 +195,54 @@ impl LogCloser {
     /// Waits until all that was handed over is written and the writer has ended. Every
     /// [`LogStore`] must be dropped, or about to be.
     pub fn join(self) {
-        self.0.join();
+        let Self(writer, staging) = self;
+        writer.join();
+        staging.end();
     }
 
     /// As [`LogCloser::join`], in a task that may block.
     pub(crate) async fn ended(self) {
-        self.0.ended().await;
+        let Self(writer, staging) = self;
+        writer.ended().await;
+        staging.end();
+    }
+}
+
+impl<D: LogDisk> Stage for Shared<D> {
+    fn stage(&self, request: &Request) {
+        self.disk.stage(request);
+    }
+
+    fn unstage(&self, id: RequestId) {
+        self.disk.unstage(id);
+    }
+
+    fn end(&self) {
+        self.disk.end_staging();
+    }
+}
+
+impl Staging {
+    /// Writes the command of a request that will come with an entry, if it is large. Whatever goes wrong: it is
+    /// written with its entry then.
+    pub(crate) async fn stage(&self, request: &Request) {
+        if request.command.size() < DETACHED_BYTES_MIN {
+            return;
+        }
+        let (log, request) = (self.0.clone(), request.clone());
+        let staged = runtime::offload(move || log.upgrade().into_iter().for_each(|log| log.stage(&request)));
+        if let Err(error) = staged.await {
+            tracing::error!(%error, "a large command was not written ahead of its log entry");
+        }
+    }
+
+    /// The entry of this request was written, or does not come.
+    pub(crate) fn unstage(&self, id: RequestId) {
+        self.0.upgrade().into_iter().for_each(|log| log.unstage(id));
+    }
+
+    fn end(&self) {
+        self.0.upgrade().into_iter().for_each(|log| log.end());
     }
 }
 

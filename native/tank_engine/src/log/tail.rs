@@ -8,9 +8,9 @@ use openraft::entry::RaftEntry;
 
 use crate::raft::{LogEntry, LogId};
 
-/// What durable entries may take up. Those that are not durable yet stay in any case; the bound
+/// What durable entries may take up: more than the largest of them, which is applied a round trip after it. Those that are not durable yet stay in any case; the bound
 /// on writes in flight bounds them.
-const BYTES_MAX: usize = 32 << 20;
+const BYTES_MAX: usize = 40 << 20;
 
 /// The last entries of the log, without a gap, and the log's bounds.
 #[derive(Debug, Default)]

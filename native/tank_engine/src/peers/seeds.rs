@@ -18,6 +18,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use futures_util::StreamExt;
+use futures_util::future::join;
 use futures_util::stream::FuturesUnordered;
 use openraft::EntryPayload;
 use openraft::async_runtime::watch::WatchReceiver;
@@ -25,6 +26,7 @@ use openraft::entry::RaftEntry;
 use tokio::time::{Instant, sleep, timeout_at};
 
 use crate::command::{Command, Request, RequestId};
+use crate::log::Staging;
 use crate::raft::{LogEntry, Member, MemberId, Raft};
 use crate::runtime;
 use crate::sync::lock;
@@ -49,6 +51,7 @@ type Id = (u64, u64);
 pub(crate) struct Seeds {
     rpc: Arc<Rpc>,
     me: MemberId,
+    staging: Staging,
     held: Mutex<Held>,
     given: Mutex<BTreeMap<Id, BTreeSet<MemberId>>>,
 }
@@ -57,26 +60,27 @@ pub(crate) struct Seeds {
 struct Held {
     commands: BTreeMap<Id, (u64, Command)>,
     /// In the order in which they came.
-    order: BTreeMap<u64, Id>,
+    order: BTreeMap<u64, RequestId>,
     next: u64,
     bytes: usize,
 }
 
 impl Seeds {
-    pub(crate) fn new(rpc: Arc<Rpc>, me: MemberId) -> Self {
-        Self { rpc, me, held: Mutex::default(), given: Mutex::default() }
+    pub(crate) fn new(rpc: Arc<Rpc>, me: MemberId, staging: Staging) -> Self {
+        Self { rpc, me, staging, held: Mutex::default(), given: Mutex::default() }
     }
 
-    /// Writes through this member's raft core, if it leads. A large command goes ahead first; that
-    /// takes no longer than `within`.
+    /// Writes through this member's raft core, if it leads. A large command goes ahead first, to others and to the
+    /// disk; that takes no longer than `within`.
     pub(crate) async fn write(&self, raft: &Raft, request: Request, within: Duration) -> Result<Written, NotWritten> {
         if request.command.size() < AHEAD_BYTES_MIN {
             return serve::write(raft, request).await;
         }
-        let _given = Given { seeds: self, id: key(request.id) };
-        match timeout_at(Instant::now() + within, self.send_ahead(raft, &request)).await {
-            Ok(Ok(())) => serve::write(raft, request).await,
-            Ok(Err(error)) => Err(error),
+        let _given = Given { seeds: self, id: request.id };
+        let ahead = join(self.send_ahead(raft, &request), self.staging.stage(&request));
+        match timeout_at(Instant::now() + within, ahead).await {
+            Ok((Ok(()), ())) => serve::write(raft, request).await,
+            Ok((Err(error), ())) => Err(error),
             Err(_) => Err(NotWritten::NotLeader),
         }
     }
@@ -164,24 +168,28 @@ impl Seeds {
         }
     }
 
-    /// Holds a command for a leader.
-    pub(crate) fn hold(&self, id: RequestId, command: Command) {
-        lock(&self.held).insert(key(id), command);
+    /// Holds the command of a request for a leader, in memory and on the disk.
+    pub(crate) async fn hold(&self, request: &Request) {
+        let displaced = lock(&self.held).insert(request.id, request.command.clone());
+        displaced.into_iter().for_each(|id| self.staging.unstage(id));
+        self.staging.stage(request).await;
     }
 
-    /// Holds the command of a request that is forwarded to the leader, if it is large: its entry need not
-    /// bring it back. Whether it is.
-    pub(crate) fn keep(&self, request: &Request) -> bool {
-        let large = request.command.size() >= AHEAD_BYTES_MIN;
-        if large {
-            self.hold(request.id, request.command.clone());
-        }
-        large
+    /// Writes the command of a request to the disk, if it is so large that smaller ones should pass it.
+    pub(crate) async fn stage(&self, request: &Request) {
+        self.staging.stage(request).await;
+    }
+
+    /// Whether a request is large: then [`Seeds::hold`] spares its entry to bring it back, if the leader is another
+    /// member.
+    pub(crate) fn is_large(request: &Request) -> bool {
+        request.command.size() >= AHEAD_BYTES_MIN
     }
 
     /// Holds a command no longer.
     pub(crate) fn let_go(&self, id: RequestId) {
         lock(&self.held).remove(key(id));
+        self.staging.unstage(id);
     }
 
     /// A log entry as it is sent to a member.
@@ -225,27 +233,32 @@ impl Seeds {
 /// Forgets who holds a command when its write ends, also when its caller gives up.
 struct Given<'a> {
     seeds: &'a Seeds,
-    id: Id,
+    id: RequestId,
 }
 
 impl Drop for Given<'_> {
     fn drop(&mut self) {
-        lock(&self.seeds.given).remove(&self.id);
+        lock(&self.seeds.given).remove(&key(self.id));
+        self.seeds.staging.unstage(self.id);
     }
 }
 
 impl Held {
-    fn insert(&mut self, id: Id, command: Command) {
-        self.remove(id);
+    /// Adds a command; the oldest ones that have to go for it.
+    fn insert(&mut self, id: RequestId, command: Command) -> Vec<RequestId> {
+        self.remove(key(id));
         self.bytes += command.size();
-        self.commands.insert(id, (self.next, command));
+        self.commands.insert(key(id), (self.next, command));
         self.order.insert(self.next, id);
         self.next += 1;
+        let mut displaced = Vec::new();
         while self.bytes > HELD_BYTES_MAX
             && let Some((_, oldest)) = self.order.pop_first()
         {
-            self.remove(oldest);
+            self.remove(key(oldest));
+            displaced.push(oldest);
         }
+        displaced
     }
 
     fn get(&self, id: Id) -> Option<Command> {
@@ -280,15 +293,19 @@ mod tests {
         Command::Put(Write::new(Key::of(&[]), Bytes::from(vec![1; bytes])))
     }
 
+    fn id(sequence: u64) -> RequestId {
+        RequestId { client: 1, sequence, resolved_below: 0 }
+    }
+
     #[test]
     fn the_oldest_held_commands_go_when_there_are_too_many() {
         let mut held = Held::default();
         for sequence in 0..10 {
-            held.insert((1, sequence), command(HELD_BYTES_MAX / 4));
+            held.insert(id(sequence), command(HELD_BYTES_MAX / 4));
         }
         let left: Vec<u64> = held.commands.keys().map(|(_, sequence)| *sequence).collect();
         assert_eq!(left, [6, 7, 8, 9]);
-        held.insert((1, 9), command(10));
+        held.insert(id(9), command(10));
         held.remove((1, 6));
         held.remove((1, 8));
         held.remove((1, 7));

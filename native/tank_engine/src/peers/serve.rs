@@ -216,7 +216,7 @@ impl Server {
         Some(match call {
             Call::Append(append) => self.append(node, append).await,
             Call::Hold { id, command } => {
-                self.seeds.hold(id, command);
+                self.seeds.hold(&Request { id, time_ms: 0, command, seen_ms: 0 }).await;
                 Answer::Held
             }
             // Who hears it has noted that.

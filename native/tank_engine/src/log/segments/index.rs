@@ -1,10 +1,11 @@
 //! Where the log's entries stand, and what is known beside them.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 
 use crate::log::disk::LogWrite;
 use crate::raft::{LogId, Vote};
 
+use super::blobs::Blob;
 use super::record::Place;
 use super::segment::Head;
 
@@ -17,6 +18,11 @@ pub(super) struct Index {
     /// The index of the first spot.
     first: u64,
     spots: VecDeque<Spot>,
+    /// The commands that are not in their entries' records, by index.
+    blobs: BTreeMap<u64, Blob>,
+    blob_bytes: u64,
+    /// Those whose entries are gone.
+    unneeded: Vec<Blob>,
     /// Whether there was ever an entry: a log may begin anywhere.
     begun: bool,
     pub(super) purged: Option<LogId>,
@@ -28,7 +34,7 @@ impl Index {
     /// What a segment says of those before it.
     pub(super) fn of(head: &Head) -> Self {
         let Head { next, purged, vote, committed, .. } = *head;
-        Self { first: next.unwrap_or(0), begun: next.is_some(), purged, vote, committed, spots: VecDeque::new() }
+        Self { first: next.unwrap_or(0), begun: next.is_some(), purged, vote, committed, ..Self::default() }
     }
 
     pub(super) fn head(&self, member_id: u64, previous_bytes: u64) -> Head {
@@ -75,7 +81,42 @@ impl Index {
         is_next
     }
 
+    /// Says that the command of the last entry is in a file of its own.
+    pub(super) fn detach(&mut self, blob: Blob) {
+        self.blob_bytes += blob.bytes();
+        self.blobs.insert(self.next().saturating_sub(1), blob);
+    }
+
+    /// The commands that have a file of their own.
+    pub(super) fn blobs(&self) -> impl Iterator<Item = (&u64, &Blob)> {
+        self.blobs.iter()
+    }
+
+    /// The bytes of the files of commands.
+    pub(super) fn blob_bytes(&self) -> u64 {
+        self.blob_bytes
+    }
+
+    /// The bytes that entry `index` has in a file of its own.
+    pub(super) fn detached_bytes(&self, index: u64) -> usize {
+        self.blobs.get(&index).and_then(|blob| usize::try_from(blob.bytes()).ok()).unwrap_or(0)
+    }
+
+    /// The files of commands whose entries are gone since this was last asked.
+    pub(super) fn take_unneeded(&mut self) -> Vec<Blob> {
+        std::mem::take(&mut self.unneeded)
+    }
+
+    fn keep_blobs(&mut self, kept: BTreeMap<u64, Blob>, gone: BTreeMap<u64, Blob>) {
+        self.blob_bytes -= gone.values().map(Blob::bytes).sum::<u64>();
+        self.unneeded.extend(gone.into_values());
+        self.blobs = kept;
+    }
+
     pub(super) fn truncate_from(&mut self, index: u64) {
+        let mut kept = std::mem::take(&mut self.blobs);
+        let gone = kept.split_off(&index);
+        self.keep_blobs(kept, gone);
         if index < self.first {
             self.spots.clear();
             self.first = index;
@@ -86,6 +127,9 @@ impl Index {
     pub(super) fn purge(&mut self, upto: LogId) {
         self.purged = Some(upto);
         let begin = upto.index() + 1;
+        let mut gone = std::mem::take(&mut self.blobs);
+        let kept = gone.split_off(&begin);
+        self.keep_blobs(kept, gone);
         if begin > self.first || !self.begun {
             let gone = usize::try_from(begin - self.first).unwrap_or(usize::MAX).min(self.spots.len());
             self.spots.drain(..gone);

@@ -3,6 +3,7 @@
 //! ```text
 //! <dir>/log/00000007.segment   head, batch, entry, entry, vote, batch, entry, ...
 //! <dir>/log/00000008.segment   head, batch, entry, (zeros, or what an older segment held)   <- written here
+//! <dir>/log/1f0c9a27b8d3e465.blob   the command of one large entry (blobs.rs)
 //! ```
 //!
 //! Why not in RocksDB, as the state: each entry would be written there twice, to its write-ahead
@@ -21,6 +22,7 @@
 //! Two locks: the writer's is held while the disk writes and syncs, for as long as that takes. Readers
 //! take only the table's, which says where each entry is, and is never held while the disk works.
 
+mod blobs;
 mod index;
 mod record;
 mod recovery;
@@ -34,8 +36,10 @@ use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
 
+use openraft::EntryPayload;
 use openraft::entry::RaftEntry;
 
+use crate::command::{Request, RequestId};
 use crate::error::EngineError;
 use crate::faults;
 use crate::options::SEGMENT_BYTES;
@@ -44,8 +48,10 @@ use crate::storage::Location;
 use crate::storage::marker::MarkerFile;
 use crate::sync::lock;
 
+use super::DETACHED_BYTES_MIN;
 use super::disk::{LogDisk, LogWrite, Recovered};
 
+use blobs::{Blob, Blobs, Detached};
 use index::{Index, Spot};
 use record::{Kind, Place, Record};
 use segment::{End, Segment, Spare};
@@ -72,12 +78,15 @@ pub struct SegmentLog {
     marker: Arc<MarkerFile>,
     /// A segment that is longer gets no more batches.
     segment_bytes: u64,
+    /// A command of this size and more is in a file of its own.
+    detached_bytes_min: usize,
     /// Where the store's directory must be when files are made or removed in it.
     location: Option<Arc<Location>>,
     /// None until it is recovered. Held while the disk writes and syncs: only the writer may take it.
     open: Mutex<Option<Open>>,
     /// What readers need. Held for as long as looking takes; taken after `open` where both are.
     table: Mutex<Table>,
+    blobs: Blobs,
 }
 
 /// Where each durable entry is.
@@ -119,7 +128,19 @@ impl SegmentLog {
     /// The log in `dir`, the directory of the store of member `member_id`. `marker` notes what is durable of it.
     pub(crate) fn new(dir: &Path, member_id: u64, marker: Arc<MarkerFile>) -> Self {
         let (open, table) = (Mutex::default(), Mutex::default());
-        Self { dir: dir.join(DIR), member_id, marker, segment_bytes: SEGMENT_BYTES, location: None, open, table }
+        let (dir, segment_bytes) = (dir.join(DIR), SEGMENT_BYTES);
+        let blobs = Blobs::new(dir.clone());
+        Self {
+            dir,
+            member_id,
+            marker,
+            segment_bytes,
+            detached_bytes_min: DETACHED_BYTES_MIN,
+            location: None,
+            open,
+            table,
+            blobs,
+        }
     }
 
     /// As it is, with segments of another size ([`crate::options::Timing::segment_bytes`]).
@@ -134,6 +155,19 @@ impl SegmentLog {
     pub(crate) fn within(mut self, location: Arc<Location>) -> Self {
         self.location = Some(location);
         self
+    }
+
+    /// A batch of `writes`. Large commands that are not staged are written now.
+    fn batch<'a>(&self, writes: &'a [LogWrite]) -> io::Result<Batch<'a>> {
+        let mut batch = Batch { writes, blobs: Vec::new(), detached_bytes_min: self.detached_bytes_min };
+        for write in writes {
+            let LogWrite::Append(entries) = write else { continue };
+            for request in entries.iter().filter_map(|entry| large(entry, self.detached_bytes_min)) {
+                self.check_location()?;
+                batch.blobs.push(self.blobs.take(request)?);
+            }
+        }
+        Ok(batch)
     }
 
     fn check_location(&self) -> io::Result<()> {
@@ -204,11 +238,11 @@ impl SegmentLog {
 
 impl Open {
     /// Writes a batch, and returns where its entries are.
-    fn write(&mut self, writes: &[LogWrite]) -> io::Result<Vec<Spot>> {
+    fn write(&mut self, batch: &Batch<'_>) -> io::Result<Vec<Spot>> {
         let mut buffer = std::mem::take(&mut self.buffer);
-        let spots = encode(&mut buffer, self.place(), self.end.synced, writes)?;
+        let spots = batch.encode(&mut buffer, self.place(), self.end.synced)?;
         self.last.append(&mut self.end, &buffer)?;
-        if writes.iter().any(LogWrite::must_be_durable) && !faults::skipped("log_sync") {
+        if batch.writes.iter().any(LogWrite::must_be_durable) && !faults::skipped("log_sync") {
             self.last.sync(&mut self.end)?;
         }
         buffer.clear();
@@ -228,15 +262,18 @@ impl Open {
 
 impl Table {
     /// Takes over what was written; `spots` are the places of its entries.
-    fn take_over(&mut self, writes: &[LogWrite], spots: Vec<Spot>) -> io::Result<()> {
-        let mut spots = spots.into_iter();
-        for write in writes {
+    fn take_over(&mut self, batch: &Batch<'_>, spots: Vec<Spot>) -> io::Result<()> {
+        let (mut spots, mut blobs) = (spots.into_iter(), batch.blobs.iter());
+        for write in batch.writes {
             self.index.note(write);
             let LogWrite::Append(entries) = write else { continue };
             for (entry, spot) in entries.iter().zip(&mut spots) {
                 if !self.index.append(entry.index(), spot) {
                     let next = self.index.next();
                     return Err(io::Error::other(format!("log entry {} came, and {next} is next", entry.index())));
+                }
+                if batch.detaches(entry).is_some() {
+                    blobs.next().into_iter().for_each(|blob| self.index.detach(*blob));
                 }
             }
         }
@@ -253,15 +290,14 @@ impl Table {
     /// What has to be read for the entries of `range`, until they have `bytes_max` bytes; at least one.
     fn runs(&self, range: &Range<u64>, bytes_max: usize) -> Vec<Run> {
         let mut bytes = 0;
-        let count =
-            usize::try_from(range.end.saturating_sub(range.start.max(self.index.first()))).unwrap_or(usize::MAX);
-        let spots = self.index.from(range.start).take(count).take_while(|(_, size)| {
+        let spots = (range.start.max(self.index.first())..range.end).zip(self.index.from(range.start));
+        let spots = spots.take_while(|(index, (_, size))| {
             let fits = bytes == 0 || bytes < bytes_max;
-            bytes += size;
+            bytes += size + self.index.detached_bytes(*index);
             fits
         });
         let mut runs: Vec<Run> = Vec::new();
-        for spot in spots {
+        for (_, spot) in spots {
             if runs.last_mut().is_some_and(|run| run.extend(*spot)) {
                 continue;
             }
@@ -293,7 +329,8 @@ impl Run {
         follows
     }
 
-    fn read(&self, entries: &mut Vec<LogEntry>) -> io::Result<()> {
+    /// `dir` is where the files of large commands are.
+    fn read(&self, dir: &Path, entries: &mut Vec<LogEntry>) -> io::Result<()> {
         use std::os::unix::fs::FileExt;
         let Some((first, _)) = self.spots.first() else { return Ok(()) };
         let mut records = vec![0; self.bytes];
@@ -304,7 +341,7 @@ impl Run {
         for spot in &self.spots {
             let at = usize::try_from(spot.0.offset - first.offset).unwrap_or(usize::MAX);
             let record = records.get(at..).and_then(|rest| rest.get(..spot.1)).unwrap_or_default();
-            entries.push(decode_entry(record, *spot)?);
+            entries.push(decode_entry(record, *spot, dir)?);
         }
         Ok(())
     }
@@ -323,11 +360,17 @@ impl LogDisk for SegmentLog {
         let mut open = lock(&self.open);
         let open = open.as_mut().ok_or_else(|| io::Error::other("a log that was not recovered"))?;
         self.lower_note(writes)?;
+        let batch = self.batch(writes)?;
         if open.end.bytes > self.segment_bytes {
             self.rotate(open)?;
         }
-        let spots = open.write(writes)?;
-        lock(&self.table).take_over(writes, spots)?;
+        let spots = open.write(&batch)?;
+        let unneeded = {
+            let mut table = lock(&self.table);
+            table.take_over(&batch, spots)?;
+            table.index.take_unneeded()
+        };
+        self.blobs.remove(&unneeded);
         if writes.iter().any(LogWrite::must_be_durable) {
             self.raise_note(writes)?;
         }
@@ -343,13 +386,29 @@ impl LogDisk for SegmentLog {
     }
 
     fn bytes(&self) -> u64 {
-        lock(&self.open).as_ref().map_or(0, Open::bytes)
+        let segments = lock(&self.open).as_ref().map_or(0, Open::bytes);
+        segments + lock(&self.table).index.blob_bytes() + self.blobs.staged_bytes()
+    }
+
+    fn stage(&self, request: &Request) {
+        let detached = request.command.size() >= self.detached_bytes_min;
+        if detached && !faults::skipped("log_stage") && self.check_location().is_ok() {
+            self.blobs.stage(request);
+        }
+    }
+
+    fn unstage(&self, id: RequestId) {
+        self.blobs.unstage(id);
+    }
+
+    fn end_staging(&self) {
+        self.blobs.end_staging();
     }
 
     fn read(&self, range: Range<u64>, bytes_max: usize) -> io::Result<Vec<LogEntry>> {
         let runs = lock(&self.table).runs(&range, bytes_max);
         let mut entries = Vec::with_capacity(runs.iter().map(|run| run.spots.len()).sum());
-        runs.iter().try_for_each(|run| run.read(&mut entries))?;
+        runs.iter().try_for_each(|run| run.read(&self.dir, &mut entries))?;
         let found = entries.first().map(RaftEntry::index);
         if found.is_some_and(|found| found != range.start) || (found.is_none() && !range.is_empty()) {
             return Err(io::Error::other(damaged(format!("log entry {} is missing", range.start))));
@@ -358,35 +417,77 @@ impl LogDisk for SegmentLog {
     }
 }
 
-fn encode(buffer: &mut Vec<u8>, place: Place, synced: u64, writes: &[LogWrite]) -> io::Result<Vec<Spot>> {
-    let mut spots = Vec::new();
-    record::put(buffer, place, Kind::Batch, &[], &synced)?;
-    for write in writes {
-        match write {
-            LogWrite::Append(entries) => {
-                for entry in entries {
-                    let at = buffer.len();
-                    record::put(buffer, place, Kind::Entry, &entry.index().to_be_bytes(), entry)?;
-                    spots.push((Place { offset: place.offset + at as u64, ..place }, buffer.len() - at));
-                }
-            }
-            LogWrite::TruncateFrom(index) => record::put(buffer, place, Kind::TruncateFrom, &[], index)?,
-            LogWrite::Purge(upto) => record::put(buffer, place, Kind::Purge, &[], upto)?,
-            LogWrite::Vote(vote) => record::put(buffer, place, Kind::Vote, &[], vote)?,
-            LogWrite::Committed(committed) => record::put(buffer, place, Kind::Committed, &[], committed)?,
-        }
-    }
-    Ok(spots)
+/// What is written with one sync.
+struct Batch<'a> {
+    writes: &'a [LogWrite],
+    /// The files of the commands that are detached from their entries, in order.
+    blobs: Vec<Blob>,
+    detached_bytes_min: usize,
 }
 
-/// The entry of the record `record`, which stands at a spot.
-fn decode_entry(record: &[u8], (place, bytes): Spot) -> io::Result<LogEntry> {
-    let record = Record::first(record, place).filter(|record| record.kind == Kind::Entry && record.bytes() == bytes);
-    let body = record.and_then(|record| record.body.get(size_of::<u64>()..));
-    let entry = body.map_or_else(|| Err("a record does not match its checksum".to_owned()), record::decode);
-    entry.map_err(|why| {
+impl Batch<'_> {
+    /// The request of an entry whose command is in a file of its own.
+    fn detaches<'e>(&self, entry: &'e LogEntry) -> Option<&'e Request> {
+        large(entry, self.detached_bytes_min)
+    }
+
+    fn encode(&self, buffer: &mut Vec<u8>, place: Place, synced: u64) -> io::Result<Vec<Spot>> {
+        let (mut spots, mut blobs) = (Vec::new(), self.blobs.iter());
+        record::put(buffer, place, Kind::Batch, &[], &synced)?;
+        for write in self.writes {
+            match write {
+                LogWrite::Append(entries) => {
+                    for entry in entries {
+                        let at = buffer.len();
+                        self.encode_entry(buffer, place, entry, &mut blobs)?;
+                        spots.push((Place { offset: place.offset + at as u64, ..place }, buffer.len() - at));
+                    }
+                }
+                LogWrite::TruncateFrom(index) => record::put(buffer, place, Kind::TruncateFrom, &[], index)?,
+                LogWrite::Purge(upto) => record::put(buffer, place, Kind::Purge, &[], upto)?,
+                LogWrite::Vote(vote) => record::put(buffer, place, Kind::Vote, &[], vote)?,
+                LogWrite::Committed(committed) => record::put(buffer, place, Kind::Committed, &[], committed)?,
+            }
+        }
+        Ok(spots)
+    }
+
+    fn encode_entry<'b>(
+        &self,
+        buffer: &mut Vec<u8>,
+        place: Place,
+        entry: &LogEntry,
+        blobs: &mut impl Iterator<Item = &'b Blob>,
+    ) -> io::Result<()> {
+        let index = entry.index().to_be_bytes();
+        let Some(request) = self.detaches(entry) else {
+            return record::put(buffer, place, Kind::Entry, &index, entry);
+        };
+        let blob = blobs.next().ok_or_else(|| io::Error::other("a large command without its file"))?;
+        record::put(buffer, place, Kind::Detached, &index, &Detached::new(entry.log_id(), request, *blob))
+    }
+}
+
+/// The request of an entry whose command has so many bytes or more.
+fn large(entry: &LogEntry, bytes_min: usize) -> Option<&Request> {
+    match &entry.payload {
+        EntryPayload::Normal(request) if request.command.size() >= bytes_min => Some(request),
+        _ => None,
+    }
+}
+
+/// The entry of the record `record`, which stands at a spot. `dir` is where the files of large commands are.
+fn decode_entry(record: &[u8], (place, bytes): Spot, dir: &Path) -> io::Result<LogEntry> {
+    let in_record = |why: String| {
         io::Error::other(damaged(format!("{why} ({} at {})", segment::name(place.segment), place.offset)))
-    })
+    };
+    let record = Record::first(record, place).filter(|record| record.bytes() == bytes);
+    let body = record.and_then(|record| Some((record.kind, record.body.get(size_of::<u64>()..)?)));
+    match body {
+        Some((Kind::Entry, body)) => record::decode(body).map_err(in_record),
+        Some((Kind::Detached, body)) => record::decode::<Detached>(body).map_err(in_record)?.read(dir),
+        _ => Err(in_record("a record does not match its checksum".to_owned())),
+    }
 }
 
 fn damaged(detail: String) -> EngineError {

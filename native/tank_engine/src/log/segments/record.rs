@@ -31,6 +31,8 @@ pub(super) enum Kind {
     Vote,
     /// The last log id known to be committed.
     Committed,
+    /// A log entry whose command is in a file of its own: its index, and its MessagePack ([`super::blobs`]).
+    Detached,
 }
 
 /// Where bytes stand.
@@ -48,7 +50,7 @@ pub(super) struct Record<'a> {
 }
 
 impl Kind {
-    const ALL: [(u8, Self); 7] = [
+    const ALL: [(u8, Self); 8] = [
         (1, Self::Head),
         (2, Self::Batch),
         (3, Self::Entry),
@@ -56,6 +58,7 @@ impl Kind {
         (5, Self::Purge),
         (6, Self::Vote),
         (7, Self::Committed),
+        (8, Self::Detached),
     ];
 
     fn of(byte: u8) -> Option<Self> {

@@ -20,6 +20,7 @@ use crate::log::disk::LogWrite;
 use crate::raft::{LogId, Vote};
 use crate::storage::marker::{Marker, MarkerFile};
 
+use super::blobs::{self, Detached};
 use super::index::Index;
 use super::record::{self, Kind, Place, Record};
 use super::segment::{self, Head, Segment};
@@ -50,11 +51,14 @@ pub(super) fn recover(
         newest = bytes;
     }
     let nothing = || damaged("it has no segment".to_owned());
-    let Replayed { index, end, synced } = log.ok_or_else(nothing)?;
+    let Replayed { mut index, end, synced } = log.ok_or_else(nothing)?;
     let last = segments.last_entry().map(|last| Arc::clone(last.get())).ok_or_else(nothing)?;
     check_begin(&index, segments.contains_key(&1))?;
+    check_blobs(dir, &index)?;
     let last_id = last_id(dir, &index, &segments)?;
     check_marker(&noted, last_id.as_ref(), index.vote.as_ref())?;
+    index.take_unneeded();
+    blobs::remove_others(dir, index.blobs().map(|(_, blob)| blob)).map_err(failed)?;
     // What a crash left behind the end must not look like a part of what is written next. And what
     // is there may not have been synced yet: from now on others count on it. It is written again first:
     // after a sync that failed, the kernel may hold it in memory as if it were on the disk, and another
@@ -157,15 +161,18 @@ fn take_over(index: &mut Index, record: &Record<'_>, place: Place) -> Result<(),
     let write = match record.kind {
         Kind::Head => return Err(format!("a second head at {}", place.offset)),
         Kind::Batch => return Ok(()),
-        Kind::Entry => {
+        Kind::Entry | Kind::Detached => {
             let number = record.body.first_chunk::<8>().map(|bytes| u64::from_be_bytes(*bytes));
             let number = number.ok_or("an entry without its index")?;
             let next = index.next();
-            return if index.append(number, (place, record.bytes())) {
-                Ok(())
-            } else {
-                Err(format!("log entry {number} stands where {next} is next"))
-            };
+            if !index.append(number, (place, record.bytes())) {
+                return Err(format!("log entry {number} stands where {next} is next"));
+            }
+            if record.kind == Kind::Detached {
+                let detached: Detached = record::decode(record.body.get(size_of::<u64>()..).unwrap_or_default())?;
+                index.detach(detached.blob);
+            }
+            return Ok(());
         }
         Kind::TruncateFrom => LogWrite::TruncateFrom(record.decode()?),
         Kind::Purge => LogWrite::Purge(record.decode()?),
@@ -187,12 +194,17 @@ fn check_begin(index: &Index, has_first: bool) -> Result<(), EngineError> {
     if index.first() == begin { Ok(()) } else { Err(damaged(format!("log entry {begin} is missing"))) }
 }
 
+/// The files of commands were durable before their entries: none may be missing, or have changed.
+fn check_blobs(dir: &Path, index: &Index) -> Result<(), EngineError> {
+    index.blobs().try_for_each(|(_, blob)| blob.check(dir)).map_err(|error| EngineError::from_io(dir, &error))
+}
+
 fn last_id(dir: &Path, index: &Index, segments: &BTreeMap<u64, Arc<Segment>>) -> Result<Option<LogId>, EngineError> {
     let Some(spot) = index.last() else { return Ok(index.purged) };
     let segment = segments.get(&spot.0.segment).ok_or_else(|| damaged("its last entry is nowhere".to_owned()))?;
     let run = Run { segment: Arc::clone(segment), bytes: spot.1, spots: vec![*spot] };
     let mut entries = Vec::new();
-    run.read(&mut entries).map_err(|error| EngineError::from_io(dir, &error))?;
+    run.read(dir, &mut entries).map_err(|error| EngineError::from_io(dir, &error))?;
     Ok(entries.last().map(RaftEntry::log_id))
 }
 

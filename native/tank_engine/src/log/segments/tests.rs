@@ -5,6 +5,8 @@ use std::path::PathBuf;
 use openraft::vote::RaftLeaderIdExt;
 use openraft::{EntryPayload, RaftTypeConfig};
 
+mod detached;
+
 use super::*;
 use crate::command::{Command, Request, RequestId, Write};
 use crate::key::{Component, Key};
@@ -28,8 +30,13 @@ impl Bed {
     }
 
     fn open_with(&self, segment_bytes: u64) -> Result<(SegmentLog, Recovered), EngineError> {
+        self.open_detaching(segment_bytes, DETACHED_BYTES_MIN)
+    }
+
+    fn open_detaching(&self, segment_bytes: u64, min: usize) -> Result<(SegmentLog, Recovered), EngineError> {
         let marker = MarkerFile::open(self.0.path(), MEMBER)?;
-        let log = SegmentLog::new(self.0.path(), MEMBER, Arc::new(marker)).with_segment_bytes(segment_bytes);
+        let mut log = SegmentLog::new(self.0.path(), MEMBER, Arc::new(marker)).with_segment_bytes(segment_bytes);
+        log.detached_bytes_min = min;
         let recovered = log.recover()?;
         Ok((log, recovered))
     }
@@ -187,7 +194,7 @@ fn a_file_that_somebody_reads_is_not_written_anew() {
         log.write(&[append(index..index + 1, &format!("new {index:0100}"))]).unwrap();
     }
     let mut entries = Vec::new();
-    reading.iter().for_each(|run| run.read(&mut entries).unwrap());
+    reading.iter().for_each(|run| run.read(&log.dir, &mut entries).unwrap());
     assert_eq!(entries.iter().map(RaftEntry::index).collect::<Vec<_>>(), (0..30).collect::<Vec<_>>());
 }
 
