@@ -41,7 +41,10 @@ defmodule Tank.Store.Options do
     {:purge_batch, @count, 5_000, "log entries dropped at a time"},
     {:segment_bytes, @count, 16 * @megabyte,
      "bytes after which the log goes on in another file; when all entries of one are dropped, it is removed, or written " <>
-       "anew: two at most are kept for that"}
+       "anew: two at most are kept for that"},
+    {:checkpoint_bytes, @count, 64 * @megabyte,
+     "bytes of applied writes, with what they take up besides, after which the state in memory is written to the disk; a " <>
+       "start applies up to twice as many again"}
   ]
 
   @names [:create | Enum.map(@schema, &elem(&1, 0))]

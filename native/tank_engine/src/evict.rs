@@ -80,7 +80,7 @@ impl Hand {
         let mut passed = 0;
         for (key, entry) in view.entries.range((from, Bound::Unbounded)) {
             // Most are on the disk already: passing them must cost little.
-            if entry.payload.takes_up_memory() && !entry.payload.take_touched() {
+            if entry.payload.takes_up_memory() && memory.is_stored(entry.revision) && !entry.payload.take_touched() {
                 entry.evict();
             }
             passed += 1;
@@ -108,6 +108,7 @@ mod tests {
             let entry = Entry::created(&key(i), Bytes::from(vec![0; 100]), 1, 0);
             (key(i), Arc::new(entry.counted_in(&memory)))
         };
+        memory.set_stored(1);
         let view = View { entries: (0..100).map(entry).collect(), ..View::default() };
         let hot: Vec<Key> = (0..100).step_by(4).map(key).collect();
         // The hand has been round once: nothing counts as read.

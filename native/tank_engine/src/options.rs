@@ -7,6 +7,8 @@ use crate::error::EngineError;
 use crate::key::KEY_BYTES_MAX;
 use crate::storage::Expected;
 
+/// Default of [`Timing::checkpoint_bytes`].
+pub(crate) const CHECKPOINT_BYTES: u64 = 64 << 20;
 /// Default of [`Timing::segment_bytes`].
 pub(crate) const SEGMENT_BYTES: u64 = 16 << 20;
 
@@ -112,6 +114,8 @@ pub struct Timing {
     pub purge_batch: u64,
     /// Bytes after which the log goes on in another file. A file goes when all its entries are purged.
     pub segment_bytes: u64,
+    /// Bytes of applied log entries after which the state goes to the disk. A start applies up to twice as many again.
+    pub checkpoint_bytes: u64,
 }
 
 impl Options {
@@ -191,6 +195,7 @@ impl Default for Timing {
             log_keep: 10_000,
             purge_batch: 5_000,
             segment_bytes: SEGMENT_BYTES,
+            checkpoint_bytes: CHECKPOINT_BYTES,
         }
     }
 }

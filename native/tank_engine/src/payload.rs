@@ -19,6 +19,8 @@ const MARGIN_DIVISOR: u64 = 40;
 pub struct Memory {
     bytes: AtomicU64,
     bytes_max: u64,
+    /// Entries up to this revision are on the disk.
+    stored: AtomicU64,
     /// Wakes the evicting thread.
     scarce: Option<crossbeam_channel::Sender<()>>,
 }
@@ -26,13 +28,13 @@ pub struct Memory {
 impl Memory {
     /// Without a bound.
     pub fn unbounded() -> Self {
-        Self { bytes: AtomicU64::new(0), bytes_max: u64::MAX, scarce: None }
+        Self { bytes: AtomicU64::new(0), bytes_max: u64::MAX, stored: AtomicU64::new(0), scarce: None }
     }
 
     /// With a bound; `scarce` is sent to when there is little room left below it. A message that is
     /// there already is enough, so its channel should hold one.
     pub(crate) fn bounded(bytes_max: u64, scarce: crossbeam_channel::Sender<()>) -> Self {
-        Self { bytes: AtomicU64::new(0), bytes_max, scarce: Some(scarce) }
+        Self { bytes_max, scarce: Some(scarce), ..Self::unbounded() }
     }
 
     /// For a state that is only looked through.
@@ -53,6 +55,16 @@ impl Memory {
     /// The bound.
     pub fn bytes_max(&self) -> u64 {
         self.bytes_max
+    }
+
+    /// The entries up to this revision are on the disk.
+    pub(crate) fn set_stored(&self, revision: u64) {
+        self.stored.store(revision, Ordering::Release);
+    }
+
+    /// Whether what was written at this revision is on the disk: only that may leave the memory.
+    pub(crate) fn is_stored(&self, revision: u64) -> bool {
+        revision <= self.stored.load(Ordering::Acquire)
     }
 
     /// Whether there is room for hardly more than a batch of writes: nothing should stay that is on
@@ -128,6 +140,11 @@ impl Payload {
     /// The bytes, if they are in memory.
     pub fn in_memory(&self) -> Option<Bytes> {
         self.touch();
+        lock(&self.bytes).clone()
+    }
+
+    /// The same, by somebody who is no reader.
+    pub(crate) fn peek(&self) -> Option<Bytes> {
         lock(&self.bytes).clone()
     }
 

@@ -114,6 +114,23 @@ pub(crate) async fn offload<T: Send + 'static>(step: impl FnOnce() -> T + Send +
     done.map_err(|error| EngineError::Failed(error.to_string()))
 }
 
+/// As [`offload`], from a task of a store, which does not wait for it. When it fails, the store has.
+pub(crate) fn run_aside<F>(name: &'static str, health: Arc<Health>, step: F)
+where
+    F: FnOnce() -> Result<(), EngineError> + Send + 'static,
+{
+    let step = move || match std::panic::catch_unwind(AssertUnwindSafe(step)) {
+        Ok(Ok(())) => {}
+        Ok(Err(error)) => health.fail(error),
+        Err(panic) => health.panicked(name, panic.as_ref()),
+    };
+    if environment::is_simulated() {
+        drop(spawn_simulated(async { step() }));
+    } else if let Ok(handle) = Handle::try_current() {
+        drop(handle.spawn_blocking(step));
+    }
+}
+
 /// Runs what has a thread of its own elsewhere as a task of a simulated member.
 pub(crate) fn spawn_simulated(body: impl Future<Output = ()> + Send + 'static) -> tokio::task::JoinHandle<()> {
     environment::spawn(&Handle::current(), body)

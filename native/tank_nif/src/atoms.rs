@@ -176,6 +176,7 @@ rustler::atoms! {
     log_keep,
     purge_batch,
     segment_bytes,
+    checkpoint_bytes,
     history_revisions,
     history_age_ms,
     recent_bytes_max,

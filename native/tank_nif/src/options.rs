@@ -30,6 +30,7 @@ pub(crate) fn decode(map: Term<'_>) -> NifResult<Options> {
     set(&mut timing.log_keep, map, atoms::log_keep())?;
     set(&mut timing.purge_batch, map, atoms::purge_batch())?;
     set(&mut timing.segment_bytes, map, atoms::segment_bytes())?;
+    set(&mut timing.checkpoint_bytes, map, atoms::checkpoint_bytes())?;
     if let Ok(cluster_id) = map.map_get(atoms::joining()) {
         let member_id = random_id().map_err(|error| Error::Term(Box::new(error.to_string())))?;
         options.formation = Formation::Joining { cluster_id: cluster_id.decode()?, member_id };

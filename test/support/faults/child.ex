@@ -60,13 +60,14 @@ defmodule Tank.Store.Faults.Child do
   end
 
   @doc """
-  Options of a store for run `run`: every second one drops its old log entries all the time.
+  Options of a store for run `run`: every second one drops its old log entries and writes its state to the disk all the
+  time.
 
   That is when a store does most besides writing. By default it comes every 20,000 writes.
   """
   @spec store_options(pos_integer) :: keyword
   def store_options(run) when rem(run, 2) == 1,
-    do: [snapshot_after: 200, log_keep: 50, purge_batch: 100, segment_bytes: 50_000]
+    do: [snapshot_after: 200, log_keep: 50, purge_batch: 100, segment_bytes: 50_000, checkpoint_bytes: 20_000]
 
   def store_options(_run), do: []
 

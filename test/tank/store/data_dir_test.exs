@@ -231,6 +231,7 @@ defmodule Tank.Store.DataDirTest do
     test "at their ends are taken", %{dir: dir} do
       most = 0x3FFF_FFFF_FFFF_FFFF
       names = [:in_flight_max, :in_flight_bytes_max, :snapshot_after, :log_keep, :purge_batch, :segment_bytes]
+      names = [:checkpoint_bytes | names]
       counts = for name <- names, do: {name, most}
       start_tank(dir, counts ++ [value_bytes_max: most, heartbeat_ms: 3_599_999, election_ms: 3_600_000])
       assert Tank.Store.put_pod(pod("web")) == :ok

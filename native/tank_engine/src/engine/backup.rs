@@ -1,18 +1,15 @@
 //! Backups of a store that runs.
 
 use std::path::Path;
+use std::sync::Arc;
 
 use crate::backup::{self, About, Progress};
 use crate::environment::wall_ms;
 use crate::error::EngineError;
 use crate::snapshot::PinnedSnapshot;
-use crate::storage::rocks;
 use crate::sync::lock;
 
 use super::Engine;
-
-/// Tries to pin the state while a snapshot takes its place.
-const TRIES: usize = 3;
 
 impl Engine {
     /// Writes the state as this member has applied it to the file `path`, while writes go on. It
@@ -38,16 +35,9 @@ impl Engine {
         Ok(about)
     }
 
-    fn pin(&self) -> Result<PinnedSnapshot, EngineError> {
-        let db = lock(&self.0.parts).as_ref().ok_or(EngineError::Closed)?.db();
-        let pin = || PinnedSnapshot::new(db.clone(), rocks::state_name(rocks::generation(&db)?));
-        let mut pinned = pin();
-        for _ in 1..TRIES {
-            if pinned.is_ok() {
-                break;
-            }
-            pinned = pin();
-        }
-        pinned
+    /// The state as this member has applied it.
+    fn pin(&self) -> Result<Arc<PinnedSnapshot>, EngineError> {
+        let checkpoints = lock(&self.0.parts).as_ref().ok_or(EngineError::Closed)?.checkpoints();
+        checkpoints.pin()
     }
 }

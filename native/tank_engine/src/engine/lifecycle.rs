@@ -22,7 +22,7 @@ use crate::evict;
 use crate::health::{Health, OnFailure};
 use crate::log::disk::LogDisk;
 use crate::log::{AtOnce, LogCloser, LogStore, WriterStats, alone};
-use crate::machine::{Machine, Replay, StateStore};
+use crate::machine::{Checkpoints, Machine, Replay, StateStore};
 use crate::options::{Formation, Options};
 use crate::payload::Memory;
 use crate::peers::{Network, NoPeers, Rpc, Seeds, Server, Transport};
@@ -33,7 +33,7 @@ use crate::raft::ledger::{self, Ledger};
 use crate::raft::roll_call::RollCall;
 use crate::raft::witness::Witness;
 use crate::raft::{self, LogId, Member, Raft, Types, Vote};
-use crate::runtime::Runtime;
+use crate::runtime::{self, Runtime};
 use crate::storage::format::random_id;
 use crate::storage::members::MembersFile;
 use crate::storage::rocks::Db;
@@ -58,6 +58,7 @@ const RELEASE_TIMEOUT: Duration = Duration::from_secs(10);
 pub(super) struct Parts {
     directory: Directory,
     log: LogCloser,
+    checkpoints: Arc<Checkpoints>,
     /// Notices that the directory is lost.
     guard: Option<Guard>,
 }
@@ -165,26 +166,33 @@ impl Engine {
         let _first = sealed.set(Arc::downgrade(&authority));
         published.hub().set_bytes_max(options.recent_bytes_max);
         let machine = StateStore::open(db, &directory.path)
-            .and_then(|store| Machine::open(store, Arc::clone(&published), Arc::clone(&health)))
+            .and_then(|store| {
+                let (published, checkpoint_bytes) = (Arc::clone(&published), options.timing.checkpoint_bytes);
+                Machine::open_with(store, published, Arc::clone(&health), checkpoint_bytes)
+            })
             .and_then(|machine| check_reach(purged, published.load().applied).map(|()| machine));
         let member_id = directory.identity.member_id;
         let seeds = Arc::new(Seeds::new(Arc::clone(&rpc), member_id, log.staging()));
-        let started = match machine {
-            Ok(machine) => {
-                let (rpc, gate, seeds) = (Arc::clone(&rpc), Arc::clone(&authority), Arc::clone(&seeds));
-                let network = Network { rpc, gate, seeds, ledger: Arc::clone(&ledger) };
-                let raft = Raft::new(member_id, config, network, log, machine).await;
-                raft.map_err(|fatal| health.check().err().unwrap_or(EngineError::Failed(fatal.to_string())))
-            }
+        let machine = match machine {
+            Ok(machine) => machine,
             Err(error) => {
                 drop(log);
-                Err(error)
+                closer.ended().await;
+                let _ = directory.close();
+                return Err(error);
             }
         };
-        let mut parts = Parts { directory, log: closer, guard: None };
-        let raft = match started {
+        let mut parts = Parts { directory, log: closer, checkpoints: machine.checkpoints(), guard: None };
+        let network = Network {
+            rpc: Arc::clone(&rpc),
+            gate: Arc::clone(&authority),
+            seeds: Arc::clone(&seeds),
+            ledger: Arc::clone(&ledger),
+        };
+        let raft = match Raft::new(member_id, config, network, log, machine).await {
             Ok(raft) => raft,
-            Err(error) => {
+            Err(fatal) => {
+                let error = health.check().err().unwrap_or(EngineError::Failed(fatal.to_string()));
                 let _ = parts.close().await;
                 return Err(error);
             }
@@ -285,7 +293,7 @@ impl Engine {
         runtime.spawn("idle", &health, idle::follow(raft.clone(), leader.me));
         published.hub().start(&health);
         let engine = Self(Arc::new(Inner {
-            replay: Replay::new(&parts.directory.db),
+            replay: Replay::new(&parts.checkpoints),
             ingress: Ingress::start(&runtime, leader.clone(), at_once, client, &options, &health),
             readers: Readers::start(&runtime, leader.clone(), options.timing.in_touch_within(), &health),
             disk_usage: DiskUsage::start(&runtime, &parts.directory.path, &health),
@@ -357,6 +365,10 @@ impl Parts {
         Arc::clone(&self.directory.db)
     }
 
+    pub(super) fn checkpoints(&self) -> Arc<Checkpoints> {
+        Arc::clone(&self.checkpoints)
+    }
+
     pub(super) fn discard_aside(&self, is_to_vote: bool) -> Result<(), EngineError> {
         self.directory.discard_aside(is_to_vote)
     }
@@ -364,6 +376,9 @@ impl Parts {
     async fn close(self) -> Result<(), EngineError> {
         drop(self.guard);
         self.log.ended().await;
+        // Without this, the next start would have to apply more of the log.
+        let checkpoints = self.checkpoints;
+        let written = runtime::offload(move || checkpoints.finish()).await.and_then(|written| written);
         // Tasks of the raft core let go of their handles a moment after it has ended.
         let deadline = Instant::now() + RELEASE_TIMEOUT;
         while Arc::strong_count(&self.directory.db) > 1 && Instant::now() < deadline {
@@ -372,7 +387,7 @@ impl Parts {
         if Arc::strong_count(&self.directory.db) > 1 {
             tracing::error!("the database is still in use; it is closed when that ends");
         }
-        self.directory.close()
+        self.directory.close().and(written)
     }
 }
 

@@ -7,9 +7,7 @@ use tokio::time::{Instant, timeout_at};
 
 use crate::error::EngineError;
 use crate::key::Key;
-use crate::machine;
 use crate::outcome::Found;
-use crate::sync::lock;
 
 use super::{Engine, Place, Position, Reply};
 
@@ -25,8 +23,7 @@ impl Engine {
         if let Place::Compacted(min) = self.place(&view, position, false) {
             return Err(EngineError::Compacted { min });
         }
-        let db = lock(&self.0.parts).as_ref().ok_or(EngineError::Closed)?.db();
-        machine::found_at(&db, key, position.revision)
+        self.0.replay.found_at(key, position.revision)
     }
 
     /// Calls `reply` once the view is at `position` or later. Gives up after `timeout`, with

@@ -70,7 +70,8 @@ impl Engine {
     /// A voter that is made a learner later is to stay one.
     async fn forget_promotion(&self) {
         let Some(db) = lock(&self.0.parts).as_ref().map(Parts::db) else { return };
-        let forgotten = runtime::offload(move || rocks::write_is_to_vote(&db, false)).await;
+        let dir = self.0.options.dir.clone();
+        let forgotten = runtime::offload(move || rocks::write_is_to_vote(&db, &dir, false)).await;
         if let Ok(Err(error)) = forgotten {
             tracing::error!(%error, "noting that this member votes");
         }

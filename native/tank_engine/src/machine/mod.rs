@@ -1,30 +1,30 @@
-//! The replicated state machine: applies the committed log to the state, writes what changed to
-//! the database, publishes the new view, and answers.
+//! The replicated state machine: applies the committed log to the state, publishes the new view, and answers.
 //!
-//! In this order, for a batch of log entries at a time: one write to the database with all changes
-//! and the log id they lead to (in memory at first: the synced log replays what a crash takes), then the
-//! view, then the answers, then the watches. So a caller that has its answer sees its write, and so
-//! does who is told of it.
+//! In this order, for a batch of log entries at a time: the state, all in memory, and what it changed by
+//! ([`delta`], which gets to the disk later), then the view, then the answers, then the watches. So a caller that has its
+//! answer sees its write, and so does who is told of it.
 
-mod batch;
+mod checkpoint;
+mod delta;
 pub(crate) mod history;
 mod past;
 mod replay;
+mod rows;
 mod store;
+#[cfg(test)]
+mod tests;
 mod trim;
 pub(crate) mod version_key;
 mod versions;
 
-pub use batch::StateBatch;
-pub(crate) use past::found_at;
+pub use checkpoint::Checkpoints;
 pub(crate) use replay::{Replay, Replayed};
 pub use store::{Header, StateStore};
-pub use trim::Trimmed;
 pub use versions::Versions;
 
 use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 
 use futures_util::{Stream, StreamExt};
 use openraft::entry::RaftEntry;
@@ -38,19 +38,23 @@ use crate::health::{Health, panic_text};
 use crate::key::Key;
 use crate::marks::Mark;
 use crate::mutants;
+use crate::options::CHECKPOINT_BYTES;
 use crate::outcome::Outcome;
 use crate::raft::{LogEntry, LogId, SnapshotMeta, StoredMembership, Types};
 use crate::reclaim;
 use crate::runtime;
 use crate::snapshot::{PinnedSnapshot, SnapshotData};
 use crate::state::{Applied, Remembered, State};
+use crate::sync::lock;
 use crate::view::{Published, View};
 use crate::watch::Revised;
 
+use checkpoint::{Awaited, Due};
+use delta::Delta;
+
 type Snapshot = openraft::alias::SnapshotOf<Types, SnapshotData>;
 
-/// Bytes of commands applied with one write to the database, about: bounds the batch's memory,
-/// and how long the first of them waits for the last.
+/// Bytes of commands applied before they are answered, about: bounds how long the first of them waits for the last.
 const BATCH_BYTES_MAX: usize = 4 << 20;
 
 /// Entries that are looked at or changed, and bytes of them, that are applied in a few milliseconds. What takes longer must not
@@ -58,27 +62,19 @@ const BATCH_BYTES_MAX: usize = 4 << 20;
 const QUICK_ENTRIES: usize = 512;
 const QUICK_BYTES: usize = 1 << 20;
 
-/// Compacted revisions that one batch removes from the disk, about: a millisecond's work. More than
-/// the leader compacts at a time, so that what is left over goes too.
-const TRIM_MAX: u64 = 500;
-
-/// What removing them mostly takes in a batch.
-const TRIM_BYTES: usize = 32 << 10;
-
 /// The log that is kept for members that are receiving a snapshot, unless the state is larger: then as
 /// many bytes as that.
 const LOG_FOR_RECEIVERS: u64 = 64 << 20;
 
 /// The state machine of one member.
 pub struct Machine {
-    store: StateStore,
+    checkpoints: Arc<Checkpoints>,
     versions: Versions,
     state: State,
     applied: Option<LogId>,
     membership: StoredMembership,
-    trimmed: Trimmed,
     published: Arc<Published>,
-    snapshot: Option<Arc<PinnedSnapshot>>,
+    snapshot: Arc<Mutex<Option<Arc<PinnedSnapshot>>>>,
     /// Bytes of the log entries that were applied since.
     since_snapshot: u64,
     health: Arc<Health>,
@@ -90,16 +86,30 @@ impl Machine {
     /// # Errors
     /// [`EngineError::Corrupt`] when what is there is not what was written.
     pub fn open(store: StateStore, published: Arc<Published>, health: Arc<Health>) -> Result<Self, EngineError> {
+        Self::open_with(store, published, health, CHECKPOINT_BYTES)
+    }
+
+    /// As [`Machine::open`]; begins a checkpoint after about `checkpoint_bytes`.
+    ///
+    /// # Errors
+    /// As there.
+    pub fn open_with(
+        store: StateStore,
+        published: Arc<Published>,
+        health: Arc<Health>,
+        checkpoint_bytes: u64,
+    ) -> Result<Self, EngineError> {
         let (state, header) = store.load(published.memory())?;
+        let checkpoints =
+            Arc::new(Checkpoints::new(store, header.revision, Arc::clone(published.memory()), checkpoint_bytes));
         let mut machine = Self {
-            versions: store.versions(),
-            store,
+            versions: Versions::new(&checkpoints),
+            checkpoints,
             state,
             applied: None,
             membership: StoredMembership::default(),
-            trimmed: Trimmed::default(),
             published,
-            snapshot: None,
+            snapshot: Arc::default(),
             since_snapshot: 0,
             health,
         };
@@ -107,10 +117,14 @@ impl Machine {
         Ok(machine)
     }
 
+    /// What of it is on the disk, and what is not.
+    pub fn checkpoints(&self) -> Arc<Checkpoints> {
+        Arc::clone(&self.checkpoints)
+    }
+
     fn take_over(&mut self, header: Header) {
         self.applied = header.applied;
         self.membership = header.membership;
-        self.trimmed = Trimmed::to(header.trimmed);
         self.published.last_changed().reset(self.state.revision);
         let mark = self.mark();
         self.published.marks(|marks| marks.restart(mark));
@@ -141,37 +155,31 @@ impl Machine {
     }
 
     fn header(&self) -> Header {
-        Header::new(&self.state, self.applied, self.membership.clone(), self.trimmed.revision())
+        Header::new(&self.state, self.applied, self.membership.clone(), 0)
     }
 
     fn apply_batch(&mut self, batch: Vec<EntryResponder<Types>>) -> Result<(), EngineError> {
         faults::point("apply");
         let Some(record) = batch.last().map(|(entry, _)| entry.index()) else { return Ok(()) };
-        let store = self.store.clone();
-        let bytes = batch_bytes(&batch);
-        self.since_snapshot = self.since_snapshot.saturating_add(bytes as u64);
-        let mut write = store.batch(bytes + TRIM_BYTES)?;
+        let mut delta = Delta::of_bytes(batch_bytes(&batch) as u64);
+        self.since_snapshot = self.since_snapshot.saturating_add(delta.bytes);
         let mut remembered = Vec::with_capacity(batch.len());
         let mut told = Told { jumped_to: None, revised: Vec::with_capacity(batch.len()) };
         let (mut answers, mut marks) = (Vec::with_capacity(batch.len()), Vec::with_capacity(batch.len()));
         for (entry, responder) in batch {
-            let outcome = self.apply_entry(entry, record, &mut write, &mut remembered, &mut told)?;
+            let outcome = self.apply_entry(entry, record, &mut delta, &mut remembered, &mut told)?;
             marks.extend(self.mark());
             if let Some(responder) = responder {
                 answers.push((responder, outcome));
             }
         }
-        write.put_remembered(record, &remembered)?;
-        write.delete_remembered(&self.state.sessions.take_dead_records());
-        write.put_sessions(&self.state.sessions.take_changed())?;
-        self.trimmed = write.put_trim(self.trimmed, self.state.compacted, TRIM_MAX)?;
-        write.put_header(&self.header())?;
-        store.write(write)?;
+        let header = self.header();
+        delta.end(record, remembered, &mut self.state, header);
+        self.checkpoints.add(delta);
         let Told { jumped_to, mut revised } = told;
         if mutants::strikes("gap_in_a_watch", 500) {
             revised.iter_mut().for_each(|one| *one = Arc::new(Revised { revision: one.revision, changes: Vec::new() }));
         }
-        self.drop_payloads_of(&revised);
         if let Some(revision) = jumped_to {
             self.published.last_changed().reset(revision);
         }
@@ -188,15 +196,6 @@ impl Machine {
         Ok(())
     }
 
-    /// Leaves what was just written to the disk alone while there is hardly room for it: writers are
-    /// faster than the evicting thread.
-    fn drop_payloads_of(&self, revised: &[Arc<Revised>]) {
-        if self.published.memory().is_scarce() {
-            let changes = revised.iter().flat_map(|revised| &revised.changes);
-            changes.flat_map(|change| &change.entry).for_each(|entry| entry.evict());
-        }
-    }
-
     /// Before the view is published: whoever sees it must not take for current what was there before.
     fn note_changes(&self, revised: &[Arc<Revised>]) {
         for revised in revised {
@@ -209,7 +208,6 @@ impl Machine {
     fn is_quick(&self, batch: &[EntryResponder<Types>]) -> bool {
         let mut left = QUICK_ENTRIES;
         batch_bytes(batch) <= QUICK_BYTES
-            && !self.trimmed.is_behind(self.state.compacted)
             && batch.iter().all(|(entry, _)| {
                 let weight = match &entry.payload {
                     EntryPayload::Normal(request) => self.state.weight(request, left),
@@ -223,7 +221,7 @@ impl Machine {
         &mut self,
         entry: LogEntry,
         record: u64,
-        write: &mut StateBatch<'_>,
+        delta: &mut Delta,
         remembered: &mut Vec<Remembered>,
         told: &mut Told,
     ) -> Result<Outcome, EngineError> {
@@ -250,8 +248,8 @@ impl Machine {
                     runtime::blocking(|| applied.outcome.complete(read))?;
                     self.state.complete(&mut applied);
                 }
-                write.put_applied(&applied, self.state.log_time.now_ms())?;
-                told.add(&mut applied);
+                let revised = told.add(&mut applied);
+                delta.add_applied(&applied, revised.as_ref(), self.state.log_time.now_ms());
                 remembered.extend(applied.remembered);
                 Ok(applied.outcome)
             }
@@ -263,15 +261,25 @@ impl Machine {
     /// A newer snapshot would have that log purged, and the member would need another snapshot after this
     /// one; with enough writes, for ever. A log larger than the state is no help: it takes longer to send.
     fn has_receivers(&self) -> bool {
-        let is_sent = self.snapshot.as_ref().is_some_and(|pinned| Arc::strong_count(pinned) > 1);
+        let is_sent = lock(&self.snapshot).as_ref().is_some_and(|pinned| Arc::strong_count(pinned) > 1);
         is_sent && self.since_snapshot < self.state.bytes.max(LOG_FOR_RECEIVERS)
     }
 
-    fn keep_snapshot(&mut self, pinned: Arc<PinnedSnapshot>) {
-        self.since_snapshot = 0;
-        if let Some(before) = self.snapshot.replace(pinned) {
-            reclaim::now(before);
+    /// Begins a checkpoint when there is enough for one; waits for it when there is too much.
+    async fn keep_up(&mut self) -> io::Result<()> {
+        let due = self.checkpoints.due();
+        if due == Due::NotYet {
+            return Ok(());
         }
+        self.checkpoints.cut();
+        let checkpoints = Arc::clone(&self.checkpoints);
+        let write = move || checkpoints.write();
+        if due == Due::Overdue {
+            let written = runtime::offload(write).await.and_then(|written| written);
+            return self.guarded(|_| written);
+        }
+        runtime::run_aside("checkpoint", Arc::clone(&self.health), write);
+        Ok(())
     }
 
     /// Runs `step`; an error or a panic in it ends the store.
@@ -296,19 +304,22 @@ struct Told {
 }
 
 impl Told {
-    fn add(&mut self, applied: &mut Applied) {
-        let Some(revision) = applied.revision else { return };
+    /// Adds what `applied` changed, and returns it.
+    fn add(&mut self, applied: &mut Applied) -> Option<Arc<Revised>> {
+        let revision = applied.revision?;
         if applied.jumped_from.is_some() {
             self.jumped_to = Some(revision);
             self.revised.clear();
-        } else {
-            let changes = std::mem::take(&mut applied.changes);
-            self.revised.push(Arc::new(Revised { revision, changes }));
+            return None;
         }
+        let changes = std::mem::take(&mut applied.changes);
+        let revised = Arc::new(Revised { revision, changes });
+        self.revised.push(Arc::clone(&revised));
+        Some(revised)
     }
 }
 
-/// About what applying `batch` writes: each path twice, the heads of records, and the request.
+/// About what applying `batch` leaves in memory.
 fn batch_bytes(batch: &[EntryResponder<Types>]) -> usize {
     const OVERHEAD: usize = 256;
     let size = |entry: &LogEntry| match &entry.payload {
@@ -359,6 +370,7 @@ impl RaftStateMachine<Types> for Machine {
                     runtime::blocking(|| machine.apply_batch(batch))
                 }
             })?;
+            self.keep_up().await?;
         }
     }
 
@@ -370,51 +382,46 @@ impl RaftStateMachine<Types> for Machine {
     }
 
     async fn get_snapshot_builder(&mut self) -> Builder {
-        // Pinned here, between two batches: the builder stands for exactly this state. It reads the header, and takes
-        // RocksDB's lock, as letting go of the one before does.
-        let pinned = self.guarded(|machine| runtime::blocking(|| machine.store.pin())).map(Arc::new);
-        if let Ok(pinned) = &pinned {
-            self.keep_snapshot(Arc::clone(pinned));
-        }
+        // Cut here, between two batches: the builder stands for exactly this state.
+        self.since_snapshot = 0;
         Builder {
-            pinned: pinned.map_err(|error| error.to_string()),
-            store: self.store.clone(),
+            awaited: self.checkpoints.cut_to_pin(),
+            checkpoints: Arc::clone(&self.checkpoints),
+            snapshot: Arc::clone(&self.snapshot),
             health: Arc::clone(&self.health),
         }
     }
 
     async fn install_snapshot(&mut self, meta: &SnapshotMeta, snapshot: SnapshotData) -> io::Result<()> {
-        let (store, expected, memory) = (self.store.clone(), meta.last_log_id, Arc::clone(self.published.memory()));
+        let (checkpoints, expected) = (Arc::clone(&self.checkpoints), meta.last_log_id);
         // Minutes, for a large one: not on a thread that others' heartbeats need.
         let installed = runtime::offload(move || {
             faults::point("snapshot_install");
-            let (store, state, header) = store.install(snapshot, expected, &memory)?;
-            let pinned = Arc::new(store.pin()?);
-            Ok((store, state, header, pinned))
+            checkpoints.install(snapshot, expected)
         });
         let installed = installed.await.and_then(|installed| installed);
         self.guarded(|machine| {
-            let (store, state, header, pinned) = installed?;
-            machine.versions = store.versions();
-            machine.store = store;
+            let (state, header, pinned) = installed?;
+            machine.versions = Versions::new(&machine.checkpoints);
             // As large as all requests that are remembered.
             reclaim::now(std::mem::replace(&mut machine.state, state));
             machine.take_over(header);
-            machine.keep_snapshot(pinned);
+            machine.since_snapshot = 0;
+            keep(&machine.snapshot, pinned);
             Ok(())
         })
     }
 
     async fn get_current_snapshot(&mut self) -> io::Result<Option<Snapshot>> {
-        Ok(self.snapshot.as_ref().map(snapshot_of))
+        Ok(lock(&self.snapshot).as_ref().map(snapshot_of))
     }
 }
 
-/// Hands out a snapshot that was pinned when the builder was made: there is nothing to build. But
-/// the log before it may be purged once it is handed out, so that it has to be durable then.
+/// Makes a snapshot of the state as it was when this was made: brings it to the disk, and pins it there.
 pub struct Builder {
-    pinned: Result<Arc<PinnedSnapshot>, String>,
-    store: StateStore,
+    awaited: Awaited,
+    checkpoints: Arc<Checkpoints>,
+    snapshot: Arc<Mutex<Option<Arc<PinnedSnapshot>>>>,
     health: Arc<Health>,
 }
 
@@ -422,16 +429,22 @@ impl RaftSnapshotBuilder<Types> for Builder {
     type SnapshotData = SnapshotData;
 
     async fn build_snapshot(&mut self) -> io::Result<Snapshot> {
-        let pinned = self.pinned.clone().map_err(io::Error::other)?;
-        let store = self.store.clone();
-        // A flush of megabytes: not on a thread that others' heartbeats need.
-        let flushed = runtime::offload(move || store.flush()).await.and_then(|flushed| flushed);
-        flushed.map_err(|error| {
+        let checkpoints = Arc::clone(&self.checkpoints);
+        let written = runtime::offload(move || checkpoints.write()).await.and_then(|written| written);
+        let pinned = written.and_then(|()| checkpoint::pinned(&self.awaited)).map_err(|error| {
             self.health.fail(error.clone());
             io::Error::other(error)
         })?;
-        Ok(snapshot_of(&pinned))
+        let snapshot = snapshot_of(&pinned);
+        keep(&self.snapshot, pinned);
+        Ok(snapshot)
     }
+}
+
+/// Lets go of the snapshot before elsewhere: it takes RocksDB's lock.
+fn keep(snapshot: &Mutex<Option<Arc<PinnedSnapshot>>>, pinned: Arc<PinnedSnapshot>) {
+    let before = lock(snapshot).replace(pinned);
+    reclaim::now(before);
 }
 
 fn snapshot_of(pinned: &Arc<PinnedSnapshot>) -> Snapshot {

@@ -1,80 +1,81 @@
-//! Entries as they were at a revision, from the versions on disk.
+//! Entries as they were at a revision, from their versions on the disk and from what is newer.
 
-use rocksdb::{DBRawIteratorWithThreadMode, ReadOptions};
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use rocksdb::DBRawIteratorWithThreadMode;
 
 use crate::entry::Entry;
 use crate::error::EngineError;
 use crate::key::{Key, first_component};
-use crate::outcome::Found;
-use crate::storage::rocks::{self, Db};
+use crate::storage::rocks::Db;
 
-use super::store::Header;
+use super::delta::Made;
 use super::version_key::{self, ENTRY};
 
 /// Above every zero that ends a path: where the keys below a path begin.
 const BELOW: u8 = 1;
 
-/// The entry at `key` as it was at `revision`.
-///
-/// # Errors
-/// The revision is compacted or in the future, or what is there is damaged.
-pub(crate) fn found_at(db: &Db, key: &Key, revision: u64) -> Result<Option<Found>, EngineError> {
-    let family = rocks::family(db, &rocks::state_name(rocks::generation(db)?))?;
-    // One moment for all: what is compacted meanwhile still stands in it.
-    let snapshot = db.snapshot();
-    let record = snapshot
-        .get_pinned_cf(&family, Header::key())
-        .map_err(|error| EngineError::from_rocks_read("state", &error))?;
-    let header = Header::from_record(record.as_deref())?;
-    if revision > header.revision {
-        return Err(EngineError::FutureRevision { current: header.revision });
-    }
-    if revision < header.compacted {
-        return Err(EngineError::Compacted { min: header.compacted });
-    }
-    let iterator = snapshot.raw_iterator_cf_opt(&family, ReadOptions::default());
-    let mut past = Past { iterator, revision };
-    let Some(entry) = past.entry(key)? else { return Ok(None) };
-    let child_count = past.child_count(key)?;
-    let payload = entry.payload.in_memory();
-    Ok(Some(Found { key: key.clone(), entry: entry.into(), payload, child_count }))
-}
-
-struct Past<'db> {
+/// A path, and what is below it, at a revision.
+pub(super) struct Past<'db> {
     iterator: DBRawIteratorWithThreadMode<'db, Db>,
     revision: u64,
+    /// What became of entries by revisions that are not on the disk.
+    newer: BTreeMap<Key, Option<Arc<Entry>>>,
 }
 
-impl Past<'_> {
-    /// The first version behind the revision is the one that was current at it.
-    fn entry(&mut self, key: &Key) -> Result<Option<Entry>, EngineError> {
+impl<'db> Past<'db> {
+    /// That of `key`. The revisions that are not on the disk, and not behind `revision`, are `recent`.
+    pub(super) fn new<'m>(
+        iterator: DBRawIteratorWithThreadMode<'db, Db>,
+        recent: impl Iterator<Item = &'m Made>,
+        key: &Key,
+        revision: u64,
+    ) -> Self {
+        let changes = recent.flat_map(|made| &made.revised.changes).filter(|change| change.key.is_within(key));
+        let newer = changes.map(|change| (change.key.clone(), change.entry.clone())).collect();
+        Self { iterator, revision, newer }
+    }
+
+    /// The entry at `key`, which is the path or below it.
+    pub(super) fn entry(&mut self, key: &Key) -> Result<Option<Arc<Entry>>, EngineError> {
+        if let Some(entry) = self.newer.get(key) {
+            return Ok(entry.clone());
+        }
+        // The first version behind the revision is the one that was current at it.
         self.iterator.seek(version_key::of(key, self.revision));
         let Some((version, record)) = self.iterator.item() else { return self.end().map(|()| None) };
         let of_key = version_key::parse(version).is_some_and(|(path, _)| path == key.as_bytes());
         if !of_key || record.is_empty() {
             return Ok(None);
         }
-        Entry::from_record(key, record).map(Some)
+        Entry::from_record(key, record).map(|entry| Some(Arc::new(entry)))
     }
 
     /// Looks at one entry below each child, or at more until one is found that was there.
-    fn child_count(&mut self, key: &Key) -> Result<u64, EngineError> {
-        let mut count = 0;
+    pub(super) fn child_count(&mut self, key: &Key) -> Result<u64, EngineError> {
+        let child = |path: &Key| {
+            let length = key.as_bytes().len();
+            let child = path.as_bytes().get(length..).and_then(first_component).map_or(0, <[u8]>::len);
+            Key::from_bytes(path.as_bytes().get(..length + child).unwrap_or_default())
+        };
+        let there = self.newer.iter().filter(|(path, entry)| *path != key && entry.is_some());
+        let mut children: std::collections::BTreeSet<Key> = there.map(|(path, _)| child(path)).collect();
         let mut from = [&[ENTRY], key.as_bytes(), &[BELOW]].concat();
         loop {
             self.iterator.seek(&from);
             let path = self.iterator.key().and_then(version_key::parse).map(|(path, _)| Key::from_bytes(path));
-            let Some(path) = path.filter(|path| path.is_within(key)) else { return self.end().map(|()| count) };
-            if self.entry(&path)?.is_none() {
+            let Some(path) = path.filter(|path| path.is_within(key)) else {
+                return self.end().map(|()| children.len() as u64);
+            };
+            let of = child(&path);
+            if !children.contains(&of) && self.entry(&path)?.is_none() {
                 // Behind its versions: what is below it is looked at next.
                 from = [version_key::of(&path, 0).as_slice(), &[0]].concat();
                 continue;
             }
-            count += 1;
-            let length = key.as_bytes().len();
-            let child = path.as_bytes().get(length..).and_then(first_component).map_or(0, <[u8]>::len);
-            let child = Key::from_bytes(path.as_bytes().get(..length + child).unwrap_or_default());
-            from = [&[ENTRY], child.after_subtree().as_bytes()].concat();
+            from = [&[ENTRY], of.after_subtree().as_bytes()].concat();
+            children.insert(of);
         }
     }
 

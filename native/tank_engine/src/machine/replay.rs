@@ -1,4 +1,4 @@
-//! Reads the history from the disk: what changed, with the values before and after.
+//! Reads the history: what changed, with the values before and after.
 
 use std::ops::ControlFlow;
 use std::sync::{Arc, Weak};
@@ -9,11 +9,15 @@ use rocksdb::{BoundColumnFamily, SnapshotWithThreadMode};
 use crate::entry::Entry;
 use crate::error::EngineError;
 use crate::key::Key;
+use crate::outcome::Found;
 use crate::state::{Cause, Change};
-use crate::storage::rocks::{self, Db};
+use crate::storage::rocks::Db;
 use crate::watch::{Filter, Revised};
 
+use super::checkpoint::{Checkpoints, Kept};
+use super::delta::{Made, Recent};
 use super::history::{self, ChangeRecord, Kind, Revisions};
+use super::past::Past;
 use super::versions::Versions;
 use super::{Header, version_key};
 
@@ -24,7 +28,7 @@ const TRIES: usize = 10;
 #[derive(Clone)]
 pub(crate) struct Replay {
     // Closing a database waits until nobody holds it.
-    db: Weak<Db>,
+    checkpoints: Weak<Checkpoints>,
 }
 
 /// How reading ended.
@@ -35,16 +39,21 @@ pub(crate) enum Replayed {
     Compacted(u64),
 }
 
-/// The state's column family at one moment.
-struct Moment<'db> {
-    snapshot: SnapshotWithThreadMode<'db, Db>,
-    family: Arc<BoundColumnFamily<'db>>,
-    header: Header,
+/// The history at one moment.
+struct Moment<'k> {
+    snapshot: SnapshotWithThreadMode<'k, Db>,
+    family: Arc<BoundColumnFamily<'k>>,
+    /// Up to here it is on the disk.
+    stored: u64,
+    /// What is in memory: all behind that, and perhaps some of it.
+    recent: &'k [Recent],
+    compacted: u64,
+    revision: u64,
 }
 
 impl Replay {
-    pub(crate) fn new(db: &Arc<Db>) -> Self {
-        Self { db: Arc::downgrade(db) }
+    pub(crate) fn new(checkpoints: &Arc<Checkpoints>) -> Self {
+        Self { checkpoints: Arc::downgrade(checkpoints) }
     }
 
     /// Calls `take` with each revision behind `after` up to `until`, with what `filter` passes of it,
@@ -59,32 +68,23 @@ impl Replay {
         filter: &Filter,
         take: &mut dyn FnMut(Revised) -> ControlFlow<()>,
     ) -> Result<Replayed, EngineError> {
-        let db = self.db.upgrade().ok_or(EngineError::Closed)?;
-        let moment = Moment::of(&db)?;
-        if after < moment.header.compacted {
-            return Ok(Replayed::Compacted(moment.header.compacted));
-        }
-        let mut iterator = moment.snapshot.raw_iterator_cf(&moment.family);
-        let mut last = after;
-        for item in Revisions::after(&mut iterator, after) {
-            let (revision, names) = item?;
-            if revision > until {
-                break;
+        self.at_a_moment(|moment| moment.each(after, until, filter, take))
+    }
+
+    /// The entry at `key` as it was at `revision`.
+    ///
+    /// # Errors
+    /// The revision is compacted or in the future, the store is closed, or what is there is damaged.
+    pub(crate) fn found_at(&self, key: &Key, revision: u64) -> Result<Option<Found>, EngineError> {
+        self.at_a_moment(|moment| {
+            if revision > moment.revision {
+                return Err(EngineError::FutureRevision { current: moment.revision });
             }
-            last = revision;
-            let passed = names.changes.iter().filter(|change| filter.passes_key(&change.key));
-            let changes = passed.map(|change| moment.change(change, revision)).collect::<Result<Vec<_>, _>>()?;
-            let changes = changes.into_iter().filter(|change| filter.passes(change)).collect();
-            if take(Revised { revision, changes }).is_break() {
-                return Ok(Replayed::Done);
+            if revision < moment.compacted {
+                return Err(EngineError::Compacted { min: moment.compacted });
             }
-        }
-        iterator.status().map_err(|error| EngineError::from_rocks_read(history::WHAT, &error))?;
-        // Each revision is in a record: a reader must not take a missing one for no change.
-        if last < until.min(moment.header.revision) {
-            return Err(damaged(format!("revision {} is missing", last + 1)));
-        }
-        Ok(Replayed::Done)
+            moment.found_at(key, revision)
+        })
     }
 
     /// The payload of an entry that is or was at `key`; see [`Versions::payload`].
@@ -95,9 +95,7 @@ impl Replay {
         if let Some(payload) = entry.payload.in_memory() {
             return Ok(Some(payload));
         }
-        let db = self.db.upgrade().ok_or(EngineError::Closed)?;
-        let family = rocks::state_name(rocks::generation(&db)?);
-        Versions::new(&db, &family).payload(key, entry)
+        Versions::new(&self.open()?).payload(key, entry)
     }
 
     /// The oldest revision that can be gone on from.
@@ -105,8 +103,7 @@ impl Replay {
     /// # Errors
     /// The store is closed, or the state's header cannot be read.
     pub(crate) fn compacted(&self) -> Result<u64, EngineError> {
-        let db = self.db.upgrade().ok_or(EngineError::Closed)?;
-        Ok(Moment::of(&db)?.header.compacted)
+        self.at_a_moment(|moment| Ok(moment.compacted))
     }
 
     /// The last revision behind `after`, of `count` at the most, that was made before `time_ms`.
@@ -114,36 +111,115 @@ impl Replay {
     /// # Errors
     /// The store is closed, or the history damaged.
     pub(crate) fn made_before(&self, time_ms: u64, after: u64, count: u64) -> Result<u64, EngineError> {
-        let db = self.db.upgrade().ok_or(EngineError::Closed)?;
-        let moment = Moment::of(&db)?;
-        let from = after.max(moment.header.compacted);
-        let mut iterator = moment.snapshot.raw_iterator_cf(&moment.family);
-        let mut last = from;
-        for item in Revisions::after(&mut iterator, from) {
+        self.at_a_moment(|moment| moment.made_before(time_ms, after, count))
+    }
+
+    fn open(&self) -> Result<Arc<Checkpoints>, EngineError> {
+        self.checkpoints.upgrade().ok_or(EngineError::Closed)
+    }
+
+    fn at_a_moment<T>(&self, read: impl FnOnce(&Moment<'_>) -> Result<T, EngineError>) -> Result<T, EngineError> {
+        let checkpoints = self.open()?;
+        for _ in 0..TRIES {
+            let kept = checkpoints.kept();
+            // Gone: another generation counts by now.
+            if let Ok(family) = kept.store.family() {
+                return read(&Moment::of(&kept, family)?);
+            }
+        }
+        Err(damaged("the state's column family is missing".to_owned()))
+    }
+}
+
+impl<'k> Moment<'k> {
+    fn of(kept: &'k Kept, family: Arc<BoundColumnFamily<'k>>) -> Result<Self, EngineError> {
+        let snapshot = kept.store.db().snapshot();
+        let record = snapshot.get_cf(&family, Header::key());
+        let record = record.map_err(|error| EngineError::from_rocks_read(history::WHAT, &error))?;
+        let header = Header::from_record(record.as_deref())?;
+        let (stored, mut compacted, mut revision) = (header.revision, header.compacted, header.revision);
+        for recent in &kept.recent {
+            (compacted, revision) = (compacted.max(recent.compacted), revision.max(recent.revision));
+        }
+        Ok(Self { snapshot, family, stored, recent: &kept.recent, compacted, revision })
+    }
+
+    /// The revisions that are in memory, behind `after` and what is on the disk.
+    fn recent(&self, after: u64) -> impl Iterator<Item = &'k Made> + use<'k> {
+        let after = after.max(self.stored);
+        self.recent.iter().flat_map(move |recent| recent.behind(after))
+    }
+
+    fn each(
+        &self,
+        after: u64,
+        until: u64,
+        filter: &Filter,
+        take: &mut dyn FnMut(Revised) -> ControlFlow<()>,
+    ) -> Result<Replayed, EngineError> {
+        if after < self.compacted {
+            return Ok(Replayed::Compacted(self.compacted));
+        }
+        let mut iterator = self.snapshot.raw_iterator_cf(&self.family);
+        let mut last = after;
+        for item in Revisions::after(&mut iterator, after) {
             let (revision, names) = item?;
-            if names.time_ms >= time_ms || revision > from.saturating_add(count) {
+            if revision > until {
+                break;
+            }
+            last = revision;
+            let passed = names.changes.iter().filter(|change| filter.passes_key(&change.key));
+            let changes = passed.map(|change| self.change(change, revision)).collect::<Result<Vec<_>, _>>()?;
+            let changes = changes.into_iter().filter(|change| filter.passes(change)).collect();
+            if take(Revised { revision, changes }).is_break() {
+                return Ok(Replayed::Done);
+            }
+        }
+        iterator.status().map_err(|error| EngineError::from_rocks_read(history::WHAT, &error))?;
+        for Made { revised, .. } in self.recent(after).take_while(|made| made.number() <= until) {
+            if revised.revision != last + 1 {
+                break;
+            }
+            last = revised.revision;
+            let changes = revised.changes.iter().filter(|change| filter.passes(change)).cloned().collect();
+            if take(Revised { revision: last, changes }).is_break() {
+                return Ok(Replayed::Done);
+            }
+        }
+        // Each revision is somewhere: a reader must not take a missing one for no change.
+        if last < until.min(self.revision) {
+            return Err(damaged(format!("revision {} is missing", last + 1)));
+        }
+        Ok(Replayed::Done)
+    }
+
+    fn found_at(&self, key: &Key, revision: u64) -> Result<Option<Found>, EngineError> {
+        let recent = self.recent(0).take_while(|made| made.number() <= revision);
+        let mut past = Past::new(self.snapshot.raw_iterator_cf(&self.family), recent, key, revision);
+        let Some(entry) = past.entry(key)? else { return Ok(None) };
+        let child_count = past.child_count(key)?;
+        let payload = match entry.payload.in_memory() {
+            None => self.version(key, entry.revision)?.payload.in_memory(),
+            payload => payload,
+        };
+        Ok(Some(Found { key: key.clone(), entry, payload, child_count }))
+    }
+
+    fn made_before(&self, time_ms: u64, after: u64, count: u64) -> Result<u64, EngineError> {
+        let from = after.max(self.compacted);
+        let mut iterator = self.snapshot.raw_iterator_cf(&self.family);
+        let stored =
+            Revisions::after(&mut iterator, from).map(|item| item.map(|(number, made)| (number, made.time_ms)));
+        let recent = self.recent(from).map(|made| Ok((made.number(), made.time_ms)));
+        let mut last = from;
+        for item in stored.chain(recent) {
+            let (revision, made_ms) = item?;
+            if made_ms >= time_ms || revision > from.saturating_add(count) {
                 break;
             }
             last = revision;
         }
         Ok(last)
-    }
-}
-
-impl<'db> Moment<'db> {
-    fn of(db: &'db Db) -> Result<Self, EngineError> {
-        for _ in 0..TRIES {
-            let snapshot = db.snapshot();
-            let generation = rocks::generation_at(db, &snapshot)?;
-            // Gone: another generation counts by now.
-            let Some(family) = db.cf_handle(&rocks::state_name(generation)) else { continue };
-            let record = snapshot
-                .get_cf(&family, Header::key())
-                .map_err(|error| EngineError::from_rocks_read(history::WHAT, &error))?;
-            let header = Header::from_record(record.as_deref())?;
-            return Ok(Self { snapshot, family, header });
-        }
-        Err(damaged("the state's column family is missing".to_owned()))
     }
 
     fn change(&self, change: &ChangeRecord, revision: u64) -> Result<Change, EngineError> {

@@ -14,9 +14,10 @@
 //!
 //! A snapshot is the whole column family, so whatever joins the state joins it too.
 
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use rocksdb::{BoundColumnFamily, IngestExternalFileOptions, WriteBatch};
+use rocksdb::{BoundColumnFamily, IngestExternalFileOptions};
 use serde::{Deserialize, Serialize};
 
 use crate::entry::Entry;
@@ -25,15 +26,15 @@ use crate::key::Key;
 use crate::lease::Lease;
 use crate::payload::Memory;
 use crate::raft::{LogId, StoredMembership};
-use crate::runtime;
 use crate::snapshot::{PinnedSnapshot, ReceivedSnapshot, SnapshotData, SnapshotReceiver};
 use crate::state::{History, LogTime, Remembered, SessionRecord, Sessions, State};
 use crate::storage::rocks::{self, Db};
+use crate::storage::{Tables, remove_dir};
 
-use super::batch::StateBatch;
+use super::delta::{Delta, numbered};
 use super::history;
+use super::rows::Rows;
 use super::version_key::{self, ENTRY};
-use super::versions::Versions;
 
 pub(super) const HEADER: &[u8] = b"h";
 pub(super) const LEASE: u8 = b'l';
@@ -43,7 +44,10 @@ const HEADER_FORMAT: u8 = 3;
 /// The first format that can be read. It has no history.
 const HEADER_FORMAT_MIN: u8 = 2;
 
-/// What the state is as a whole. Written with every batch.
+/// In the database's directory: what is to be put there next.
+const NEXT: &str = "next";
+
+/// What the state is as a whole. It goes to the disk together with what it is the header of.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Header {
     format: u8,
@@ -146,7 +150,7 @@ impl Header {
 #[derive(Clone)]
 pub struct StateStore {
     db: Arc<Db>,
-    dir: std::path::PathBuf,
+    dir: Arc<Path>,
     generation: u64,
 }
 
@@ -155,10 +159,11 @@ impl StateStore {
     ///
     /// # Errors
     /// It cannot be found, or a left-over cannot be removed.
-    pub fn open(db: Arc<Db>, dir: &std::path::Path) -> Result<Self, EngineError> {
+    pub fn open(db: Arc<Db>, dir: &Path) -> Result<Self, EngineError> {
         let generation = rocks::generation(&db)?;
-        let store = Self { db, dir: dir.to_path_buf(), generation };
+        let store = Self { db, dir: dir.into(), generation };
         store.family()?;
+        remove_dir(&store.next())?;
         // A crash during an install leaves the next generation, or the one before.
         for other in [generation.checked_sub(1), generation.checked_add(1)].into_iter().flatten() {
             store.drop_generation(other)?;
@@ -166,9 +171,25 @@ impl StateStore {
         Ok(store)
     }
 
-    /// The versions of the entries, to read payloads from.
-    pub(super) fn versions(&self) -> Versions {
-        Versions::new(&self.db, &rocks::state_name(self.generation))
+    pub(super) fn db(&self) -> &Db {
+        &self.db
+    }
+
+    pub(super) fn generation(&self) -> u64 {
+        self.generation
+    }
+
+    /// The header on the disk.
+    ///
+    /// # Errors
+    /// It cannot be read.
+    pub fn header(&self) -> Result<Header, EngineError> {
+        let record = self.db.get_pinned_cf(&self.family()?, HEADER);
+        Header::from_record(record.map_err(|error| EngineError::from_rocks_read("state", &error))?.as_deref())
+    }
+
+    fn next(&self) -> PathBuf {
+        self.db.path().join(NEXT)
     }
 
     /// Reads all of it, and checks that it is what was written.
@@ -209,24 +230,45 @@ impl StateStore {
         Ok((state, header))
     }
 
-    /// A batch with room for about `bytes`.
+    /// Brings the disk to where `delta` ends, which begins where the disk is. After a crash it is there, or as before.
     ///
     /// # Errors
-    /// The column family is missing.
-    pub fn batch(&self, bytes: usize) -> Result<StateBatch<'_>, EngineError> {
-        Ok(StateBatch::new(&self.db, self.family()?, bytes))
+    /// The disk's, or what is there is damaged.
+    pub(super) fn advance(&self, delta: &Delta) -> Result<(), EngineError> {
+        let Some(header) = &delta.header else { return Ok(()) };
+        let mut disk = self.header()?;
+        let mut rows = Rows::default();
+        let trimmed = self.trim(&mut rows, &mut disk, header.compacted)?;
+        delta.put_into(&mut rows, &disk, header.compacted)?;
+        rows.encode(HEADER.to_vec(), &Header { trimmed, ..header.clone() })?;
+        self.put(&rows)
     }
 
-    /// Writes a batch, to memory at first: the log, which is synced, can replay it.
+    /// Puts the header of a state in the place of the one on the disk.
     ///
     /// # Errors
     /// The disk's.
-    pub fn write(&self, batch: StateBatch<'_>) -> Result<(), EngineError> {
-        let batch = batch.finish();
-        let write = || self.db.write_opt(batch, &rocks::state_write());
-        // The raft core, which has heartbeats to send, runs on the same thread.
-        let written = if rocks::is_held_up(&self.db) { runtime::blocking(write) } else { write() };
-        written.map_err(|error| EngineError::from_rocks(&self.dir, &error))
+    pub fn put_header(&self, header: &Header) -> Result<(), EngineError> {
+        let mut rows = Rows::default();
+        rows.encode(HEADER.to_vec(), header)?;
+        self.put(&rows)
+    }
+
+    /// Puts all rows to the disk, durably: after a crash all of them are there, or none.
+    pub(super) fn put(&self, rows: &Rows) -> Result<(), EngineError> {
+        let mut tables = Tables::new(self.next(), &self.dir)?;
+        rows.write(&mut tables)?;
+        self.take_over(tables.finish()?)
+    }
+
+    fn take_over(&self, files: Vec<PathBuf>) -> Result<(), EngineError> {
+        if files.is_empty() {
+            return Ok(());
+        }
+        let mut options = IngestExternalFileOptions::default();
+        options.set_move_files(true);
+        let taken = self.db.ingest_external_file_cf_opts(&self.family()?, &options, files);
+        taken.map_err(|error| EngineError::from_rocks(&self.dir, &error))
     }
 
     /// Pins the state as it is now.
@@ -280,15 +322,9 @@ impl StateStore {
         expected: Option<Option<LogId>>,
         memory: &Arc<Memory>,
     ) -> Result<(State, Header), EngineError> {
-        let failed = |error: rocksdb::Error| EngineError::from_rocks(&self.dir, &error);
-        let name = rocks::state_name(self.generation);
-        self.db.create_cf(&name, &rocks::state_options()).map_err(failed)?;
-        if !received.files().is_empty() {
-            let mut options = IngestExternalFileOptions::default();
-            options.set_move_files(true);
-            let files = received.files().to_vec();
-            self.db.ingest_external_file_cf_opts(&self.family()?, &options, files).map_err(failed)?;
-        }
+        let created = self.db.create_cf(rocks::state_name(self.generation), &rocks::state_options());
+        created.map_err(|error| EngineError::from_rocks(&self.dir, &error))?;
+        self.take_over(received.files().to_vec())?;
         let (state, header) = self.load(memory)?;
         if expected.is_some_and(|expected| header.applied != expected) {
             return Err(damaged(format!("a snapshot of {:?} came as one of {expected:?}", header.applied)));
@@ -310,34 +346,18 @@ impl StateStore {
     ) -> Result<(), EngineError> {
         let next = Self { generation: self.generation + 1, ..self.clone() };
         let (mut state, header) = next.ingest(received, None, &Arc::new(Memory::without_room()))?;
+        let mut rows = Rows::default();
+        state.sessions.record_numbers().for_each(|record| rows.remove(numbered(REMEMBERED, record)));
+        state.sessions.client_ids().for_each(|client| rows.remove(numbered(SESSION, client)));
         state.sessions = Sessions::default();
-        let mut batch = next.batch(0)?;
-        batch.delete_all_sessions();
-        batch.put_header(&Header::new(&state, Some(applied), membership, header.trimmed))?;
-        next.write(batch)?;
-        next.flush()?;
+        rows.encode(HEADER.to_vec(), &Header::new(&state, Some(applied), membership, header.trimmed))?;
+        next.put(&rows)?;
         next.make_current()?;
         self.drop_generation(self.generation)
     }
 
-    /// Makes the state durable, as it is now or later. One that another has taken the place of needs not be.
-    ///
-    /// # Errors
-    /// The disk's.
-    pub(super) fn flush(&self) -> Result<(), EngineError> {
-        let Ok(family) = self.family() else { return Ok(()) };
-        match self.db.flush_cf(&family) {
-            Err(error) if self.family().is_ok() => Err(EngineError::from_rocks(&self.dir, &error)),
-            _ => Ok(()),
-        }
-    }
-
     fn make_current(&self) -> Result<(), EngineError> {
-        let failed = |error: rocksdb::Error| EngineError::from_rocks(&self.dir, &error);
-        let mut batch = WriteBatch::default();
-        rocks::set_generation(&self.db, &mut batch, self.generation)?;
-        self.db.write_opt(batch, &rocks::unsynced()).map_err(failed)?;
-        self.db.flush_wal(true).map_err(failed)
+        rocks::set_generation(&self.db, &self.dir, self.generation)
     }
 
     fn drop_generation(&self, generation: u64) -> Result<(), EngineError> {
@@ -348,7 +368,7 @@ impl StateStore {
         self.db.drop_cf(&name).map_err(|error| EngineError::from_rocks(&self.dir, &error))
     }
 
-    fn family(&self) -> Result<Arc<BoundColumnFamily<'_>>, EngineError> {
+    pub(super) fn family(&self) -> Result<Arc<BoundColumnFamily<'_>>, EngineError> {
         rocks::family(&self.db, &rocks::state_name(self.generation))
     }
 }

@@ -7,21 +7,21 @@ use bytes::Bytes;
 use crate::entry::Entry;
 use crate::error::EngineError;
 use crate::key::Key;
-use crate::storage::rocks::Db;
 
+use super::checkpoint::Checkpoints;
 use super::version_key;
 
-/// The entries' versions in the database of an open store. Does not keep it open: views, which
-/// have one of these, may live longer.
+/// The entries' versions of an open store. Does not keep it open: views, which have one of these, may live longer.
 #[derive(Clone, Debug)]
 pub struct Versions {
-    db: Weak<Db>,
-    family: Arc<str>,
+    checkpoints: Weak<Checkpoints>,
+    generation: u64,
 }
 
 impl Versions {
-    pub(crate) fn new(db: &Arc<Db>, family: &str) -> Self {
-        Self { db: Arc::downgrade(db), family: family.into() }
+    pub(super) fn new(checkpoints: &Arc<Checkpoints>) -> Self {
+        let generation = checkpoints.store().generation();
+        Self { checkpoints: Arc::downgrade(checkpoints), generation }
     }
 
     /// The payload of the entry, which is at `key`: from memory, or else from the disk, and then
@@ -33,10 +33,14 @@ impl Versions {
         if let Some(payload) = entry.payload.in_memory() {
             return Ok(Some(payload));
         }
-        let db = self.db.upgrade().ok_or(EngineError::Closed)?;
+        let checkpoints = self.checkpoints.upgrade().ok_or(EngineError::Closed)?;
+        let store = checkpoints.store();
         // A snapshot that was installed since took the place of all versions.
-        let Some(family) = db.cf_handle(&self.family) else { return Ok(None) };
-        let record = db
+        let Some(family) = store.family().ok().filter(|_| store.generation() == self.generation) else {
+            return Ok(None);
+        };
+        let record = store
+            .db()
             .get_pinned_cf(&family, version_key::of(key, entry.revision))
             .map_err(|error| EngineError::from_rocks_read("state", &error))?;
         let Some(record) = record else { return Ok(None) };

@@ -4,8 +4,8 @@
 //! pinned (a RocksDB snapshot) --records--> frames ~~~> receiver --> SST files --> ingested
 //! ```
 //!
-//! Making one costs nothing: the state is on disk already, and pinning it keeps its old records
-//! from being dropped while it is read.
+//! Making one takes a checkpoint ([`crate::machine::Checkpoints`]). Pinning it keeps its records from being dropped while it
+//! is read.
 
 mod frame;
 mod pinned;

@@ -4,16 +4,11 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use bytes::{Buf, BytesMut};
-use rocksdb::{Options, SstFileWriter};
 
 use crate::error::EngineError;
-use crate::storage::rocks::state_options;
-use crate::storage::{INCOMING, remove_dir};
+use crate::storage::{INCOMING, Tables};
 
 use super::frame::Frame;
-
-/// About how large one file gets.
-const FILE_BYTES: u64 = 64 << 20;
 
 /// The largest record that makes sense: a value at its highest limit, and its head.
 const RECORD_BYTES_MAX: usize = 1 << 30;
@@ -34,12 +29,8 @@ impl ReceivedSnapshot {
 /// Receives one snapshot. Dropped before the last frame, it leaves files that the next one, or
 /// the next start, removes.
 pub struct SnapshotReceiver {
-    dir: PathBuf,
-    store_dir: PathBuf,
-    options: &'static Options,
-    // Writing may go on over many frames, and the writer borrows its options: those live for ever.
-    writer: Option<SstFileWriter<'static>>,
-    files: Vec<PathBuf>,
+    /// None behind the last frame.
+    tables: Option<Tables>,
     buffer: BytesMut,
     next_sequence: u32,
 }
@@ -50,19 +41,8 @@ impl SnapshotReceiver {
     /// # Errors
     /// The disk's.
     pub fn new(dir: &Path) -> Result<Self, EngineError> {
-        static OPTIONS: once_cell::sync::Lazy<Options> = once_cell::sync::Lazy::new(state_options);
-        let incoming = dir.join(INCOMING);
-        remove_dir(&incoming)?;
-        std::fs::create_dir(&incoming).map_err(|error| EngineError::from_io(&incoming, &error))?;
-        Ok(Self {
-            dir: incoming,
-            store_dir: dir.to_path_buf(),
-            options: &OPTIONS,
-            writer: None,
-            files: Vec::new(),
-            buffer: BytesMut::new(),
-            next_sequence: 0,
-        })
+        let tables = Some(Tables::new(dir.join(INCOMING), dir)?);
+        Ok(Self { tables, buffer: BytesMut::new(), next_sequence: 0 })
     }
 
     /// The number of the frame that comes next.
@@ -88,8 +68,8 @@ impl SnapshotReceiver {
         if !self.buffer.is_empty() {
             return Err(damaged("it ends within a record".to_owned()));
         }
-        self.finish_file()?;
-        Ok(Some(ReceivedSnapshot { files: Arc::new(std::mem::take(&mut self.files)) }))
+        let files = self.tables.take().map_or_else(|| Ok(Vec::new()), Tables::finish)?;
+        Ok(Some(ReceivedSnapshot { files: Arc::new(files) }))
     }
 
     /// Writes the buffer's first record to a file, if it is there as a whole.
@@ -105,34 +85,10 @@ impl SnapshotReceiver {
         let Some((key, value)) = rest.get(..length).and_then(|record| record.split_at_checked(key_len)) else {
             return Ok(false);
         };
-        let (key, value) = (key.to_vec(), value.to_vec());
-        self.write(&key, &value)?;
+        let tables = self.tables.as_mut().ok_or_else(|| damaged("something follows its end".to_owned()))?;
+        tables.put(key, value)?;
         self.buffer.advance(head_bytes() + length);
         Ok(true)
-    }
-
-    fn write(&mut self, key: &[u8], value: &[u8]) -> Result<(), EngineError> {
-        let failed = |error: rocksdb::Error| EngineError::from_rocks(&self.store_dir, &error);
-        let writer = match &mut self.writer {
-            Some(writer) => writer,
-            none => {
-                let path = self.dir.join(format!("{:06}.sst", self.files.len()));
-                let writer = SstFileWriter::create(self.options);
-                writer.open(&path).map_err(failed)?;
-                self.files.push(path);
-                none.insert(writer)
-            }
-        };
-        writer.put(key, value).map_err(failed)?;
-        if writer.file_size() >= FILE_BYTES {
-            self.finish_file()?;
-        }
-        Ok(())
-    }
-
-    fn finish_file(&mut self) -> Result<(), EngineError> {
-        let Some(mut writer) = self.writer.take() else { return Ok(()) };
-        writer.finish().map_err(|error| EngineError::from_rocks(&self.store_dir, &error))
     }
 }
 

@@ -211,6 +211,16 @@ impl Sessions {
         self.records.len()
     }
 
+    /// The numbers of those records.
+    pub fn record_numbers(&self) -> impl Iterator<Item = u64> {
+        self.records.keys().copied()
+    }
+
+    /// The clients that are known.
+    pub fn client_ids(&self) -> impl Iterator<Item = u64> {
+        self.clients.keys().copied()
+    }
+
     /// How many requests are remembered.
     pub fn len(&self) -> usize {
         self.remembered

@@ -28,12 +28,13 @@ mod pin;
 mod records;
 mod restoring;
 mod slots;
-mod torn;
+mod tables;
 
 pub(crate) use guard::Guard;
 pub use location::{Expected, FileSystem, Location};
 pub(crate) use pin::OPEN_FILES;
 pub use restoring::Restoring;
+pub(crate) use tables::Tables;
 
 use std::fs;
 use std::io;
@@ -144,11 +145,8 @@ impl Directory {
         let path = &claimed.path;
         Format { stage: Stage::Creating, identity: identity.clone() }.write(path)?;
         let db = rocks::open_through(claimed.pin.path(), path, true)?;
-        rocks::write_identity(&db, &identity).map_err(|error| EngineError::from_rocks(path, &error))?;
         let joins = matches!(formation, Formation::Joining { .. });
-        if joins {
-            rocks::write_joins(&db).map_err(|error| EngineError::from_rocks(path, &error))?;
-        }
+        rocks::begin(&db, path, &identity, joins)?;
         let marker = MarkerFile::create(path, identity.member_id)?;
         SegmentLog::create(path, identity.member_id).map_err(|error| EngineError::from_io(path, &error))?;
         Format { stage: Stage::Ready, identity: identity.clone() }.write(path)?;
@@ -189,7 +187,7 @@ impl Directory {
     pub fn discard_aside(&self, is_to_vote: bool) -> Result<(), EngineError> {
         if is_to_vote {
             // First: after a crash, a learner that stays must know this.
-            rocks::write_is_to_vote(&self.db, true).map_err(|error| EngineError::from_rocks(&self.path, &error))?;
+            rocks::write_is_to_vote(&self.db, &self.path, true)?;
         }
         aside::discard(&self.path)
     }
@@ -221,16 +219,12 @@ impl Directory {
     pub fn close(self) -> Result<(), EngineError> {
         let lost = self.location.check();
         let Self { path, db, marker, claim, pin, .. } = self;
-        // The state is not in RocksDB's write-ahead log: without this, it would be made again of the log.
-        let synced = rocks::flush_state(&db)
-            .and_then(|()| db.flush_wal(true))
-            .map_err(|error| EngineError::from_rocks(&path, &error));
         let marked = marker.sync().map_err(|error| EngineError::from_io(&path, &error));
         db.cancel_all_background_work(true);
         drop(db);
         drop(pin);
         drop(claim);
-        lost.and(synced).and(marked)
+        lost.and(marked)
     }
 }
 
@@ -279,7 +273,7 @@ fn rename_cluster(path: &Path, identity: Identity, cluster_id: u64) -> Result<Id
         let detail = format!("FORMAT says member {}, the database says {found:?}", renamed.member_id);
         return Err(EngineError::Corrupt { what: "format", detail });
     }
-    rocks::write_identity(&db, &renamed).map_err(|error| EngineError::from_rocks(path, &error))?;
+    rocks::write_identity(&db, path, &renamed)?;
     Format { stage: Stage::Ready, identity: renamed.clone() }.write(path)?;
     Ok(renamed)
 }

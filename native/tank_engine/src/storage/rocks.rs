@@ -5,16 +5,15 @@
 //! | `state_<generation>` | first byte tells the kind | state record ([`crate::machine`]) |
 //! | `meta` | a name | MessagePack |
 //!
-//! Only `meta` is written to RocksDB's write-ahead log. The state is not: what a crash takes of it,
-//! the store's own log replays. RocksDB makes the state durable a buffer at a time, each write whole,
-//! in order; so what it holds after a crash is the state as it was at some log entry.
+//! Nothing is written to RocksDB's write-ahead log. The state is put in place in files that are durable
+//! ([`super::Tables`]), `meta` is flushed after each write.
 
 use std::path::Path;
 use std::sync::Arc;
 
 use rocksdb::{
-    BlockBasedOptions, BoundColumnFamily, Cache, ColumnFamilyDescriptor, DBCompressionType, DBRecoveryMode,
-    DBWithThreadMode, ErrorKind, MultiThreaded, Options, SnapshotWithThreadMode, WriteBatch, WriteOptions, properties,
+    BlockBasedOptions, BoundColumnFamily, Cache, ColumnFamilyDescriptor, DBCompressionType, DBWithThreadMode,
+    MultiThreaded, Options, WriteOptions,
 };
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -22,7 +21,6 @@ use serde::de::DeserializeOwned;
 use crate::error::EngineError;
 
 use super::format::Identity;
-use super::torn;
 
 /// The database. Column families are made and dropped while it is open.
 pub type Db = DBWithThreadMode<MultiThreaded>;
@@ -42,9 +40,6 @@ const JOINS: &str = "joins";
 const IS_TO_VOTE: &str = "is_to_vote";
 
 const MIB: usize = 1 << 20;
-
-/// Bytes of the write-ahead log, which only `meta` is written to.
-const WAL_BYTES_MAX: u64 = 1 << 20;
 
 /// Opens the database in `dir`; `create` makes it.
 ///
@@ -69,17 +64,9 @@ pub(super) fn open_through(through: &Path, dir: &Path, create: bool) -> Result<D
         let detail = format!("the column family {META} is missing");
         return Err(EngineError::Corrupt { what: "database", detail });
     }
-    let db = match open_families(&options, &path, &names) {
-        Err(error) if error.kind() == ErrorKind::Corruption && !create => {
-            if !torn::cut(&path).map_err(|error| EngineError::from_io(dir, &error))? {
-                return Err(failed(error));
-            }
-            open_families(&options, &path, &names).map_err(failed)?
-        }
-        opened => opened.map_err(failed)?,
-    };
+    let db = open_families(&options, &path, &names).map_err(failed)?;
     if create {
-        write_meta(&db, GENERATION, &0u64, true).map_err(failed)?;
+        write_meta(&db, dir, GENERATION, &0u64)?;
     }
     Ok(db)
 }
@@ -120,28 +107,26 @@ pub fn generation(db: &Db) -> Result<u64, EngineError> {
     read_meta(db, GENERATION)?.ok_or_else(|| missing(GENERATION))
 }
 
-/// Which generation of the state counts at a pinned moment.
+/// Makes `generation` the one that counts, durably, in the database of the store in `dir`.
 ///
 /// # Errors
-/// It cannot be read.
-pub fn generation_at(db: &Db, snapshot: &SnapshotWithThreadMode<'_, Db>) -> Result<u64, EngineError> {
-    let bytes = snapshot
-        .get_pinned_cf(&family(db, META)?, GENERATION)
-        .map_err(|error| EngineError::from_rocks_read("database", &error))?;
-    bytes.map(|bytes| decode(&bytes)).transpose()?.ok_or_else(|| missing(GENERATION))
+/// The disk's.
+pub fn set_generation(db: &Db, dir: &Path, generation: u64) -> Result<(), EngineError> {
+    write_meta(db, dir, GENERATION, &generation)?;
+    flush_meta(db, dir)
 }
 
-/// Adds to `batch` that `generation` counts from now on.
-///
-/// # Errors
-/// The column family is missing.
-pub fn set_generation(db: &Db, batch: &mut WriteBatch, generation: u64) -> Result<(), EngineError> {
-    batch.put_cf(&family(db, META)?, GENERATION, encode(&generation)?);
-    Ok(())
+/// Notes whose a new database is, and whether of a member that was made to join a cluster.
+pub(super) fn begin(db: &Db, dir: &Path, identity: &Identity, joins: bool) -> Result<(), EngineError> {
+    if joins {
+        write_meta(db, dir, JOINS, &true)?;
+    }
+    write_identity(db, dir, identity)
 }
 
-pub(super) fn write_identity(db: &Db, identity: &Identity) -> Result<(), rocksdb::Error> {
-    write_meta(db, IDENTITY, identity, true)
+pub(super) fn write_identity(db: &Db, dir: &Path, identity: &Identity) -> Result<(), EngineError> {
+    write_meta(db, dir, IDENTITY, identity)?;
+    flush_meta(db, dir)
 }
 
 pub(super) fn read_identity(db: &Db) -> Result<Identity, EngineError> {
@@ -158,15 +143,7 @@ pub fn read_meta<T: DeserializeOwned>(db: &Db, name: &str) -> Result<Option<T>, 
     bytes.map(|bytes| decode(&bytes)).transpose()
 }
 
-/// Notes that the database is of a member that was made to join a cluster.
-///
-/// # Errors
-/// The disk's.
-pub(super) fn write_joins(db: &Db) -> Result<(), rocksdb::Error> {
-    write_meta(db, JOINS, &true, true)
-}
-
-/// Whether that was noted.
+/// Whether the database is of a member that was made to join a cluster.
 ///
 /// # Errors
 /// It cannot be read.
@@ -178,8 +155,9 @@ pub(super) fn read_joins(db: &Db) -> Result<bool, EngineError> {
 ///
 /// # Errors
 /// The disk's.
-pub(crate) fn write_is_to_vote(db: &Db, is_to_vote: bool) -> Result<(), rocksdb::Error> {
-    write_meta(db, IS_TO_VOTE, &is_to_vote, true)
+pub(crate) fn write_is_to_vote(db: &Db, dir: &Path, is_to_vote: bool) -> Result<(), EngineError> {
+    write_meta(db, dir, IS_TO_VOTE, &is_to_vote)?;
+    flush_meta(db, dir)
 }
 
 /// Whether the member was noted to be a learner that is to vote.
@@ -240,42 +218,16 @@ impl<'a> Decoder<'a> {
     }
 }
 
-/// Whether a write has to wait until RocksDB has flushed or compacted what it has.
-pub fn is_held_up(db: &Db) -> bool {
-    let held_up = |property| matches!(db.property_int_value(property), Ok(Some(value)) if value > 0);
-    held_up(properties::IS_WRITE_STOPPED) || held_up(properties::ACTUAL_DELAYED_WRITE_RATE)
-}
-
-/// A write that is durable only with a later sync.
-pub fn unsynced() -> WriteOptions {
-    let mut options = WriteOptions::default();
-    options.set_sync(false);
-    options
-}
-
-/// A write to the state, which is durable only with [`flush_state`], or when RocksDB has flushed it.
-pub fn state_write() -> WriteOptions {
+fn write_meta<T: Serialize>(db: &Db, dir: &Path, name: &str, value: &T) -> Result<(), EngineError> {
     let mut options = WriteOptions::default();
     options.disable_wal(true);
-    options
+    let written = db.put_cf_opt(&family(db, META)?, name, encode(value)?, &options);
+    written.map_err(|error| EngineError::from_rocks(dir, &error))
 }
 
-/// Makes all that was written to the state durable.
-///
-/// # Errors
-/// The disk's.
-pub fn flush_state(db: &Db) -> Result<(), rocksdb::Error> {
-    let Some(family) = generation(db).ok().and_then(|generation| db.cf_handle(&state_name(generation))) else {
-        return Ok(());
-    };
-    db.flush_cf(&family)
-}
-
-fn write_meta<T: Serialize>(db: &Db, name: &str, value: &T, sync: bool) -> Result<(), rocksdb::Error> {
-    let mut options = WriteOptions::default();
-    options.set_sync(sync);
-    let (Some(family), Ok(bytes)) = (db.cf_handle(META), rmp_serde::to_vec(value)) else { return Ok(()) };
-    db.put_cf_opt(&family, name, bytes, &options)
+fn flush_meta(db: &Db, dir: &Path) -> Result<(), EngineError> {
+    let flushed = db.flush_cf(&family(db, META)?);
+    flushed.map_err(|error| EngineError::from_rocks(dir, &error))
 }
 
 fn missing(name: &str) -> EngineError {
@@ -287,14 +239,6 @@ fn db_options(create: bool) -> Options {
     options.create_if_missing(create);
     options.create_missing_column_families(create);
     options.set_paranoid_checks(true);
-    // The default drops everything after a damaged record without a word. This one refuses
-    // damage, and takes only a cut-off end for what it mostly is: a crash during a write (see torn.rs).
-    options.set_wal_recovery_mode(DBRecoveryMode::TolerateCorruptedTailRecords);
-    options.set_track_and_verify_wals_in_manifest(true);
-    options.set_db_write_buffer_size(96 * MIB);
-    // Few values are written to the write-ahead log. RocksDB reserves space for it, as much as for the largest
-    // buffer, unless it is told that the log stays small.
-    options.set_max_total_wal_size(WAL_BYTES_MAX);
     options.set_max_open_files(256);
     options.set_max_background_jobs(2);
     options.set_keep_log_file_num(2);
@@ -310,14 +254,10 @@ fn family_options(name: &str, cache: &Cache) -> Options {
     blocks.set_block_cache(cache);
     blocks.set_format_version(5);
     options.set_block_based_table_factory(&blocks);
-    options.set_max_write_buffer_number(3);
-    match name {
-        // No family that is small needs the default of 64 MiB.
-        META | DEFAULT => options.set_write_buffer_size(MIB),
-        _ => {
-            options.set_write_buffer_size(32 * MIB);
-            options.set_compression_type(DBCompressionType::Lz4);
-        }
+    // Next to nothing is written to a buffer.
+    options.set_write_buffer_size(MIB);
+    if ![META, DEFAULT].contains(&name) {
+        options.set_compression_type(DBCompressionType::Lz4);
     }
     options
 }

@@ -565,9 +565,7 @@ fn a_state_that_ends_before_the_log_begins_is_refused() {
         let (state, header) = store.load(&std::sync::Arc::default()).unwrap();
         let mut older = Header::new(&state, Some(crate::support::log_id(3)), header.membership, header.trimmed);
         older.revision = header.revision;
-        let mut batch = store.batch(0).unwrap();
-        batch.put_header(&older).unwrap();
-        store.write(batch).unwrap();
+        store.put_header(&older).unwrap();
         drop(store);
         // Without it, openraft does not know how far the state was.
         let log = directory.log();

@@ -80,8 +80,8 @@ fn a_lost_record_of_requests_is_noticed() {
     member.apply(1, &[request(1, 1, put("a", b"1"))]).unwrap();
     member.apply(2, &[request(1, 2, put("a", b"2"))]).unwrap();
     {
-        // What a damaged write-ahead log may do: the entry was written again later, the record of
-        // the first request was not.
+        // The entry was written again later, the record of the first request was not.
+        drop(member.store());
         let family = member.db().cf_handle("state_0").unwrap();
         let record = [&b"r"[..], &1u64.to_be_bytes()].concat();
         assert!(member.db().get_cf(&family, &record).unwrap().is_some());
@@ -170,6 +170,7 @@ fn a_lost_session_is_noticed() {
     let dir = tempfile::tempdir().unwrap();
     let mut member = Member::open(dir.path()).unwrap();
     member.apply(1, &[request(1, 1, delete("nothing")), request(2, 1, put("a", b"1"))]).unwrap();
+    drop(member.store());
     {
         let family = member.db().cf_handle("state_0").unwrap();
         let record = [&b"s"[..], &1u64.to_be_bytes()].concat();

@@ -147,6 +147,7 @@ impl Member {
 
     pub fn close(self) {
         let Self { machine, directory, .. } = self;
+        machine.checkpoints().finish().unwrap();
         drop(machine);
         // Snapshots are let go of by another thread.
         let users = || Arc::strong_count(&directory.db);
@@ -158,8 +159,9 @@ impl Member {
         held_by(&self.published.load())
     }
 
-    /// The member's state store, beside the machine's own handle on it.
+    /// The member's state store, beside the machine's own handle on it, with all that was applied.
     pub fn store(&self) -> StateStore {
+        self.machine.checkpoints().finish().unwrap();
         StateStore::open(Arc::clone(&self.directory.db), &self.directory.path).unwrap()
     }
 
@@ -188,7 +190,7 @@ impl Member {
 
     /// The frames of the state as it is now, and what it is.
     pub fn frames(&self) -> (Vec<Frame>, Header) {
-        let pinned = self.store().pin().unwrap();
+        let pinned = self.machine.checkpoints().pin().unwrap();
         let frames = pinned.frames().unwrap().map(Result::unwrap).collect();
         (frames, pinned.header().clone())
     }

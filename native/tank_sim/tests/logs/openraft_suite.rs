@@ -13,7 +13,9 @@ use tank_engine::machine::{Machine, StateStore};
 use tank_engine::raft::Types;
 use tank_engine::storage::Directory;
 use tank_engine::view::Published;
-use tank_sim::SimDisk;
+use tank_sim::{SimDisk, wait};
+
+use crate::support::LIMIT;
 
 /// Keeps what the log and the machine of one test stand on; takes it down after them.
 struct Guard {
@@ -28,7 +30,9 @@ impl Drop for Guard {
         self.closer.take().unwrap().join();
         let directory = self.directory.take().unwrap();
         if !std::thread::panicking() {
-            assert_eq!(Arc::strong_count(&directory.db), 1, "log and machine let go of the database");
+            // Snapshots are let go of by another thread.
+            let users = || Arc::strong_count(&directory.db);
+            wait::until("log and machine to let go of the database", LIMIT, users, |users| *users == 1).unwrap();
         }
         directory.close().unwrap();
     }

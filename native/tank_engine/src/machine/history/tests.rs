@@ -1,4 +1,3 @@
-use rocksdb::WriteBatch;
 use tempfile::TempDir;
 
 use super::*;
@@ -18,13 +17,11 @@ impl History {
         let history = Self { db, _dir: dir };
         let mut numbers = 1..;
         for size in batches {
-            let (mut batch, mut writer) = (WriteBatch::default(), Writer::default());
-            let family = rocks::family(&history.db, "state_0").unwrap();
+            let mut writer = Writer::default();
             for number in numbers.by_ref().take(usize::try_from(*size).unwrap()) {
-                writer.add(&mut batch, &family, number, &names(number)).unwrap();
+                writer.add(number, &names(number)).unwrap();
             }
-            writer.finish(&mut batch, &family);
-            history.db.write(batch).unwrap();
+            writer.finish().into_iter().for_each(|(last, record)| history.set(last, Some(&record)));
         }
         history
     }
