@@ -38,6 +38,9 @@ pub(crate) enum Call {
     /// The sender was just started: what had it before?
     Recall(Question),
     TransferLeader(TransferLeaderRequest<Types>),
+    /// The disk of the sender, which led with this vote, failed: it counts on nobody any more. The member that is named in
+    /// the request is to take over; should it lack what another one has, that one. It is not answered.
+    Resign(TransferLeaderRequest<Types>),
     /// A snapshot follows, under this number.
     SnapshotBegin {
         transfer: u64,

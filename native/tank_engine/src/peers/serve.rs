@@ -231,6 +231,11 @@ impl Server {
                 self.elections.release(request.from_leader());
                 or_failed(self.raft.handle_transfer_leader(request).await, Answer::TransferLeader)
             }
+            Call::Resign(request) => {
+                self.elections.leader_resigned(request.from_leader(), *request.to_node_id());
+                let _ = self.raft.handle_transfer_leader(request).await;
+                return None;
+            }
             Call::SnapshotBegin { transfer, vote, meta } => self.begin_snapshot(transfer, vote, meta).await,
             Call::SnapshotFrame { transfer, frame } => return self.take_frame(transfer, frame.into_vec()).await,
             Call::Write(request) => Answer::Write(self.write(request, head).await),
@@ -372,6 +377,7 @@ fn takes_part(call: &Call) -> bool {
             | Call::Vote(_)
             | Call::PreVote(_)
             | Call::TransferLeader(_)
+            | Call::Resign(_)
             | Call::SnapshotBegin { .. }
             | Call::SnapshotFrame { .. }
     )

@@ -17,6 +17,9 @@
 //! one that was cut off disturbs nobody when it is back. Answers count whenever they come. Standing costs a term, and
 //! voids what is still on its way; so it waits for longer each time that it fails.
 //!
+//! A leader whose disk fails resigns: it tells all others, whose promises to it end with that, and names the one that is to
+//! stand first. Should that one lack what another member has, or not hear of it, the others stand after it.
+//!
 //! Who leads tells all others so all the time, and waits for no answer: openraft's heartbeats wait for theirs, and
 //! come only as often as the round trip allows. What is told keeps others from voting, and never counts for the
 //! leader's own lease.
@@ -96,6 +99,8 @@ pub(crate) struct Elections {
     witness: Arc<Witness>,
     /// Nodes whose connection was lost since it was last looked at.
     lost: Mutex<Vec<String>>,
+    /// The last leader that resigned since its disk failed: its vote, and whom it named.
+    resigned: Mutex<Option<(Vote, MemberId)>>,
     /// A member asked that cannot win, since this one has more of the log.
     ahead: AtomicBool,
     woken: Notify,
@@ -119,8 +124,10 @@ struct Campaign {
     heard: Option<Instant>,
     /// It has neither heard a leader nor voted since it was started.
     fresh: bool,
-    /// The connection to the leader is lost.
+    /// The connection to the leader is lost, or it has resigned.
     lost: bool,
+    /// It has named another member, which comes first.
+    named_another: bool,
     asked: Option<Asked>,
     /// How often it has asked, and stood, since a leader was heard.
     asks: u32,
@@ -184,6 +191,7 @@ impl Elections {
             pulse: Mutex::default(),
             witness,
             lost: Mutex::default(),
+            resigned: Mutex::default(),
             ahead: AtomicBool::new(false),
             woken: Notify::new(),
         })
@@ -192,8 +200,10 @@ impl Elections {
     /// An append or a sign of life of the leader with `vote` is here. It may count on this member before the raft
     /// core has it.
     pub(crate) async fn hear(&self, vote: &Vote) {
+        // What it sent before it resigned may come later.
+        let resigned = lock(&self.resigned).is_some_and(|(resigned, _)| resigned == *vote);
         // The core refuses those of an earlier leader.
-        if *vote >= self.raft.server_metrics().borrow_watched().vote {
+        if !resigned && *vote >= self.raft.server_metrics().borrow_watched().vote {
             self.hold.promise(vote).await;
             lock(&self.pulse).beat(vote, Instant::now(), &self.timing);
         }
@@ -207,6 +217,13 @@ impl Elections {
     /// The leader with `vote` hands over.
     pub(crate) fn release(&self, vote: &Vote) {
         self.hold.release(vote);
+    }
+
+    /// The leader with `vote` has resigned since its disk failed, and names `to`. Any member that can win may stand.
+    pub(crate) fn leader_resigned(&self, vote: &Vote, to: MemberId) {
+        self.hold.release(vote);
+        *lock(&self.resigned) = Some((*vote, to));
+        self.woken.notify_one();
     }
 
     /// Votes, unless a leader may count on this member.
@@ -319,6 +336,10 @@ impl Elections {
     /// Tells all others that this member leads. One that is not to lead hands over; one that no majority answers, or
     /// that cannot hand over, leads no longer than it takes to be sure.
     async fn lead(&self, reign: &mut Reign) {
+        if self.authority.is_sealed() {
+            // Its disk failed: it has resigned, and the others are not to wait for it.
+            return;
+        }
         let now = Instant::now();
         let (others, own, acked, ill_placed, successor) = {
             let metrics = self.raft.metrics();
@@ -371,21 +392,25 @@ impl Elections {
         self.timing.leader_lease() + self.rpc.round_trip_max() * 3
     }
 
-    /// The disk of this member failed, and its raft core is about to end. If this member leads, it has the voter that has
-    /// most of the log take over, so that the others need not wait until its lease is over. Waits for nothing: when what is
-    /// told does not arrive soon, they do wait.
+    /// The disk of this member failed, and its raft core is about to end. If this member leads, it tells all others, so that
+    /// they need not wait until its lease is over, and names the voter that has most of the log. Waits for nothing: when
+    /// what is told does not arrive soon, they do wait.
     pub(crate) fn disk_failed(&self) {
         let (request, others) = {
             let metrics = self.raft.metrics();
             let metrics = metrics.borrow_watched();
-            let Some((to, matched)) = witness::successor_at(&metrics) else { return };
+            // The only voter goes on to answer from its last view.
+            if metrics.state != ServerState::Leader || metrics.membership_config.voter_ids().eq([self.me]) {
+                return;
+            }
+            let (to, matched) = witness::most_advanced(&metrics).map_or((self.me, None), |(id, last)| (id, Some(last)));
             let members = metrics.membership_config.nodes().filter(|(id, _)| **id != self.me);
             let others: Vec<_> = members.map(|(id, member)| (*id, member.clone())).collect();
-            (TransferLeaderRequest::new(metrics.vote, to, Some(matched)), others)
+            (TransferLeaderRequest::new(metrics.vote, to, matched), others)
         };
         // The others vote at once then, whatever they promised.
         self.authority.void(request.from_leader());
-        let call = Call::TransferLeader(request);
+        let call = Call::Resign(request);
         // Behind the entries that they were sent, or one that has more than the new leader would not vote for it.
         others.iter().for_each(|(id, member)| self.rpc.tell_after_entries(*id, member, &call));
     }
@@ -432,6 +457,10 @@ impl Elections {
         campaign.see(vote, self.me);
         let lost = std::mem::take(&mut *lock(&self.lost));
         campaign.lost |= leader_node.is_some_and(|node| lost.contains(&node));
+        let resigned = lock(&self.resigned).filter(|(resigned, _)| *resigned == vote);
+        if let Some((_, named)) = resigned {
+            (campaign.lost, campaign.named_another) = (true, named != self.me);
+        }
     }
 
     /// When to ask next.
@@ -450,7 +479,8 @@ impl Elections {
             return free;
         }
         if campaign.lost {
-            return free + self.head_start();
+            let named_first = if campaign.named_another { self.stands_within() } else { Duration::ZERO };
+            return free + named_first + self.head_start();
         }
         if campaign.fresh {
             return free + unit.mul_f64(campaign.luck);
@@ -470,7 +500,12 @@ impl Elections {
         let (membership, leader) = (&metrics.membership_config, metrics.current_leader);
         let serves = |id: &MemberId| membership.get_node(id).is_some_and(|member| !member.witness);
         let before = membership.voter_ids().filter(|id| Some(*id) != leader && *id < self.me && serves(id)).count();
-        (HEAD_START + self.rpc.round_trip_max() * 3) * u32::try_from(before).unwrap_or(u32::MAX)
+        self.stands_within() * u32::try_from(before).unwrap_or(u32::MAX)
+    }
+
+    /// How long a member needs to stand and to win.
+    fn stands_within(&self) -> Duration {
+        HEAD_START + self.rpc.round_trip_max() * 3
     }
 
     /// Asks all others whether they would vote for this member.
@@ -598,6 +633,7 @@ impl Campaign {
             heard: None,
             fresh: true,
             lost: false,
+            named_another: false,
             asked: None,
             asks: 0,
             stands: 0,
@@ -629,7 +665,7 @@ impl Campaign {
 
     fn wait_for_another(&mut self) {
         (self.again, self.asked) = (None, None);
-        (self.lost, self.fresh) = (false, false);
+        (self.lost, self.named_another, self.fresh) = (false, false, false);
         self.luck = luck();
         self.answers.clear();
     }

@@ -63,11 +63,12 @@ impl Witness {
 
 /// Who a leader hands over to that is not to lead: the voter that has most of the log, if that is enough.
 pub(super) fn successor(metrics: &RaftMetrics<Types>) -> Option<MemberId> {
-    successor_at(metrics).map(|(id, _matched)| id)
+    let (id, matched) = most_advanced(metrics)?;
+    (matched.index() + LAG_MAX >= metrics.last_log_index.unwrap_or(0)).then_some(id)
 }
 
-/// As [`successor`], with the last log entry that it is known to have.
-pub(super) fn successor_at(metrics: &RaftMetrics<Types>) -> Option<(MemberId, LogId)> {
+/// The voter that has most of the log and serves, with the last log entry that it is known to have. Only a leader knows.
+pub(super) fn most_advanced(metrics: &RaftMetrics<Types>) -> Option<(MemberId, LogId)> {
     let (ServerState::Leader, Some(replication)) = (metrics.state, metrics.replication.as_ref()) else {
         return None;
     };
@@ -75,5 +76,5 @@ pub(super) fn successor_at(metrics: &RaftMetrics<Types>) -> Option<(MemberId, Lo
     let serves = |id: &MemberId| *id != metrics.id && membership.get_node(id).is_some_and(|member| !member.witness);
     let matched = |id: &MemberId| replication.get(id).and_then(Option::as_ref).copied();
     let (matched, best) = membership.voter_ids().filter(serves).filter_map(|id| Some((matched(&id)?, id))).max()?;
-    (matched.index() + LAG_MAX >= metrics.last_log_index.unwrap_or(0)).then_some((best, matched))
+    Some((best, matched))
 }

@@ -183,6 +183,12 @@ fn a_leader_whose_disk_fails_hands_over_before_its_lease_ends() {
 }
 
 #[test]
+fn another_member_leads_before_the_lease_ends_though_the_one_that_was_named_is_cut_off() {
+    let dir = scratch();
+    hand_over::comes_though_the_named_member_is_cut_off(dir.path());
+}
+
+#[test]
 fn a_request_that_waits_longer_than_its_session_lasts_is_applied_once() {
     let dir = scratch();
     late::is_applied_once_after_all(dir.path());
