@@ -43,9 +43,10 @@ defmodule Tank.Store do
   processes have written and been answered. An `{:error, :timeout}` means that the outcome of a write is unknown; the
   other errors are those of `Tank.Store.Error`.
 
-  A call before `Tank.Store` is first started raises "Tank.Store is not started". While it does not run later on, as when
-  its supervisor restarts it, functions that write return `{:error, :noproc}`, and those that read raise
-  `Tank.Store.Error` with that reason. Calls wait for 5 seconds at the most.
+  A call before `Tank.Store` is first started raises "Tank.Store is not started". While it does not run later on, functions
+  that write return `{:error, :noproc}`, and those that read raise `Tank.Store.Error` with that reason. After a crash,
+  while its supervisor restarts it, `list_pods/0` goes on from what this node knew, for half a minute at the most. Calls
+  wait for 5 seconds at the most.
   """
 
   alias Tank.Store.{Call, Error, Owner, Path}
@@ -150,7 +151,7 @@ defmodule Tank.Store do
   """
   @spec list_pods() :: [pod]
   def list_pods do
-    case Call.values(Owner.store_id!(), @pods_key) do
+    case Call.values(Owner.store_id_to_read!(), @pods_key) do
       {:ok, pods} -> pods
       {:error, reason} -> raise Error, reason
     end
@@ -180,7 +181,7 @@ defmodule Tank.Store do
   @doc false
   @spec children_at(Path.t()) :: {:ok, [{Path.component(), term}]}
   def children_at(path) do
-    case Call.children(Owner.store_id!(), key!(path)) do
+    case Call.children(Owner.store_id_to_read!(), key!(path)) do
       {:ok, children} -> {:ok, for({kind, name, value} <- children, do: {Path.component(kind, name), value})}
       {:error, reason} -> raise Error, reason
     end

@@ -2,7 +2,7 @@ defmodule Tank.Store.Cluster.DegradeTest do
   # The disk of one member of three fails: the others serve within a second, and it comes back by itself.
   use Tank.Store.ClusterCase, async: false
 
-  alias Tank.Store.Native
+  alias Tank.Store.{Native, Server}
 
   @moduletag :tmp_dir
 
@@ -41,5 +41,53 @@ defmodule Tank.Store.Cluster.DegradeTest do
       await_agreement(peers)
       assert list(failing)["during"] == 1
     end
+  end
+
+  test "reads never show less than before, though the engine that is open again knows less", %{tmp_dir: dir} do
+    peers = start_cluster(dir, 3)
+    leader = await_leader(peers)
+    [failing, other] = peers -- [leader]
+    # It will have the state of now, and not know what was committed since.
+    [db, former_db] = [Path.join(failing.dir, "db"), Path.join(dir, "former_db")]
+    :ok = cluster(failing, :stop, [store()])
+    File.cp_r!(db, former_db)
+    {:ok, _store} = cluster(failing, :start, [failing.dir, store(), 30_000])
+    :ok = call(failing, Native, :arm_fault, ["log_committed", "return"])
+    for n <- 1..20, do: {:ok, _} = put(failing, "k#{n}", n)
+    seen = list(failing)
+    assert map_size(seen) == 20
+    :ok = call(failing, Native, :arm_fault, ["log_full", "return"])
+    _unknown = put(leader, "trigger", 1, 300)
+    failure = fn -> with {:ok, status} <- cluster(failing, :status, [store()]), do: status.failure end
+    eventually("it to be degraded", fn -> failure.() == :disk_full end)
+    for peer <- [leader, other], do: kill_node(peer)
+    server = call(failing, Server, :whereis, [store()])
+    :ok = call(failing, :sys, :suspend, [server])
+    File.rm_rf!(db)
+    File.cp_r!(former_db, db)
+    :ok = call(failing, :sys, :resume, [server])
+    :ok = call(failing, Native, :arm_fault, ["log_committed", "off"])
+    :ok = call(failing, Native, :arm_fault, ["log_full", "off"])
+    until = System.monotonic_time(:millisecond) + 4_000
+
+    looks =
+      fn -> Map.equal?(Map.take(list(failing), Map.keys(seen)), seen) end
+      |> Stream.repeatedly()
+      |> Enum.take_while(fn complete? -> complete? and System.monotonic_time(:millisecond) < until end)
+
+    assert System.monotonic_time(:millisecond) >= until, "after #{length(looks)} looks, reads show less than before"
+
+    eventually("the alarm", fn ->
+      {:ok, %{alarms: alarms}} = cluster(failing, :status, [store()])
+      match?(%{behind: %{message: "its disk works again" <> _more}}, Map.new(alarms)) || {:not_yet, alarms}
+    end)
+
+    assert Map.take(list(failing), Map.keys(seen)) == seen
+    # With a majority it catches up, and serves.
+    peers = [failing | Enum.map([leader, other], &restart_node/1)]
+    eventually("it to take writes again", fn -> match?({:ok, _}, put(failing, "after", 1, 1_000)) end)
+    await_agreement(peers)
+    assert Map.take(list(failing), Map.keys(seen)) == seen
+    assert {:ok, %{failure: nil, alarms: []}} = cluster(failing, :status, [store()])
   end
 end

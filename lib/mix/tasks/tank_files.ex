@@ -3,6 +3,7 @@ defmodule Mix.Tasks.Tank.Files do
   # What the tasks about files of a running node's stores share. No task itself: it has no `run/1`.
 
   alias Mix.Tasks.Tank.Connection
+  alias Tank.Store.Deadline
 
   @bar_columns 40
   @switches [node: :string, cookie: :string, store: :string, name: :string]
@@ -80,7 +81,7 @@ defmodule Mix.Tasks.Tank.Files do
   end
 
   defp call(node, function, arguments) do
-    :erpc.call(node, Tank.Store.Backup, function, arguments, :infinity)
+    :erpc.call(node, Tank.Store.Backup, function, arguments, Deadline.bounded(:infinity))
   catch
     :error, {:exception, :undef, _stacktrace} -> {:error, :no_tank_store}
     :error, {:erpc, reason} -> {:error, reason}

@@ -16,6 +16,7 @@ defmodule Tank.Store.Application do
     children = [
       {Registry, keys: :unique, name: Tank.Store.Names},
       Tank.Store.Alarms,
+      Tank.Store.LastView,
       # Before the stores: it stops after them, so that their watches are told.
       {DynamicSupervisor, name: Tank.Store.Watches, strategy: :one_for_one},
       {PartitionSupervisor, child_spec: DynamicSupervisor, name: Tank.Store.Instances, partitions: @instances},

@@ -63,7 +63,7 @@ defmodule Tank.Store.Call do
   @doc "As `get/4`, as this member knows it."
   @spec get_local(atom, ReadCache.id(), to_key) :: result(term)
   def get_local(store_id, id, to_key) do
-    with {:ok, store, cache} <- Running.fetch_with_cache(store_id),
+    with {:ok, store, cache} <- Running.fetch_to_read(store_id),
          :error <- ReadCache.fetch_here(cache, store, id),
          {:ok, key} <- to_key.(id),
          do: get_here(&Native.get_local/2, store, cache, id, key)
@@ -72,14 +72,14 @@ defmodule Tank.Store.Call do
   @doc "The values of the direct children of `prefix`, as this member knows them."
   @spec values(atom, binary) :: result([term])
   def values(store_id, prefix) do
-    with {:ok, store} <- Running.fetch(store_id),
+    with {:ok, store, _cache} <- Running.fetch_to_read(store_id),
          do: list(&Native.values/3, &Native.values_large/3, store, prefix, false)
   end
 
   @doc "The direct children of `prefix` that hold a value, as this member knows them."
   @spec children(atom, binary) :: result([{:atom | :string, binary, term}])
   def children(store_id, prefix) do
-    with {:ok, store} <- Running.fetch(store_id),
+    with {:ok, store, _cache} <- Running.fetch_to_read(store_id),
          do: list(&Native.children/3, &Native.children_large/3, store, prefix, false)
   end
 

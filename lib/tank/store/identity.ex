@@ -79,10 +79,11 @@ defmodule Tank.Store.Identity do
     delete({{:_, dir}, :_, :_})
   end
 
-  @doc "Closes a store. What it returns is of the last sync, or says that the directory is lost."
-  @spec close(Tank.Store.Server.config(), Native.store()) :: :ok | {:error, Native.reason()}
-  def close(config, store) do
-    with {:error, {:lost, _what, _path}} = error <- LongCall.close(store) do
+  @doc "Closes a store by `close`. What it returns is of the last sync, or says that the directory is lost."
+  @spec close(Tank.Store.Server.config(), Native.store(), (Native.store() -> result)) :: result
+        when result: :ok | {:error, Native.reason()}
+  def close(config, store, close \\ &LongCall.close/1) do
+    with {:error, {:lost, _what, _path}} = error <- close.(store) do
       lost(config)
       error
     end

@@ -7,7 +7,10 @@ defmodule Tank.Store.Inbox do
 
   use GenServer
 
-  alias Tank.Store.{Native, OtherClusters}
+  alias Tank.Store.{Native, OtherClusters, ProcessCall}
+
+  # It does nothing that takes longer, unless the node hangs.
+  @attach_timeout 30_000
 
   # How often it is told that a node sends frames of another cluster.
   @tell_every_ms 1_000
@@ -33,10 +36,26 @@ defmodule Tank.Store.Inbox do
   @doc "Gives frames to `store` from now on; to nobody, for nil. When this returns, no frame is on its way to another."
   @spec attach(atom, Native.store() | nil) :: :ok
   def attach(store_id, store) do
-    GenServer.call(name(store_id), {:attach, store}, :infinity)
-  catch
-    # It is gone, and delivers to nobody; the supervisor starts it and the store anew.
-    :exit, _reason -> :ok
+    case ProcessCall.call(name(store_id), {:attach, store}, @attach_timeout) do
+      :ok ->
+        :ok
+
+      # It is gone, and delivers to nobody; the supervisor restarts it and the store.
+      {:error, :noproc} ->
+        :ok
+
+      # It hangs. Without it the supervisor restarts both.
+      {:error, :timeout} ->
+        with pid when pid != nil <- Process.whereis(name(store_id)), do: Process.exit(pid, :kill)
+        :ok
+    end
+  end
+
+  @doc "Tells the engine that another node is disconnected."
+  @spec peer_lost(atom, node) :: :ok
+  def peer_lost(store_id, node) do
+    with pid when pid != nil <- Process.whereis(name(store_id)), do: send(pid, {:peer_lost, node})
+    :ok
   end
 
   @impl true
@@ -47,7 +66,8 @@ defmodule Tank.Store.Inbox do
   end
 
   @impl true
-  def handle_call({:attach, store}, _from, state), do: {:reply, :ok, %{state | store: store}}
+  # Without what referred to the engine before: that takes as much memory as its state.
+  def handle_call({:attach, store}, _from, state), do: {:reply, :ok, %{state | store: store}, :hibernate}
 
   @impl true
   def handle_info({:tank_frame, node, frame}, %{store: nil} = state) when is_atom(node) and is_binary(frame) do
@@ -65,6 +85,11 @@ defmodule Tank.Store.Inbox do
 
   def handle_info({:tank_absent, node}, %{store: store} = state) when store != nil and is_atom(node) do
     Native.peer_absent(store, Atom.to_string(node))
+    {:noreply, state}
+  end
+
+  def handle_info({:peer_lost, node}, %{store: store} = state) when store != nil do
+    Native.peer_lost(store, Atom.to_string(node))
     {:noreply, state}
   end
 

@@ -15,7 +15,19 @@ defmodule Tank.Store.Instance do
 
   use Supervisor, restart: :temporary
 
-  alias Tank.Store.{Deadline, Events, Identity, Inbox, Names, OtherClusters, Peers, ReadIndex, Reopening, Server}
+  alias Tank.Store.{
+    Deadline,
+    Events,
+    Identity,
+    Inbox,
+    LastView,
+    Names,
+    OtherClusters,
+    Peers,
+    ReadIndex,
+    Reopening,
+    Server
+  }
 
   # Twice what closing may take: the server is killed after 30 s, and its supervisor may be busy with another store.
   @stop_timeout 120_000
@@ -47,7 +59,10 @@ defmodule Tank.Store.Instance do
   """
   @spec stop(atom) :: :ok | {:error, :timeout}
   def stop(store_id) do
-    with :ok <- stop_any(store_id, whereis(store_id)), do: Identity.forget(store_id)
+    with :ok <- stop_any(store_id, whereis(store_id)) do
+      LastView.forget(store_id)
+      Identity.forget(store_id)
+    end
   end
 
   defp stop_any(store_id, nil), do: await_end(Server.whereis(store_id), Deadline.in_ms(@stop_timeout))

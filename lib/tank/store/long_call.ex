@@ -18,7 +18,7 @@ defmodule Tank.Store.LongCall do
   @spec close(Native.store()) :: :ok | {:error, Native.reason()}
   def close(store), do: await(&Native.close(&1, store))
 
-  @doc "Closes a store that failed at its disk; reads go on from its last view until `close/1`."
+  @doc "Closes a store; reads go on from its last view until `close/1`."
   @spec retire(Native.store()) :: :ok | {:error, Native.reason()}
   def retire(store), do: await(&Native.retire(&1, store))
 

@@ -56,6 +56,9 @@ defmodule Tank.Store.Native do
   @spec open(reference, map, link) :: {:ok, call} | {:error, reason}
   def open(_ref, _options, _link), do: nif()
 
+  @spec opening(store) :: opening :: non_neg_integer
+  def opening(_store), do: nif()
+
   @spec own(store) :: :ok
   def own(_store), do: nif()
 

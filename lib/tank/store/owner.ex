@@ -28,15 +28,25 @@ defmodule Tank.Store.Owner do
   end
 
   @doc """
-  The id of the store that `Tank.Store` stands for; nil, which no store has, while it does not run. Raises when it was
-  never started in this VM.
+  The id of the store that `Tank.Store` is for; nil, which no store has, while it does not run. Raises when it was never
+  started in this VM.
   """
   @spec store_id! :: atom
   def store_id! do
     # It is there from the end of the first start on, for ever. Looking whether a process lives costs a tenth of looking
     # up a name.
     case :persistent_term.get(__MODULE__, nil) do
-      {store_id, owner} -> if Process.alive?(owner), do: store_id
+      {store_id, owner} -> if is_pid(owner) and Process.alive?(owner), do: store_id
+      nil -> raise "Tank.Store is not started"
+    end
+  end
+
+  @doc "As `store_id!/0`, for reads of what this node knows: they go on while `Tank.Store` is restarted after a crash."
+  @spec store_id_to_read! :: atom
+  def store_id_to_read! do
+    case :persistent_term.get(__MODULE__, nil) do
+      {_store_id, :stopped} -> nil
+      {store_id, _owner} -> store_id
       nil -> raise "Tank.Store is not started"
     end
   end
@@ -63,17 +73,21 @@ defmodule Tank.Store.Owner do
   def handle_info(_other, state), do: {:noreply, state}
 
   @impl true
-  # The instance that this process started: by now another one may run under the store's id.
-  def terminate(_reason, %{instance: nil}), do: :ok
-
-  def terminate(reason, %{instance: instance, store_id: store_id}) do
-    with :ok <- Instance.stop(store_id, instance) do
-      if in_order?(reason), do: Identity.closed(store_id), else: :ok
-    end
+  def terminate(reason, state) do
+    # After a crash the store's server hears of it (`Tank.Store.Server`), and leaves its last view to readers.
+    if in_order?(reason), do: stop(state), else: :ok
   end
 
-  defp in_order?({:shutdown, _why}), do: true
-  defp in_order?(reason), do: reason in [:normal, :shutdown]
+  @doc "Whether a process that ended with `reason` was stopped, and did not crash."
+  @spec in_order?(term) :: boolean
+  def in_order?({:shutdown, _why}), do: true
+  def in_order?(reason), do: reason in [:normal, :shutdown]
+
+  # The instance that this process started: by now another one may run under the store's id.
+  defp stop(%{instance: instance, store_id: store_id}) do
+    :persistent_term.put(__MODULE__, {store_id, :stopped})
+    with true <- instance != nil, :ok <- Instance.stop(store_id, instance), do: Identity.closed(store_id)
+  end
 
   # Returns once the store answers, with the instance that is ours to stop, or nil.
   defp attach(config, deadline) do

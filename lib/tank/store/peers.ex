@@ -11,7 +11,10 @@ defmodule Tank.Store.Peers do
 
   use GenServer
 
-  alias Tank.Store.{Names, Native, Relay, Running}
+  alias Tank.Store.{Inbox, Names, Native, ProcessCall, Relay}
+
+  # It only takes messages, and does nothing that takes time.
+  @link_timeout 30_000
 
   # A node that refuses is asked again at once; one that does not answer holds up only the process that connects.
   @connect_again_ms 500
@@ -19,8 +22,8 @@ defmodule Tank.Store.Peers do
   def start_link(config), do: GenServer.start_link(__MODULE__, config.store_id, name: name(config.store_id))
 
   @doc "The link that an engine of this store is opened with."
-  @spec link(atom) :: Native.link()
-  def link(store_id), do: GenServer.call(name(store_id), :link, :infinity)
+  @spec link(atom) :: {:ok, Native.link()} | {:error, :noproc | :timeout}
+  def link(store_id), do: ProcessCall.call(name(store_id), :link, @link_timeout)
 
   @impl true
   def init(store_id) do
@@ -31,7 +34,7 @@ defmodule Tank.Store.Peers do
   end
 
   @impl true
-  def handle_call(:link, _from, state), do: {:reply, state.link, state}
+  def handle_call(:link, _from, state), do: {:reply, {:ok, state.link}, state}
 
   @impl true
   def handle_info({:tank_peer_wanted, name}, state) do
@@ -47,7 +50,7 @@ defmodule Tank.Store.Peers do
   end
 
   def handle_info({:nodedown, node, _info}, state) do
-    with {:ok, store} <- Running.fetch(state.store_id), do: Native.peer_lost(store, Atom.to_string(node))
+    :ok = Inbox.peer_lost(state.store_id, node)
     {:noreply, disconnected(node, state)}
   end
 

@@ -6,13 +6,16 @@ defmodule Tank.Store.Server do
   #        v
   #     opening --ok--> open --engine fails--> stops, is started again by its supervisor
   #        |             | |---disk fails, or the directory is lost--> degraded: reads go on from the last view, until it
-  #        |             | |                                           could be opened again
+  #        |             | |                                           could be opened again, and has caught up with that
   #        |             | |---owner dies------> the whole instance is stopped
   #        |             | |---log lost--> joins its own cluster as a new member (Tank.Store.Replacement)
   #        |             | +---join--> opens a new member, and asks until it is one; or the old one again (Tank.Store.Join)
   #        |             +---go_alone--> opens the same member as a cluster of its own
   #        +--error--> does not start, with the reason; if the store ran before and it is the disk, tries again
   #                    (Tank.Store.Reopening)
+  #
+  # What is done is in server/: opening.ex (opening, and again after a failure of the disk), serving.ex (what callers and
+  # other members reach, closing), joining.ex (becoming a member of another cluster).
 
   use GenServer, shutdown: 30_000
 
@@ -23,17 +26,13 @@ defmodule Tank.Store.Server do
     Deadline,
     Error,
     Formation,
-    Identity,
-    Inbox,
     Instance,
-    Join,
-    LongCall,
+    LastView,
     Members,
     Names,
     Native,
     NodeName,
-    Options,
-    OtherClusters,
+    Owner,
     Peers,
     ProcessCall,
     ReadCache,
@@ -43,27 +42,20 @@ defmodule Tank.Store.Server do
   }
 
   alias Tank.Store.Cluster.Unready
-  alias Tank.Store.Formation.{Finish, Forming}
+  alias Tank.Store.Formation.Forming
   alias Tank.Store.Registry.Feed
-
-  # How often, and for how long, the cluster that was joined is asked what became of that.
-  @ask_again_ms 500
-  @ask_timeout 3_000
+  alias Tank.Store.Server.{Joining, Opening, Serving, State}
 
   # Handing leadership over takes milliseconds; a store that stops does not wait long for it.
   @hand_over_timeout 1_000
 
   # How soon a member is replaced whose disk went back in time: those that it asks have heard of it then. How often that is
-  # tried, and how long the new member may take to catch up.
+  # tried.
   @replace_after_ms 200
   @replace_again_ms 1_000
-  @replace_timeout 3_600_000
 
   # What was cached and is outdated takes up memory for as long. Looking takes a quarter of a second for a million rows.
   @sweep_every_ms 10_000
-
-  # A store that has no quorum so long after it was opened says which members it lacks.
-  @name_missing_ms 10_000
 
   @type config :: %{
           required(:store_id) => atom,
@@ -147,13 +139,18 @@ defmodule Tank.Store.Server do
     Process.flag(:trap_exit, true)
 
     if config.owner, do: Process.monitor(config.owner)
+    :ok = LastView.follow(config.store_id)
     Process.send_after(self(), :sweep, @sweep_every_ms)
 
-    state = %{config: config, link: Peers.link(config.store_id), store: nil, failure: nil}
-    state = Map.merge(state, %{joining: nil, swept: nil, forming: nil})
+    case Peers.link(config.store_id) do
+      {:ok, link} -> begin(%State{config: config, link: link})
+      {:error, reason} -> {:stop, reason}
+    end
+  end
 
+  defp begin(%State{config: config} = state) do
     case Forming.begin(config) do
-      :open -> first_open(state)
+      :open -> Opening.first(state)
       {:form, forming} -> {:ok, %{state | forming: forming}}
     end
   end
@@ -181,92 +178,46 @@ defmodule Tank.Store.Server do
   def handle_call(_request, _from, %{joining: joining} = state) when joining != nil,
     do: {:reply, {:error, :timeout}, state}
 
-  def handle_call({:join, request, deadline}, _from, state) do
-    with :ok <- deafen(state, request.left?), do: join_anew(request, deadline, state)
-  end
-
-  def handle_call({:retire, left?}, _from, state) do
-    with :ok <- deafen(state, left?) do
-      Running.delete(state.config.store_id)
-      {:reply, :ok, state}
-    end
-  end
-
-  def handle_call(:go_alone, _from, %{config: config} = state) do
-    :ok = Identity.leaving_cluster(config)
-    close(config, state.store)
-
-    case LongCall.open(config |> Options.to_native() |> Map.put(:alone, true), state.link) do
-      {:ok, store} ->
-        :ok = Identity.opened(config, store)
-        publish(config.store_id, store)
-        mark_formed(config)
-        {:reply, :ok, %{state | store: store}}
-
-      {:error, reason} ->
-        open_again({:error, Error.public(reason)}, state)
-    end
-  end
+  def handle_call({:join, request, deadline}, _from, state), do: Joining.join(state, request, deadline)
+  def handle_call({:retire, left?}, _from, state), do: Joining.retire(state, left?)
+  def handle_call(:go_alone, _from, state), do: Joining.go_alone(state)
 
   @impl true
-  def handle_info(:open, %{store: nil} = state) do
-    case open(state) do
-      {:ok, state} -> {:noreply, state}
-      {:stop, error, state} -> {:stop, {:shutdown, error}, state}
-    end
+  def handle_info(:open, %{store: nil} = state), do: noreply(Opening.open(state))
+  def handle_info(:resolve, %{joining: joining} = state) when joining != nil, do: noreply(Joining.resolve(state))
+
+  def handle_info({:EXIT, worker, ended}, %{forming: %{worker: worker}} = state),
+    do: {:noreply, Joining.formed(state, ended)}
+
+  def handle_info({:tank_store_failed, opening, reason}, state) do
+    # What another engine failed with was told already: it did not come up, or was closed since.
+    if Opening.of_open_engine?(state, opening),
+      do: engine_failed(Error.from_native(reason), state),
+      else: {:noreply, state}
   end
 
-  def handle_info(:resolve, %{joining: {member_id, request}, config: config} = state) do
-    case Join.resolve(config.store_id, member_id, request, Deadline.in_ms(@ask_timeout)) do
-      :voter ->
-        {:noreply, stay(state, Deadline.in_ms(@ask_timeout))}
-
-      :removed ->
-        close(config, state.store)
-
-        case open_old(state) do
-          {:ok, state} -> {:noreply, state}
-          {:error, error} -> {:stop, {:shutdown, Error.from_native(error)}, state}
-        end
-
-      {:error, _reason} ->
-        Process.send_after(self(), :resolve, @ask_again_ms)
-        {:noreply, state}
-    end
-  end
-
-  def handle_info({:EXIT, worker, ended}, %{forming: %{worker: worker}} = state), do: {:noreply, form(ended, state)}
-
-  # Of an engine that did not come up, which was told already.
-  def handle_info({:tank_store_failed, _reason}, %{store: nil} = state), do: {:noreply, state}
-
-  def handle_info({:tank_store_failed, reason}, %{forming: forming} = state) when forming != nil,
-    do: {:noreply, fail_forming(Error.from_native(reason), state)}
-
-  def handle_info({:tank_store_failed, reason}, state) do
-    error = Error.from_native(reason)
-
-    case Reopening.failed(state.config.reopening, error) do
-      {:after, ms} when state.joining == nil ->
-        {:noreply, degrade(state, error, ms)}
-
-      _not_the_disk ->
-        Logger.error("store #{inspect(state.config.store_id)} failed: #{Exception.message(error)}")
-        {:stop, {:shutdown, error}, state}
-    end
-  end
-
-  def handle_info({:tank_store_alarm, turn, alarm}, state) do
-    Alarms.log(state.config.store_id, turn, alarm)
-    if turn == :raised, do: replace_if_lost(alarm)
+  def handle_info({:tank_store_alarm, opening, turn, alarm}, state) do
+    if Opening.of_open_engine?(state, opening), do: alarm(turn, alarm, state)
     {:noreply, state}
+  end
+
+  # The open engine has caught up with what readers have seen, or not.
+  def handle_info({ref, answer}, %{catching_up: ref} = state) when is_reference(ref),
+    do: {:noreply, Serving.answered(state, answer)}
+
+  def handle_info({:catch_up, ref}, %{catching_up: ref} = state), do: {:noreply, Serving.ask_again(state)}
+
+  def handle_info({:close_former, store}, state) do
+    :ok = Serving.close_former(store)
+    # This process may be the last one that refers to it, and makes little garbage, so that it collects none.
+    {:noreply, state, :hibernate}
   end
 
   # The disk of this member went back in time: a new member takes its place.
   def handle_info({:replace, lost} = again, %{store: store, joining: nil} = state) when store != nil do
     with {:ok, %{member_id: id} = cluster} when id == lost.member_id <- Members.of(store),
          {:ok, request} <- Replacement.request(state.config.store_id, cluster, String.to_atom(lost.told_by)) do
-      replace(request, state)
+      noreply(Joining.replace(state, request))
     else
       # It was replaced, or closed.
       {:ok, _another} ->
@@ -284,12 +235,12 @@ defmodule Tank.Store.Server do
 
   def handle_info({:replace, _lost}, state), do: {:noreply, state}
 
-  def handle_info({:DOWN, _ref, :process, owner, _reason}, %{config: %{owner: owner}} = state) do
+  def handle_info({:DOWN, _ref, :process, owner, reason}, %{config: %{owner: owner}} = state) do
     # Stopping the instance waits for this process to end, so another one asks for it: for this very instance, since by
     # then there may be another, of the owner's successor.
     {store_id, [instance | _above]} = {state.config.store_id, Process.get(:"$ancestors")}
     spawn(fn -> Instance.stop(store_id, instance) end)
-    {:noreply, state}
+    {:noreply, %{state | owner_crashed?: not Owner.in_order?(reason)}}
   end
 
   def handle_info(:name_missing, state) do
@@ -323,196 +274,27 @@ defmodule Tank.Store.Server do
   end
 
   # One that is degraded was closed, and is read until now.
+  def terminate(_reason, %{store: nil, owner_crashed?: true, config: config}),
+    do: Running.leave_to_readers(config.store_id)
+
   def terminate(_reason, %{store: nil, config: config}), do: Running.delete(config.store_id)
 
-  def terminate(_reason, %{config: config, store: store}) do
+  def terminate(_reason, %{config: config, store: store} = state) do
     :ok = Feed.closing(config.store_id)
     # While it still answers: the others go on without an election.
     Members.give_up_leadership(store, Deadline.in_ms(@hand_over_timeout))
-    close(config, store)
+    if state.owner_crashed?, do: Serving.leave_to_readers(state), else: Serving.close(state)
   end
 
-  # Readers keep the engine that failed: its last view has all that was ever acknowledged here. Everything else of it
-  # ends, so that another engine can open the directory.
-  defp degrade(%{config: config, store: store} = state, error, again_ms) do
-    log(config.store_id, error)
-    state = failed(state, error)
-    :ok = Inbox.attach(config.store_id, nil)
-    # Its last sync mostly fails too.
-    _closed = LongCall.retire(store)
-    wait(%{state | store: nil}, again_ms)
-  end
+  defp noreply({:ok, state}), do: {:noreply, state}
+  defp noreply({:stop, error, state}), do: {:stop, {:shutdown, error}, state}
 
-  defp first_open(%{config: config} = state) do
-    case open(state) do
-      {:ok, %{store: nil, failure: {:lost, _what} = lost} = state} ->
-        # Nothing is left in memory that could be read.
-        Running.refuse(config.store_id, lost)
-        {:ok, state}
+  defp engine_failed(error, %{forming: nil} = state), do: noreply(Opening.engine_failed(state, error))
+  defp engine_failed(error, state), do: {:noreply, Joining.fail_forming(state, error)}
 
-      {:ok, state} ->
-        {:ok, state}
-
-      {:stop, error, _state} ->
-        {:stop, error}
-    end
-  end
-
-  # Opens the store, or waits for the next try.
-  defp open(%{config: config} = state) do
-    case LongCall.open(Options.to_native(config), state.link) do
-      {:ok, store} ->
-        publish(config.store_id, store)
-        {:ok, opened(%{state | store: store})}
-
-      {:error, reason} ->
-        error = Error.from_native(reason)
-
-        case Reopening.failed(config.reopening, error) do
-          {:after, again_ms} -> {:ok, state |> failed(error) |> wait(again_ms)}
-          :no -> {:stop, error, state}
-        end
-    end
-  end
-
-  defp opened(%{config: config} = state) do
-    # It is noted already when the store was degraded.
-    _noted = Registry.register(Names, {:dir, config.store_id}, {config.data_dir, config.owner})
-    :ok = Feed.opened(config.store_id)
-    Reopening.opened(config.reopening)
-    :ok = Identity.opened(config, state.store)
-    :ok = NodeName.check(config.store_id, state.store)
-    :ok = Alarms.clear(config.store_id, :directory_lost)
-    Process.send_after(self(), :name_missing, @name_missing_ms)
-
-    if formation = config[:formation] do
-      OtherClusters.look(config.store_id, formation.nodes)
-      Finish.start_link(state.store, config)
-    end
-
-    %{state | failure: nil}
-  end
-
-  # What the search for a cluster came to.
-  defp form({:decided, decision}, %{forming: forming} = state) when decision in [:open, :found] do
-    case open(%{state | forming: Forming.opening(forming)}) do
-      {:ok, %{forming: forming} = state} ->
-        Forming.ended(forming)
-        %{state | forming: nil}
-
-      {:stop, error, state} ->
-        fail_forming(error, state)
-    end
-  end
-
-  defp form({:decided, {:join, request}}, %{forming: forming, config: config} = state) do
-    case open_new(request, %{state | forming: Forming.opening(forming)}) do
-      {:ok, member_id, state} ->
-        admit = &Join.admit(config.store_id, state.store, member_id, request, &1)
-        %{state | forming: Forming.admit(state.forming, request, admit), joining: {member_id, request}}
-
-      {:error, reason} ->
-        fail_forming(Error.from_native(reason), state)
-    end
-  end
-
-  defp form({:decided, {:admitted, :ok}}, state), do: stay(state, Deadline.in_ms(@ask_timeout))
-
-  # It is not known whether the new member votes.
-  defp form({:decided, {:admitted, {:unknown, _reason}}}, state) do
-    send(self(), :resolve)
-    %{state | forming: %{state.forming | worker: nil}}
-  end
-
-  defp form({:decided, {:admitted, {:error, reason}}}, %{config: config} = state) do
-    close(config, state.store)
-    %{state | store: nil, joining: nil, forming: Forming.search(state.forming, reason)}
-  end
-
-  defp form({:decided, {:error, reason}}, state), do: fail_forming(reason, state)
-  defp form(crash, state), do: fail_forming({:tank, :formation_failed, %{why: crash}}, state)
-
-  defp fail_forming(reason, state), do: %{state | forming: Forming.fail(state.forming, reason)}
-
-  defp mark_formed(config) do
-    with {:error, reason} <- LongCall.mark_formed(config.data_dir), do: warn("marking it as formed", config, reason)
-  end
-
-  # An alarm is logged by itself.
-  defp log(_store_id, %Error{reason: {:lost, _what}}), do: :ok
-
-  defp log(store_id, error) do
-    Logger.error(
-      "store #{inspect(store_id)}: #{Exception.message(error)}. Reads go on from memory and writes are refused " <>
-        "until it could be opened again, which is tried every 2 seconds"
-    )
-  end
-
-  defp failed(%{config: config} = state, %Error{reason: {:lost, what}} = error) do
-    :ok = Identity.lost(config)
-    details = %{what: what, data_dir: config.data_dir}
-    :ok = Alarms.set(config.store_id, :directory_lost, Exception.message(error), details)
-    %{state | failure: error.reason}
-  end
-
-  # A directory that is lost may show other errors while it is removed or put back.
-  defp failed(%{failure: {:lost, _what}} = state, _error), do: state
-  defp failed(state, error), do: %{state | failure: error.reason}
-
-  defp wait(state, ms) do
-    Process.send_after(self(), :open, ms)
-    state
-  end
-
-  # Takes nothing more from other nodes: it belongs to a member that is about to end. And nobody can come in any more who
-  # is not one already, since a learner's answers are not heard. But another member may have come in since the caller
-  # looked: ending would leave it behind without a word.
-  defp deafen(%{config: %{store_id: store_id}} = state, left?) do
-    :ok = Inbox.attach(store_id, nil)
-
-    with {:error, reason} <- if(left?, do: :ok, else: alone(state)) do
-      publish(store_id, state.store)
-      {:reply, {:error, reason}, state}
-    end
-  end
-
-  defp alone(state) do
-    with {:ok, cluster} <- Members.of(state.store) do
-      if Members.others(cluster) == [],
-        do: :ok,
-        else: {:error, {:tank, :cluster_has_other_members, %{store_id: state.config.store_id}}}
-    end
-  end
-
-  defp join_anew(request, deadline, %{config: config} = state) do
-    close(config, state.store)
-
-    case open_new(request, state) do
-      {:ok, member_id, state} ->
-        :ok = Identity.joining(config, state.store)
-        ask_in(member_id, request, deadline, state)
-
-      {:error, reason} ->
-        open_again({:error, Error.public(reason)}, state)
-    end
-  end
-
-  # When it comes to nothing, the old member is opened again, and raises its alarm again.
-  defp replace(request, %{config: %{store_id: store_id}} = state) do
-    :ok = Inbox.attach(store_id, nil)
-
-    case join_anew(request, Deadline.in_ms(@replace_timeout), state) do
-      {:reply, :ok, state} ->
-        Logger.notice("store #{inspect(store_id)}: a new member has taken the place of the former one")
-        {:noreply, state}
-
-      {:reply, {:error, reason}, state} ->
-        Logger.warning("store #{inspect(store_id)}: was not replaced by a new member: #{inspect(reason)}")
-        {:noreply, state}
-
-      {:stop, reason, _answer, state} ->
-        {:stop, reason, state}
-    end
+  defp alarm(turn, alarm, state) do
+    Alarms.log(state.config.store_id, turn, alarm)
+    if turn == :raised, do: replace_if_lost(alarm)
   end
 
   # Of all alarms about lost logs only a member's own says who told it so.
@@ -524,99 +306,6 @@ defmodule Tank.Store.Server do
     do: Process.send_after(self(), {:replace, differs}, @replace_after_ms)
 
   defp replace_if_lost(_alarm), do: :ok
-
-  # Opens a new member of the cluster that is to take it in. What was there is set aside.
-  defp open_new(request, %{config: config} = state) do
-    options = config |> Options.to_native() |> Map.put(:joining, request.cluster_id)
-    options = if request.role == :witness, do: Map.put(options, :witness, true), else: options
-
-    with {:ok, store} <- LongCall.open(options, state.link) do
-      :ok = Inbox.attach(config.store_id, store)
-      {:ok, %{member_id: member_id}} = Members.of(store)
-      {:ok, member_id, %{state | store: store}}
-    end
-  end
-
-  defp ask_in(member_id, request, deadline, %{config: config, store: store} = state) do
-    case Join.admit(config.store_id, store, member_id, request, deadline) do
-      :ok ->
-        {:reply, :ok, stay(state, deadline)}
-
-      {:error, reason} ->
-        close(config, store)
-        open_again({:error, reason}, state)
-
-      {:unknown, reason} ->
-        send(self(), :resolve)
-        {:reply, {:error, reason}, %{state | joining: {member_id, request}}}
-    end
-  end
-
-  # From here on it is a member, whatever the rest of this says.
-  defp stay(%{config: config, store: store} = state, deadline) do
-    :ok = Identity.opened(config, store)
-    Join.settle(store, deadline)
-    publish(config.store_id, store)
-    joined(%{state | joining: nil})
-  end
-
-  defp joined(%{forming: nil} = state), do: state
-
-  defp joined(%{forming: forming} = state) do
-    state = opened(state)
-    Forming.ended(forming)
-    %{state | forming: nil}
-  end
-
-  # What was set aside comes back with this.
-  defp open_again(answer, state) do
-    case open_old(state) do
-      {:ok, state} -> {:reply, answer, state}
-      {:error, error} -> {:stop, {:shutdown, Error.from_native(error)}, answer, state}
-    end
-  end
-
-  # Nothing was set aside.
-  defp open_old(%{forming: forming} = state) when forming != nil,
-    do: {:ok, %{state | store: nil, joining: nil, forming: Forming.search(forming, :not_taken_in)}}
-
-  defp open_old(%{config: config} = state) do
-    case LongCall.open(Options.to_native(config), state.link) do
-      {:ok, store} ->
-        :ok = Identity.opened(config, store)
-        publish(config.store_id, store)
-        {:ok, %{state | store: store, joining: nil}}
-
-      {:error, error} ->
-        warn("opening the store as it was", config, error)
-        {:error, error}
-    end
-  end
-
-  defp publish(store_id, store) do
-    # In this order: once frames reach the new engine, others may write through it, and nobody may still read what the
-    # one before has.
-    Running.put(store_id, store)
-    :ok = Inbox.attach(store_id, store)
-    with {:ok, cluster} <- Members.of(store), do: Forming.hold(store_id, cluster.cluster_id)
-  end
-
-  defp close(config, store) do
-    Running.delete(config.store_id)
-    :ok = Inbox.attach(config.store_id, nil)
-
-    case Identity.close(config, store) do
-      :ok ->
-        :ok
-
-      {:error, reason} ->
-        warn("closing", config, reason)
-    end
-  end
-
-  defp warn(doing, config, reason) do
-    Logger.error("#{doing}, store #{inspect(config.store_id)}: #{Exception.message(Error.from_native(reason))}")
-  end
 
   defp name(store_id), do: {:via, Registry, {Names, {:server, store_id}}}
 end

@@ -11,7 +11,7 @@ defmodule Tank.Store.View do
   @doc "The store now: with every write that was acknowledged before, or, for `:low_latency`, as this member knows it."
   @spec take(atom, :consistency | :low_latency, timeout) :: {:ok, t} | {:error, Error.reason()}
   def take(store_id, favor, timeout) do
-    with {:ok, store} <- Running.fetch(store_id) do
+    with {:ok, store} <- fetch(store_id, favor) do
       case Native.view(store, favor == :consistency) do
         {:ok, view} -> {:ok, view}
         :wait -> take_when_readable(store, timeout)
@@ -67,6 +67,11 @@ defmodule Tank.Store.View do
 
   def with_op(view, {:clear, _key} = op), do: Native.view_with(view, op)
   def with_op(view, op), do: Native.view_with_large(view, op)
+
+  defp fetch(store_id, :consistency), do: Running.fetch(store_id)
+
+  defp fetch(store_id, :low_latency),
+    do: with({:ok, store, _cache} <- Running.fetch_to_read(store_id), do: {:ok, store})
 
   defp take_when_readable(store, timeout) do
     with :ok <- Call.await_readable(store, timeout), do: result(Native.view(store, false))

@@ -11,15 +11,15 @@ pub(crate) fn list<'a>(env: Env<'a>, alarms: &[Alarm]) -> NifResult<Term<'a>> {
     Ok(terms.encode(env))
 }
 
-/// Sends `{:tank_store_alarm, :raised | :cleared, {name, details}}` to a process.
-pub(crate) fn listener(pid: LocalPid) -> Listener {
+/// Sends `{:tank_store_alarm, opening, :raised | :cleared, {name, details}}` to a process.
+pub(crate) fn listener(pid: LocalPid, opening: u64) -> Listener {
     Box::new(move |turn, alarm| {
         let turn = match turn {
             Turn::Raised => atoms::raised(),
             Turn::Cleared => atoms::cleared(),
         };
         let _ = OwnedEnv::new().send_and_clear(&pid, |env| match self::alarm(env, alarm) {
-            Ok(alarm) => (atoms::tank_store_alarm(), turn, alarm).encode(env),
+            Ok(alarm) => (atoms::tank_store_alarm(), opening, turn, alarm).encode(env),
             Err(_) => atoms::undefined().encode(env),
         });
     })

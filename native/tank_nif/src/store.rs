@@ -22,7 +22,7 @@ use crate::{alarms, atoms, errors, options, threads};
 const CLOSING_TIMEOUT: Duration = Duration::from_secs(20);
 
 /// An open store. It closes when `close` is called, when the process that opened it dies, or when
-/// nothing refers to it any more.
+/// nothing refers to it any more. In the second case reads go on from its last view.
 pub(crate) struct Store {
     pub(crate) engine: Engine,
     opening: u64,
@@ -48,23 +48,30 @@ impl Resource for Store {
 
     // Both run on a scheduler: closing is left to a thread of ours.
     fn destructor(self, _env: Env<'_>) {
-        close_elsewhere(self.engine, self.opening);
+        end_elsewhere(self.engine, self.opening, Engine::close);
     }
 
     fn down<'a>(&'a self, _env: Env<'a>, _pid: LocalPid, _monitor: Monitor) {
-        close_elsewhere(self.engine.clone(), self.opening);
+        end_elsewhere(self.engine.clone(), self.opening, Engine::owner_ended);
     }
 }
 
 /// Opens a store. Answers by message ([`threads`]): `{:ok, store}` or `{:error, reason}`. The calling process
-/// owns it once it has called `own`, and is sent `{:tank_store_failed, reason}` should the store fail, and
-/// `{:tank_store_alarm, :raised | :cleared, {name, details}}` when something else is wrong. `link` is its way to other nodes.
+/// owns it once it has called `own`, and is sent `{:tank_store_failed, opening, reason}` should the store fail, and
+/// `{:tank_store_alarm, opening, :raised | :cleared, {name, details}}` when something else is wrong, with what
+/// [`opening`](fn@opening) returns for the store. `link` is its way to other nodes.
 #[rustler::nif]
 fn open<'a>(env: Env<'a>, reference: Term<'a>, options: Term<'a>, link: ResourceArc<Link>) -> NifResult<Term<'a>> {
     let options = options::decode(options)?;
     let (owner, relays) = (env.pid(), Arc::clone(&link.relays));
     let open = move || open_when_free(options, &relays, owner);
     threads::run(env, reference, "tank-open", open, |env, store| (atoms::ok(), ResourceArc::new(store)).encode(env))
+}
+
+/// The number of this opening of a store: no other one of this VM has it.
+#[rustler::nif]
+fn opening(store: &Store) -> u64 {
+    store.opening
 }
 
 /// Has a store closed when the calling process ends.
@@ -79,11 +86,11 @@ fn own(env: Env<'_>, store: ResourceArc<Store>) -> Atom {
 #[rustler::nif]
 fn close<'a>(env: Env<'a>, reference: Term<'a>, store: ResourceArc<Store>) -> NifResult<Term<'a>> {
     let (engine, opening) = (store.engine.clone(), store.opening);
-    threads::run(env, reference, "tank-close", move || close_now(&engine, opening), done)
+    threads::run(env, reference, "tank-close", move || forget_after(opening, || engine.close()), done)
 }
 
-/// Closes a store that failed at its disk, and lets reads go on from its last view until `close`. Answers by message:
-/// `:ok`, or `{:error, reason}` when the last sync failed, as it mostly does. It is closed then too.
+/// Closes a store, and lets reads go on from its last view until `close`. Answers by message:
+/// `:ok`, or `{:error, reason}` when the last sync failed, as it usually does. It is closed then too.
 #[rustler::nif]
 fn retire<'a>(env: Env<'a>, reference: Term<'a>, store: ResourceArc<Store>) -> NifResult<Term<'a>> {
     let (engine, opening) = (store.engine.clone(), store.opening);
@@ -165,27 +172,23 @@ fn open_when_free(options: Options, relays: &Arc<Relays>, owner: LocalPid) -> Re
 
 fn open_now(options: Options, relays: Arc<Relays>, owner: LocalPid) -> Result<Store, EngineError> {
     let dir = options.dir.clone();
-    let engine = Engine::open_with(options, relays, Box::new(move |error| tell_owner(owner, error)))?;
-    engine.alarms().listen(alarms::listener(owner));
-    let dir = dir.canonicalize().unwrap_or(dir);
     let opening = OPENINGS.fetch_add(1, Ordering::Relaxed);
+    let engine = Engine::open_with(options, relays, Box::new(move |error| tell_owner(owner, opening, error)))?;
+    engine.alarms().listen(alarms::listener(owner, opening));
+    let dir = dir.canonicalize().unwrap_or(dir);
     opened().push(Opened { opening, dir, owner });
     Ok(Store { engine, opening })
 }
 
-fn close_elsewhere(engine: Engine, opening: u64) {
+fn end_elsewhere(engine: Engine, opening: u64, end: fn(&Engine) -> Result<(), EngineError>) {
     let closing = std::thread::Builder::new().name("tank-close".to_owned()).spawn(move || {
-        if let Err(error) = close_now(&engine, opening) {
+        if let Err(error) = forget_after(opening, || end(&engine)) {
             tracing::error!(%error, "closing a store");
         }
     });
     if let Err(error) = closing {
         tracing::error!(%error, "no thread to close a store");
     }
-}
-
-fn close_now(engine: &Engine, opening: u64) -> Result<(), EngineError> {
-    forget_after(opening, || engine.close())
 }
 
 fn forget_after(opening: u64, close: impl FnOnce() -> Result<(), EngineError>) -> Result<(), EngineError> {
@@ -205,10 +208,10 @@ fn owner_lives(dir: &Path) -> bool {
     OwnedEnv::new().run(|env| owners.into_iter().any(|owner| env.is_process_alive(owner)))
 }
 
-fn tell_owner(owner: LocalPid, error: &EngineError) {
+fn tell_owner(owner: LocalPid, opening: u64, error: &EngineError) {
     // Never on a scheduler: the engine fails on its own threads.
     let mut env = OwnedEnv::new();
-    let _ = env.send_and_clear(&owner, |env| (atoms::tank_store_failed(), errors::reason(env, error)));
+    let _ = env.send_and_clear(&owner, |env| (atoms::tank_store_failed(), opening, errors::reason(env, error)));
 }
 
 fn status_map<'a>(env: Env<'a>, status: &Status) -> NifResult<Term<'a>> {

@@ -3,7 +3,7 @@ defmodule Tank.Store.DegradeTest do
   # after there is space. The fault point is in the log's writer; real disks: test/faults/disk_full_test.exs.
   use Tank.Store.TankCase, async: false
 
-  alias Tank.Store.{Backup, Cluster, Projection, Tree, Watch}
+  alias Tank.Store.{Backup, Cluster, Native, Projection, Running, Server, Tree, Watch}
 
   @moduletag :tmp_dir
   @moduletag :capture_log
@@ -117,6 +117,42 @@ defmodule Tank.Store.DegradeTest do
 
     assert Process.whereis(Tank.Store) == tank
     assert Enum.sort(["filler" | for(n <- 1..4, do: "pod#{n}")]) == listed_names()
+  end
+
+  @tag :long
+  test "engines that failed are gone a while after the store is healed", %{tmp_dir: dir} do
+    id = start_store(dir)
+
+    for round <- 1..3 do
+      arm("log_full", "return")
+      eventually("a write to be refused", fn -> Tree.put(id, [:a], round) == {:error, :disk_full} end)
+      await_degraded(id)
+      disarm("log_full")
+      eventually("a write to be taken", fn -> match?({:ok, _revision}, Tree.put(id, [:a], round)) end)
+    end
+
+    # This process called them: its garbage keeps them. The threads of stores of other tests end a moment after them.
+    :erlang.garbage_collect()
+    eventually("one engine to be left", fn -> raft_threads() <= 1 || {:not_yet, raft_threads()} end, 60_000)
+    assert Tree.get(id, [:a]) == {:ok, 3}
+  end
+
+  # An engine has one for as long as it lives, and another one while it reads or writes files.
+  defp raft_threads do
+    "/proc/self/task/*/comm" |> Path.wildcard() |> Enum.count(&match?({:ok, "tank-raft\n"}, File.read(&1)))
+  end
+
+  test "what another engine failed with does not concern the one that is open", %{tmp_dir: dir} do
+    id = start_store(dir)
+    {:ok, _revision} = Tree.put(id, [:a], 1)
+    {:ok, engine} = Running.fetch(id)
+    server = Server.whereis(id)
+    send(server, {:tank_store_failed, Native.opening(engine) - 1, :engine_failed})
+    # Whatever it does about that, it does before it answers.
+    assert %{store: ^engine} = :sys.get_state(server)
+    assert {:ok, %{failure: nil}} = Cluster.status(id)
+    assert {:ok, _revision} = Tree.put(id, [:a], 2)
+    assert Server.whereis(id) == server
   end
 
   test "what follows the store goes on afterwards", %{tmp_dir: dir} do

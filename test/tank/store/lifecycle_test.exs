@@ -2,7 +2,7 @@ defmodule Tank.Store.LifecycleTest do
   # Starting, attaching, stopping, and starting anew after every kind of end: no acknowledged write is ever lost.
   use Tank.Store.TankCase, async: false
 
-  alias Tank.Store.{Cluster, Error}
+  alias Tank.Store.{Cluster, Error, Server, Tree}
 
   @moduletag :tmp_dir
 
@@ -70,7 +70,7 @@ defmodule Tank.Store.LifecycleTest do
   end
 
   describe "while it does not run after that" do
-    test "writes give an error, and reads raise one: stopped, killed, with a store that was stopped", %{tmp_dir: dir} do
+    test "writes give an error, and reads raise one: stopped, or with a store that was stopped", %{tmp_dir: dir} do
       start_tank(dir)
       :ok = Tank.Store.put_pod(pod("web"))
       stop_tank()
@@ -78,15 +78,81 @@ defmodule Tank.Store.LifecycleTest do
 
       Process.flag(:trap_exit, true)
       {:ok, pid} = Tank.Store.start_link(data_dir: dir)
-      kill(pid)
-      assert_noproc()
-      {:ok, pid} = Tank.Store.start_link(data_dir: dir)
       :ok = Cluster.stop(:tank)
       assert_receive {:EXIT, ^pid, {:store_stopped, _reason}}, 5_000
       assert_noproc()
+
+      # One that it only used, and that runs on.
+      store = start_store(dir, store_id: :tank)
+      start_supervised!({Tank.Store, store_id: store})
+      assert Tank.Store.list_pods() == [pod("web")]
+      stop_tank()
+      assert_noproc()
+    end
+
+    for {what, end_it} <- [
+          {"it was killed", quote(do: &kill/1)},
+          {"it crashed", quote(do: &GenServer.stop(&1, :oops))}
+        ] do
+      test "after #{what}, reads of what this node knows go on until it runs again, or is stopped", %{tmp_dir: dir} do
+        Process.flag(:trap_exit, true)
+        {:ok, pid} = Tank.Store.start_link(data_dir: dir)
+        :ok = Tank.Store.put_pod(pod("web"))
+        unquote(end_it).(pid)
+        eventually("the store to be closed", fn -> Server.whereis(:tank) == nil end)
+        assert Tank.Store.list_pods() == [pod("web")]
+        assert Tank.Store.children_at([:tank, :pods]) == {:ok, [{"web", pod("web")}]}
+        assert Tree.get(:tank, [:tank, :pods, "web"], favor: :low_latency) == {:ok, pod("web")}
+        assert {:ok, [_web], _revision} = Tree.list(:tank, [:tank, :pods], favor: :low_latency)
+        assert_writes_noproc()
+        for read <- linearizable_reads(), do: assert(%Error{reason: :noproc} = catch_error(read.()))
+
+        {:ok, pid} = Tank.Store.start_link(data_dir: dir)
+        :ok = Tank.Store.delete_pod("web")
+        assert Tank.Store.list_pods() == []
+        unquote(end_it).(pid)
+        eventually("the store to be closed", fn -> Server.whereis(:tank) == nil end)
+        assert Tank.Store.list_pods() == []
+        :ok = Cluster.stop(:tank)
+        assert_noproc()
+      end
+    end
+
+    for {what, kill} <- [
+          {"Tank.Store", quote(do: &kill_tank/0)},
+          {"the process that owns the store", quote(do: fn -> kill_server(:tank) end)}
+        ] do
+      test "list_pods never fails while #{what} is killed and restarted", %{tmp_dir: dir} do
+        start_tank(dir)
+        :ok = Tank.Store.put_pod(pod("kept"))
+        reader = Task.async(fn -> list_until_told(0) end)
+        for _time <- 1..3, do: unquote(kill).()
+        send(reader.pid, :stop)
+        assert Task.await(reader) > 100
+      end
+    end
+
+    defp list_until_told(count) do
+      receive do
+        :stop -> count
+      after
+        0 ->
+          assert Enum.map(Tank.Store.list_pods(), & &1.name) == ["kept"]
+          list_until_told(count + 1)
+      end
     end
 
     defp assert_noproc do
+      assert_writes_noproc()
+      local_reads = [fn -> Tank.Store.list_pods() end, fn -> Tank.Store.children_at([:a]) end]
+
+      for read <- local_reads ++ linearizable_reads(),
+          do: assert(%Error{reason: :noproc} = catch_error(read.()))
+    end
+
+    defp linearizable_reads, do: [fn -> Tank.Store.get_pod("web") end, fn -> Tank.Store.get_at([:a]) end]
+
+    defp assert_writes_noproc do
       for write <- [
             fn -> Tank.Store.put_pod(pod("web")) end,
             fn -> Tank.Store.create_pod(pod("web")) end,
@@ -95,14 +161,6 @@ defmodule Tank.Store.LifecycleTest do
             fn -> Tank.Store.delete_at([:a]) end
           ],
           do: assert(write.() == {:error, :noproc})
-
-      for read <- [
-            fn -> Tank.Store.get_pod("web") end,
-            fn -> Tank.Store.list_pods() end,
-            fn -> Tank.Store.get_at([:a]) end,
-            fn -> Tank.Store.children_at([:a]) end
-          ],
-          do: assert(%Error{reason: :noproc} = catch_error(read.()))
     end
   end
 

@@ -331,14 +331,24 @@ impl Engine {
         self.0.runtime.block_on(self.end())
     }
 
-    /// As [`Engine::close`], of a store that failed at its disk ([`EngineError::is_of_the_disk`]): reads go on from its last
-    /// view until [`Engine::close`] is called, while the store is opened again in another engine.
+    /// As [`Engine::close`]; reads of what this member knows go on from its last view until [`Engine::close`] is called,
+    /// while the store is opened again in another engine. If it failed at its disk ([`EngineError::is_of_the_disk`]),
+    /// those that its last view is authoritative for go on too.
     ///
     /// # Errors
     /// As there.
     pub fn retire(&self) -> Result<(), EngineError> {
         self.0.retired.store(true, Ordering::Release);
         self.0.runtime.block_on(self.end())
+    }
+
+    /// As [`Engine::retire`], unless it was closed before: the process that it belongs to has ended, and another one will
+    /// open the store again.
+    ///
+    /// # Errors
+    /// As there.
+    pub fn owner_ended(&self) -> Result<(), EngineError> {
+        if self.0.closed.load(Ordering::Acquire) { Ok(()) } else { self.retire() }
     }
 
     /// As [`Engine::close`], of a store in a simulated environment.

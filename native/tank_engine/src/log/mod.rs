@@ -30,6 +30,7 @@ use tokio::sync::oneshot;
 
 use crate::command::{Request, RequestId};
 use crate::error::EngineError;
+use crate::faults;
 use crate::health::Health;
 use crate::mutants;
 use crate::raft::{LogEntry, LogId, Types, Vote};
@@ -378,6 +379,9 @@ impl<D: LogDisk> RaftLogStorage<Types> for LogStore<D> {
 
     async fn save_committed(&mut self, committed: Option<LogId>) -> io::Result<()> {
         *lock(&self.shared.committed) = committed;
+        if faults::skipped("log_committed") {
+            return Ok(());
+        }
         self.write(LogWrite::Committed(committed), Done::Nobody)
     }
 

@@ -1,0 +1,136 @@
+defmodule Tank.Store.Server.Opening do
+  @moduledoc false
+  # Opens the directory of a store, and again when its disk was in trouble.
+  #
+  #     first --ok--> open <------------------+
+  #       |             | disk fails, lost    | :open, after a while
+  #       |             v                     |
+  #       |         degraded: reads go on from the last view --error of the disk--> waits longer (Tank.Store.Reopening)
+  #       +--error, or one that is not the disk's--> stops, with the reason
+
+  require Logger
+
+  alias Tank.Store.{
+    Alarms,
+    Error,
+    Identity,
+    LongCall,
+    Names,
+    Native,
+    NodeName,
+    Options,
+    OtherClusters,
+    Reopening,
+    Running
+  }
+
+  alias Tank.Store.Formation.Finish
+  alias Tank.Store.Registry.Feed
+  alias Tank.Store.Server.{Serving, State}
+
+  # A store that has no quorum so long after it was opened says which members it lacks.
+  @name_missing_ms 10_000
+
+  @type opened :: {:ok, State.t()} | {:stop, Error.t(), State.t()}
+
+  @doc "Opens the store of a server that has just started."
+  @spec first(State.t()) :: {:ok, State.t()} | {:stop, Error.t()}
+  def first(state) do
+    case open(state) do
+      {:ok, %{store: nil, failure: {:lost, _what} = lost} = state} ->
+        # Nothing is left in memory that could be read.
+        Running.refuse(state.config.store_id, lost)
+        {:ok, state}
+
+      {:ok, state} ->
+        {:ok, state}
+
+      {:stop, error, _state} ->
+        {:stop, error}
+    end
+  end
+
+  @doc "Opens the store, or waits for the next try."
+  @spec open(State.t()) :: opened
+  def open(%State{config: config} = state) do
+    case LongCall.open(Options.to_native(config), state.link) do
+      {:ok, store} -> {:ok, state |> Serving.take_over(store) |> opened()}
+      {:error, reason} -> failed(state, Error.from_native(reason))
+    end
+  end
+
+  @doc "What follows when the store of this server is open for the first time, or again."
+  @spec opened(State.t()) :: State.t()
+  def opened(%State{config: config, store: store} = state) do
+    # It is noted already when the store was degraded.
+    _noted = Registry.register(Names, {:dir, config.store_id}, {config.data_dir, config.owner})
+    :ok = Feed.opened(config.store_id)
+    Reopening.opened(config.reopening)
+    :ok = Identity.opened(config, store)
+    :ok = NodeName.check(config.store_id, store)
+    :ok = Alarms.clear(config.store_id, :directory_lost)
+    Process.send_after(self(), :name_missing, @name_missing_ms)
+
+    if formation = config[:formation] do
+      OtherClusters.look(config.store_id, formation.nodes)
+      Finish.start_link(store, config)
+    end
+
+    %{state | failure: nil}
+  end
+
+  @doc """
+  The open engine failed. Of its disk: it ends but for its last view, which readers keep, so that another engine can open
+  the directory.
+  """
+  @spec engine_failed(State.t(), Error.t()) :: opened
+  def engine_failed(%State{config: config} = state, error) do
+    case Reopening.failed(config.reopening, error) do
+      {:after, again_ms} when state.joining == nil ->
+        log(config.store_id, error)
+        {:ok, state |> note_failure(error) |> Serving.retire() |> wait(again_ms)}
+
+      _not_the_disk ->
+        Logger.error("store #{inspect(config.store_id)} failed: #{Exception.message(error)}")
+        {:stop, error, state}
+    end
+  end
+
+  @doc "Whether `opening`, which came with what an engine said, is that of the open engine."
+  @spec of_open_engine?(State.t(), non_neg_integer) :: boolean
+  def of_open_engine?(%State{store: nil}, _opening), do: false
+  def of_open_engine?(%State{store: store}, opening), do: Native.opening(store) == opening
+
+  defp failed(%State{config: config} = state, error) do
+    case Reopening.failed(config.reopening, error) do
+      {:after, again_ms} -> {:ok, state |> note_failure(error) |> wait(again_ms)}
+      :no -> {:stop, error, state}
+    end
+  end
+
+  defp note_failure(%State{config: config} = state, %Error{reason: {:lost, what}} = error) do
+    :ok = Identity.lost(config)
+    details = %{what: what, data_dir: config.data_dir}
+    :ok = Alarms.set(config.store_id, :directory_lost, Exception.message(error), details)
+    %{state | failure: error.reason}
+  end
+
+  # A directory that is lost may show other errors while it is removed or put back.
+  defp note_failure(%State{failure: {:lost, _what}} = state, _error), do: state
+  defp note_failure(state, error), do: %{state | failure: error.reason}
+
+  defp wait(state, ms) do
+    Process.send_after(self(), :open, ms)
+    state
+  end
+
+  # An alarm is logged by itself.
+  defp log(_store_id, %Error{reason: {:lost, _what}}), do: :ok
+
+  defp log(store_id, error) do
+    Logger.error(
+      "store #{inspect(store_id)}: #{Exception.message(error)}. Reads go on from memory and writes are refused " <>
+        "until it could be opened again, which is tried every 2 seconds"
+    )
+  end
+end
