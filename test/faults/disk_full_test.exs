@@ -15,6 +15,9 @@ defmodule Tank.Store.Faults.DiskFullTest do
 
   @start_ms_max 15_000
 
+  # How long readers are without an answer at the most, besides what the machine does to any process.
+  @pause_ms_max 200
+
   setup %{tmp_dir: dir} do
     image = Image.create(dir, 160)
     %{image: image, options: [data_dir: Path.join(image.mount, "store")], log_file: Path.join(dir, "vm.log")}
@@ -53,10 +56,16 @@ defmodule Tank.Store.Faults.DiskFullTest do
       freed_at = System.monotonic_time(:millisecond)
       Child.await_acknowledged(child, 1)
       healed_ms = System.monotonic_time(:millisecond) - freed_at
-      {reads, problems, longest_ms} = Child.call(child, Subject, :stop_reader, [])
-      IO.puts("\nfull for #{@seconds} s: #{reads} reads, the longest #{longest_ms} ms; healed #{healed_ms} ms after")
+      {reads, problems, longest_ms, bare_ms} = Child.call(child, Subject, :stop_reader, [])
+
+      IO.puts(
+        "\nfull for #{@seconds} s: #{reads} reads, #{longest_ms} ms at the most without an answer (without reads: #{bare_ms}); " <>
+          "healed #{healed_ms} ms after"
+      )
+
       assert healed_ms < 5_000
-      assert problems == [] and reads > 10 * @seconds and longest_ms < 1_000
+      assert problems == []
+      assert longest_ms < @pause_ms_max + bare_ms
 
       assert Child.call(child, Process, :whereis, [Tank.Store]) == tank
       Child.await_acknowledged(child, 500)

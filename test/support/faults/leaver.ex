@@ -12,6 +12,9 @@ defmodule Tank.Store.Faults.Leaver do
   @writes_before 200
   @code 7
 
+  # Without a word for so long it hangs. A VM on a busy machine takes a minute to start.
+  @hung_ms 300_000
+
   @doc "What the store does when the VM ends."
   def states, do: [:open, :opening, :closing, :compacting, :restoring]
 
@@ -24,8 +27,9 @@ defmodule Tank.Store.Faults.Leaver do
   def exit_code(:test_run), do: 2
 
   @doc """
-  Runs a VM that ends `delay_us` microseconds after its store, in `dir`, has begun to do `state`. Returns its exit code,
-  the writes that it reported, the milliseconds from `leaving` to its end, and what else it printed.
+  Runs a VM that ends `delay_us` microseconds after its store, in `dir`, has begun to do `state`, or that has none
+  (`:without_store`). Returns its exit code, the writes that it reported, the milliseconds from `leaving` to its end, and
+  what else it printed.
   """
   def run(dir, store_id, state, way, delay_us) do
     [command | args] = command(way, "#{inspect(__MODULE__)}.main(#{inspect([dir, store_id, state, way, delay_us])})")
@@ -56,12 +60,29 @@ defmodule Tank.Store.Faults.Leaver do
       {^port, {:exit_status, code}} ->
         {code, seen.acknowledged, now() - (seen.left_at || now()), Enum.reverse(seen.output)}
     after
-      60_000 ->
+      @hung_ms ->
         {:os_pid, os_pid} = Port.info(port, :os_pid)
+        threads = threads(os_pid)
         System.cmd("kill", ["-KILL", "#{os_pid}"])
         # Or its directory would still be locked.
         receive do: ({^port, {:exit_status, _killed}} -> :ok)
-        {:hung, seen.acknowledged, 60_000, Enum.reverse(seen.output)}
+        {:hung, seen.acknowledged, @hung_ms, Enum.reverse(seen.output) ++ ["left: #{seen.left_at != nil}" | threads]}
+    end
+  end
+
+  # What the threads of a process that hangs wait for: name, state and function of the kernel.
+  defp threads(os_pid) do
+    for task <- Path.wildcard("/proc/#{os_pid}/task/*") do
+      Enum.map_join(["comm", "wchan", "syscall"], " ", &String.trim(read(Path.join(task, &1)))) <>
+        " " <> (task |> Path.join("stat") |> read() |> String.replace(~r/^.*\) (.).*$/s, "\\1"))
+    end
+  end
+
+  # A thread may just have ended.
+  defp read(file) do
+    case File.read(file) do
+      {:ok, text} -> text
+      {:error, reason} -> Atom.to_string(reason)
     end
   end
 
@@ -76,6 +97,7 @@ defmodule Tank.Store.Faults.Leaver do
     leave(way)
   end
 
+  defp begin(:without_store, _dir, _store_id), do: :ok
   defp begin(:open, dir, store_id), do: dir |> start(store_id) |> write_on()
 
   defp begin(:opening, dir, store_id) do

@@ -15,6 +15,7 @@ defmodule Tank.Store.Faults.Subject do
   @tree __MODULE__.Tree
   @writers __MODULE__.Writers
   @reader __MODULE__.Reader
+  @comparison __MODULE__.Comparison
 
   # A writer that gets errors goes on at this pace, so as not to flood the pipe.
   @pace_ms 20
@@ -124,34 +125,53 @@ defmodule Tank.Store.Faults.Subject do
     fill(value, n + 1)
   end
 
-  @doc "Reads all pods and one of them from now on, all the time."
+  @doc """
+  Reads all pods and one of them from now on, all the time. Another process decodes as much as there was to read, for
+  comparison: what delays it delays any process of this VM.
+  """
   @spec start_reader :: :ok
   def start_reader do
-    [pod | _more] = Tank.Store.list_pods()
-    Process.register(spawn(fn -> read_on(pod.name, 0, [], 0) end), @reader)
+    [pod | _more] = pods = Tank.Store.list_pods()
+    encoded = :erlang.term_to_binary(pods)
+    begin_round(@reader, fn -> read_once(pod.name) end)
+    begin_round(@comparison, fn -> if is_list(:erlang.binary_to_term(encoded)), do: [] end)
+  end
+
+  @doc """
+  Stops that: how many reads there were, what went wrong, and the most milliseconds from one answer to the next, of the
+  reader and of the process for comparison.
+  """
+  @spec stop_reader :: {pos_integer, [term], non_neg_integer, non_neg_integer}
+  def stop_reader do
+    [{count, problems, longest_ms}, {_count, [], bare_ms}] =
+      for name <- [@reader, @comparison] do
+        send(name, {:stop, self()})
+        receive do: ({:rounds, seen} -> seen)
+      end
+
+    {count, problems, longest_ms, bare_ms}
+  end
+
+  defp begin_round(name, fun) do
+    Process.register(spawn(fn -> go_round(fun, {0, [], 0}, now()) end), name)
     :ok
   end
 
-  @doc "Stops that: how many reads there were, what went wrong, and how many milliseconds the longest took."
-  @spec stop_reader :: {pos_integer, [term], non_neg_integer}
-  def stop_reader do
-    send(@reader, {:stop, self()})
-    receive do: ({:read, result} -> result)
-  end
-
-  defp read_on(name, count, problems, longest_ms) do
-    {ms, problem} = timed(__MODULE__, :read_once, [name])
-    {count, problems, longest_ms} = {count + 1, Enum.take(problem ++ problems, 5), max(ms, longest_ms)}
+  defp go_round(fun, {count, problems, longest_ms}, answered_at) do
+    problem = fun.()
+    now = now()
+    seen = {count + 1, Enum.take(problem ++ problems, 5), max(longest_ms, now - answered_at)}
 
     receive do
-      {:stop, pid} -> send(pid, {:read, {count, problems, longest_ms}})
+      {:stop, pid} -> send(pid, {:rounds, seen})
     after
-      1 -> read_on(name, count, problems, longest_ms)
+      1 -> go_round(fun, seen, now)
     end
   end
 
-  @doc false
-  def read_once(name) do
+  defp now, do: System.monotonic_time(:millisecond)
+
+  defp read_once(name) do
     # Writers may delete it.
     _found_or_not = Tank.Store.get_pod(name)
     if is_list(Tank.Store.list_pods()), do: [], else: [:no_list]

@@ -25,20 +25,26 @@ defmodule Tank.Store.LongCallTest do
     longest =
       Enum.reduce_while(1..@attempts, [], fn _attempt, longest ->
         case attempt(store, file, dir) do
-          {ms, _rounds} when ms <= @wait_ms_max -> {:halt, []}
-          {ms, rounds} -> {:cont, [{ms, rounds} | longest]}
+          {ms, besides_ms, _rounds} when ms <= @wait_ms_max + besides_ms -> {:halt, []}
+          attempt -> {:cont, [attempt | longest]}
         end
       end)
 
-    assert longest == [], "milliseconds and rounds, in each attempt: #{inspect(longest)}"
+    assert longest == [], "milliseconds, those by copying alone, and rounds, in each attempt: #{inspect(longest)}"
   end
 
+  # The longest that a read or a status took, and how long it took while other processes of the operating system copied as
+  # many bytes: on a machine that is busy, or has few processors, both take their time.
   defp attempt(store, file, dir) do
     backups = for n <- 1..@backups, do: Task.async(fn -> Backup.create(store, Path.join(dir, "backup#{n}")) end)
     {longest_ms, rounds} = measure(backups, file, store, 0, 0)
     assert rounds >= 3, "the backups were too quick: #{rounds} rounds"
     for backup <- backups, do: assert({:ok, %{entries: @values}} = Task.await(backup, 60_000))
-    {longest_ms, rounds}
+    backup = Path.join(dir, "backup1")
+    copies = for n <- 1..@backups, do: Task.async(fn -> System.cmd("cp", [backup, Path.join(dir, "copy#{n}")]) end)
+    {besides_ms, _rounds} = measure(copies, file, store, 0, 0)
+    for copy <- copies, do: assert({"", 0} = Task.await(copy, 60_000))
+    {longest_ms, besides_ms, rounds}
   end
 
   test "a store whose owner ends while it is opened is closed", %{tmp_dir: dir} do
