@@ -10,7 +10,7 @@ use std::future::{Future, poll_fn};
 use std::pin::pin;
 use std::sync::Arc;
 use std::task::{Poll, Waker};
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use tokio::runtime::Handle;
 use tokio::task::{AbortHandle, JoinHandle};
@@ -25,6 +25,11 @@ pub trait World: Send + Sync + 'static {
 
     /// The member started a task. It ends with the member, when that is killed.
     fn spawned(&self, task: AbortHandle);
+
+    /// For how long the member was suspended in all, so far.
+    fn suspended(&self) -> Duration {
+        Duration::ZERO
+    }
 
     /// Whether the member is suspended, as a process can be: then its tasks do nothing, and `task` is to be woken
     /// when it goes on.
@@ -88,6 +93,11 @@ pub(crate) fn current() -> Option<Environment> {
 /// Whether this task is one of a simulated member. All of it happens on one thread then.
 pub(crate) fn is_simulated() -> bool {
     SIMULATED.try_with(|_| ()).is_ok()
+}
+
+/// For how long this task's member was suspended in all, if it is simulated.
+pub(crate) fn suspended() -> Duration {
+    SIMULATED.try_with(|simulated| simulated.0.suspended()).unwrap_or_default()
 }
 
 /// The wall clock, in milliseconds since the epoch.

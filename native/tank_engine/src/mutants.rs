@@ -17,16 +17,26 @@ pub const ALL: &[&str] = &[
 
 /// Faults that this code once had, and that a simulated cluster can show.
 pub const PUT_BACK: &[&str] = &[
+    // An append that takes longer than a heartbeat never counts, and is sent again.
+    "append_within_a_heartbeat",
     // A request that arrives after its client has moved on is applied again.
     "late_duplicate",
     // What a session's end depends on is a member's wall clock, not the log.
     "expiry_by_wall_clock",
     // A leader that hands over goes on to answer by its lease.
     "lease_while_handing_over",
+    // The clock of the lease stands still while the leader is suspended.
+    "lease_clock_stands_still",
     // A member that was just started votes at once, though it may have promised a leader not to.
     "vote_right_after_a_start",
     // A truncation is not waited for, and a snapshot may be durable before it.
     "unawaited_truncate",
+    // A new history does not raise the revision.
+    "revisions_come_again",
+    // Who held a lease in a former history goes on with it.
+    "leases_go_on",
+    // A store that is opened again takes whatever is at its path.
+    "any_directory",
 ];
 
 /// Whether this fault is planted.

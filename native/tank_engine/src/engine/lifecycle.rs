@@ -16,7 +16,7 @@ use openraft::metrics::RaftMetrics;
 use openraft::raft::ReadPolicy;
 use tokio::time::Instant;
 
-use crate::environment::{self, Environment};
+use crate::environment::Environment;
 use crate::error::EngineError;
 use crate::evict;
 use crate::health::{Health, OnFailure};
@@ -202,7 +202,7 @@ impl Engine {
             ready.and_then(|vote| Ok((vote, random_id()?, random_id()?, guard(&parts.directory.location, &health)?)));
         let ready = match ready {
             Ok((vote, client, keeper, guard)) => {
-                parts.guard = guard;
+                parts.guard = Some(guard);
                 Ready { runtime, vote, client, keeper }
             }
             Err(error) => {
@@ -405,13 +405,10 @@ fn open_directory(options: &Options) -> Result<Directory, EngineError> {
     Directory::open_as(&options.dir, &options.store_id, options.formation, &options.opening)
 }
 
-/// Notices when the directory is lost. That of a simulated member is its simulator's.
-fn guard(location: &Arc<Location>, health: &Arc<Health>) -> Result<Option<Guard>, EngineError> {
-    if environment::is_simulated() {
-        return Ok(None);
-    }
+/// Notices when the directory is lost.
+fn guard(location: &Arc<Location>, health: &Arc<Health>) -> Result<Guard, EngineError> {
     let guard = Guard::start(Arc::clone(location), Arc::clone(health));
-    guard.map(Some).map_err(|error| EngineError::Storage(format!("no thread: {error}")))
+    guard.map_err(|error| EngineError::Storage(format!("no thread: {error}")))
 }
 
 fn checked(options: &Options) -> Result<Arc<openraft::Config>, EngineError> {

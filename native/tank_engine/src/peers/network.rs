@@ -27,6 +27,7 @@ use openraft::raft::{
 use openraft::{AnyError, OptionalSend};
 
 use crate::log;
+use crate::mutants;
 use crate::raft::authority::Authority;
 use crate::raft::ledger::{Ledger, Progress};
 use crate::raft::{LogEntry, LogId, Member, MemberId, Types, Vote};
@@ -48,6 +49,9 @@ const UNANSWERED_MAX: usize = 256;
 
 /// From this size on, encoding takes a millisecond, and is left to another thread.
 const ENCODE_BYTES_MAX: usize = 256 << 10;
+
+/// The default interval of heartbeats, for the planted fault of appends that must not take longer.
+const HEARTBEAT: Duration = Duration::from_millis(50);
 
 /// Between two tries to reach a member that cannot be reached.
 const UNREACHABLE_RETRY: Duration = Duration::from_millis(200);
@@ -166,6 +170,7 @@ impl Peer {
         }
         let wait = match self.lane {
             Lane::Control => Wait::For(self.heartbeat_timeout()),
+            _ if mutants::is("append_within_a_heartbeat") => Wait::For(HEARTBEAT),
             _ => Wait::WhileAlive,
         };
         self.rpc.call_encoded(self.id, &self.member, self.lane, body?, wait).await

@@ -12,6 +12,7 @@
 
 use serde::{Deserialize, Serialize};
 
+use crate::mutants;
 use crate::outcome::Outcome;
 
 use super::State;
@@ -44,6 +45,9 @@ impl State {
     /// Begins a history. All revisions before it are compacted, and entries keep theirs.
     fn begin_history(&mut self, id: u64) {
         self.history = History::begun(id, self.revision);
+        if mutants::is("revisions_come_again") {
+            self.history.since = self.revision;
+        }
         self.revision = self.history.since;
         self.compacted = self.revision;
     }
@@ -60,7 +64,7 @@ impl State {
     /// Whether a lease with that epoch was granted in this history. Nobody may go on with one that was not: in
     /// the history that was lost, another one may have held it since.
     pub(super) fn is_of_this_history(&self, epoch: u64) -> bool {
-        epoch > self.history.since
+        epoch > self.history.since || mutants::is("leases_go_on")
     }
 }
 

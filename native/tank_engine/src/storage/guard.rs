@@ -1,7 +1,7 @@
 //! Looks every second whether open directories are still where they were.
 //!
 //! Stores that share a file system share a thread, so that one on a file system that hangs does not keep the others
-//! from noticing. The thread ends when none of them is open any more.
+//! from noticing. The thread ends when none of them is open any more. A simulated store has a task of its own.
 
 use std::collections::HashMap;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -10,7 +10,9 @@ use std::time::Duration;
 
 use once_cell::sync::Lazy;
 
+use crate::environment;
 use crate::health::Health;
+use crate::runtime;
 use crate::sync::lock;
 
 use super::Location;
@@ -37,6 +39,10 @@ impl Guard {
     pub(crate) fn start(location: Arc<Location>, health: Arc<Health>) -> std::io::Result<Self> {
         let device = location.expected().file_system.device;
         let guarded = Arc::new(Guarded { location, health, ended: Mutex::new(false) });
+        if environment::is_simulated() {
+            runtime::spawn_simulated(look_in_virtual_time(Arc::downgrade(&guarded)));
+            return Ok(Self(guarded));
+        }
         let mut all = lock(&GUARDED);
         let has_thread = all.contains_key(&device);
         all.entry(device).or_default().push(Arc::downgrade(&guarded));
@@ -65,6 +71,15 @@ impl Guarded {
         if !*lock(&self.ended) {
             self.health.fail(lost);
         }
+    }
+}
+
+/// Looks at one directory, until its guard is dropped.
+async fn look_in_virtual_time(guarded: Weak<Guarded>) {
+    loop {
+        tokio::time::sleep(PAUSE).await;
+        let Some(guarded) = guarded.upgrade() else { return };
+        guarded.look();
     }
 }
 

@@ -14,6 +14,7 @@ use rustix::time::{ClockId, clock_gettime};
 use tokio::time::Instant;
 
 use crate::environment;
+use crate::mutants;
 
 /// Before any time of this process, simulated ones included.
 static START: Lazy<Instant> =
@@ -30,7 +31,9 @@ const NOISE: i128 = 1_000_000;
 /// Nanoseconds; never 0.
 pub(super) fn now() -> u64 {
     if environment::is_simulated() {
-        return monotonic(Instant::now());
+        let now = Instant::now();
+        let stands_still = mutants::is("lease_clock_stands_still");
+        return monotonic(if stands_still { now.checked_sub(environment::suspended()).unwrap_or(now) } else { now });
     }
     let now = clock_gettime(CLOCK);
     let seconds = u64::try_from(now.tv_sec).unwrap_or_default();
