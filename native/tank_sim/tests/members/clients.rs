@@ -18,6 +18,10 @@ use crate::oracle::{Oracle, Serial, serial_of};
 const PATHS: usize = 8;
 const LEASES: usize = 2;
 
+/// Calls between two longer rests, about.
+const CALLS: usize = 40;
+const REST_MAX: Duration = Duration::from_secs(2);
+
 /// Somebody who uses the store.
 pub struct Client {
     pub cluster: Cluster,
@@ -38,8 +42,10 @@ impl Client {
         self.rng.below(100) < of_a_hundred
     }
 
+    /// Pauses for a moment, and now and then for longer: who asks all the time shows little more.
     async fn rest(&mut self) {
-        let pause = self.rng.below(usize::try_from(self.pause.as_micros()).unwrap());
+        let longest = if self.rng.below(CALLS) == 0 { REST_MAX } else { self.pause };
+        let pause = self.rng.below(usize::try_from(longest.as_micros()).unwrap());
         sleep(Duration::from_micros(pause as u64)).await;
     }
 

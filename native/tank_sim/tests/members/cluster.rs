@@ -1,22 +1,26 @@
 //! Members that start, stop, and are killed, each with its disk, its clock and its place in the network.
 
 mod lineage;
+mod mount;
+mod watch;
+
+pub use mount::MountPoint;
 
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use tank_engine::engine::{Engine, From, Reply};
+use tank_engine::engine::{Engine, Reply};
 use tank_engine::environment::Environment;
 use tank_engine::error::EngineError;
 use tank_engine::key::{Component, Key};
-use tank_engine::options::{Formation, Options, Timing};
+use tank_engine::options::{First, Formation, Opening, Options, Timing};
 use tank_engine::peers::Change;
 use tank_engine::raft::Member;
-use tank_engine::watch::{Budget, Filter, Next};
+use tank_engine::storage::Expected;
 use tank_sim::Rng;
-use tokio::sync::{Notify, oneshot};
+use tokio::sync::oneshot;
 use tokio::time::{Instant, sleep, timeout};
 
 use crate::disk::{Behaviour, MemberDisk};
@@ -71,6 +75,10 @@ struct State {
     /// What the next life begins with.
     disk: MemberDisk,
     dir: PathBuf,
+    /// Where the directory is while it is not mounted.
+    away: Option<PathBuf>,
+    /// What must be there when the member is started again.
+    expected: Option<Expected>,
     dirs: u64,
 }
 
@@ -105,7 +113,8 @@ impl Cluster {
         let slots = (0..count).map(|node| {
             let behaviour = Behaviour::new(rng.next_u64());
             let disk = MemberDisk::new(behaviour.clone());
-            let state = State { running: None, disk, dir: dir.join(format!("{}.0", name(node))), dirs: 0 };
+            let dir = dir.join(format!("{}.0", name(node)));
+            let state = State { running: None, disk, dir, away: None, expected: None, dirs: 0 };
             Slot {
                 skew: Skew::default(),
                 behaviour,
@@ -135,6 +144,10 @@ impl Cluster {
         &self.0.slots[node].behaviour
     }
 
+    pub fn timing(&self) -> &Timing {
+        &self.0.timing
+    }
+
     pub fn links(&self) -> &Links {
         &self.0.links
     }
@@ -160,6 +173,14 @@ impl Cluster {
         self.0.dir.join(format!("{}.{}", name(node), state.dirs))
     }
 
+    /// Gives a member an empty disk.
+    fn renew_disk(&self, node: usize, state: &mut State) {
+        self.behaviour(node).unmounted(false);
+        state.disk = MemberDisk::new(self.behaviour(node).clone());
+        state.dir = self.new_dir(node, state);
+        (state.away, state.expected) = (None, None);
+    }
+
     /// The engine of a member that runs. One that is suspended is of no use to anybody.
     pub fn engine(&self, node: usize) -> Option<(Engine, Environment)> {
         let state = self.state(node);
@@ -174,10 +195,16 @@ impl Cluster {
 
     /// Suspends a member's process, for a while.
     pub async fn suspend(&self, node: usize, lasts: Duration) {
+        self.suspend_during(node, sleep(lasts)).await;
+    }
+
+    /// Suspends a member's process until something is done.
+    pub async fn suspend_during(&self, node: usize, done: impl Future<Output = ()>) {
         let Some(life) = self.state(node).running.as_ref().map(|running| Arc::clone(&running.life)) else { return };
-        self.0.trace.note(format_args!("suspend {node} for {lasts:?}"));
+        self.0.trace.note(format_args!("suspend {node}"));
         life.suspend();
-        sleep(lasts).await;
+        done.await;
+        self.0.trace.note(format_args!("resume {node}"));
         life.resume();
     }
 
@@ -218,9 +245,11 @@ impl Cluster {
 
     /// Starts a member. It finds what its last life left. Whether it runs: its disk may be full.
     async fn start(&self, node: usize, formation: Formation) -> Result<bool, String> {
-        let (disk, dir, seed) = {
+        let (disk, dir, opening, seed) = {
             let state = self.state(node);
-            (state.disk.clone(), state.dir.clone(), self.random())
+            let expected = state.expected.map(|expected| Opening::Again(vec![expected]));
+            let opening = expected.unwrap_or(Opening::First(First::MayCreate));
+            (state.disk.clone(), state.dir.clone(), opening, self.random())
         };
         self.0.trace.note(format_args!("start {node} {formation:?}"));
         let life = Life::new(self.0.start, self.skew(node).clone(), seed);
@@ -228,6 +257,7 @@ impl Cluster {
         let mut options = Options::new(dir.clone(), "tank");
         options.node = name(node);
         options.formation = formation;
+        options.opening = opening;
         options.witness = self.is_witness(node);
         options.timing = self.0.timing.clone();
         let failed = Arc::new(AtomicBool::new(false));
@@ -263,12 +293,20 @@ impl Cluster {
         };
         // Only its reserved space; the simulated disk holds the log.
         let _removed = std::fs::remove_dir_all(dir.join("log"));
+        // Whoever had a connection to its last life has none any more.
+        for (other, environment) in self.0.links.others(node) {
+            environment.enter(|| other.peer_absent(&name(node)));
+        }
         self.0.links.attach(node, engine.clone(), environment.clone());
         let running = Running { engine, environment, life, failed };
         if self.0.watches.load(Ordering::Relaxed) {
             self.watch(node, &running);
         }
         let mut state = self.state(node);
+        if state.away.is_some() {
+            self.0.oracle.finds(format!("member {node} was opened in the place of its directory"));
+        }
+        state.expected = Some(running.engine.expected());
         (state.running, state.disk) = (Some(running), disk);
         self.0.trace.note(format_args!("runs {node}"));
         Ok(true)
@@ -285,9 +323,8 @@ impl Cluster {
             let member_id = self.random() | 1;
             {
                 let mut state = self.state(node);
-                state.disk = MemberDisk::new(self.behaviour(node).clone());
                 self.0.slots[node].back.store(false, Ordering::Relaxed);
-                state.dir = self.new_dir(node, &mut state);
+                self.renew_disk(node, &mut state);
             }
             self.0.oracle.stream_ends(&name(node));
             let runs = {
@@ -406,8 +443,13 @@ impl Cluster {
         {
             let mut state = self.state(node);
             let next = self.new_dir(node, &mut state);
-            copy_store(&state.dir, &next);
-            state.dir = next;
+            copy_store(state.away.as_ref().unwrap_or(&state.dir), &next);
+            if state.away.is_some() {
+                state.away = Some(next);
+                state.dir = self.new_dir(node, &mut state);
+            } else {
+                state.dir = next;
+            }
             state.disk = match how {
                 End::Kill => state.disk.after_kill(),
                 End::PowerCut => state.disk.after_power_cut(),
@@ -463,40 +505,6 @@ impl Cluster {
                 environment.enter(|| engine.peer_lost(&name(node)));
             }
         });
-    }
-
-    /// Watches everything at a member, from where its last life ended.
-    fn watch(&self, node: usize, running: &Running) {
-        let Running { engine, environment, life, .. } = running.clone();
-        let (oracle, stream) = (self.0.oracle.clone(), name(node));
-        let watching = environment.run(async move {
-            let woken = Arc::new(Notify::new());
-            let wake = {
-                let woken = Arc::clone(&woken);
-                Box::new(move || woken.notify_one())
-            };
-            let from = From::After(oracle.told_upto(&stream));
-            let Ok((cursor, _)) = engine.watch(Filter::prefix(Key::default()), from, wake) else { return };
-            drop(engine);
-            loop {
-                let budget = Budget { revisions: 16, changes: 1_000, bytes: 1 << 20, look: 1_000, patient: true };
-                match cursor.next(budget) {
-                    Ok(Next::Changes(revisions, _)) => {
-                        revisions.iter().for_each(|revised| oracle.told(&stream, revised));
-                        tokio::task::yield_now().await;
-                    }
-                    Ok(Next::Idle(_)) => woken.notified().await,
-                    Ok(Next::Large) => {}
-                    Ok(Next::Compacted(min)) => {
-                        return oracle.finds(format!("{stream}: revisions before {min} are gone"));
-                    }
-                    Err(EngineError::Closed) => return,
-                    Err(error) => return oracle.finds(format!("{stream}: {error}")),
-                }
-            }
-        });
-        let task = tokio::spawn(watching);
-        tank_engine::environment::World::spawned(&*life, task.abort_handle());
     }
 }
 

@@ -23,6 +23,7 @@ struct Inner {
     rng: Mutex<Rng>,
     sync_us: AtomicU64,
     full: AtomicBool,
+    unmounted: AtomicBool,
 }
 
 /// The disk, for one life of the member.
@@ -40,6 +41,7 @@ impl Behaviour {
             rng: Mutex::new(Rng::new(seed)),
             sync_us: AtomicU64::new(500),
             full: AtomicBool::new(false),
+            unmounted: AtomicBool::new(false),
         }))
     }
 
@@ -50,12 +52,21 @@ impl Behaviour {
 
     /// Whether a store may fail with this: its disk does.
     pub fn excuses(&self, error: &EngineError) -> bool {
-        matches!(error, EngineError::DiskFull { .. }) && self.0.full.load(Ordering::Relaxed)
+        match error {
+            EngineError::DiskFull { .. } => self.0.full.load(Ordering::Relaxed),
+            EngineError::Lost { .. } => self.0.unmounted.load(Ordering::Relaxed),
+            _ => false,
+        }
     }
 
     /// Whether no space is left.
     pub fn full(&self, full: bool) {
         self.0.full.store(full, Ordering::Relaxed);
+    }
+
+    /// Whether the store's directory is not mounted.
+    pub fn unmounted(&self, unmounted: bool) {
+        self.0.unmounted.store(unmounted, Ordering::Relaxed);
     }
 }
 
@@ -80,10 +91,13 @@ impl MemberDisk {
         Self { disk: self.disk.clone(), behaviour: self.behaviour.clone(), begun: Arc::default() }
     }
 
-    /// The disk as the next life finds it after a power cut: what was synced, and of the rest a beginning.
+    /// The disk as the next life finds it after a power cut: what was synced, and of the rest nothing, or a beginning.
     #[must_use]
     pub fn after_power_cut(&self) -> Self {
-        let disk = self.disk.crash(Tear::Prefix(&mut self.behaviour.0.rng.lock().unwrap()));
+        let mut rng = self.behaviour.0.rng.lock().unwrap();
+        let nothing = rng.below(2) == 0;
+        let disk = self.disk.crash(if nothing { Tear::All } else { Tear::Prefix(&mut rng) });
+        drop(rng);
         Self { disk, behaviour: self.behaviour.clone(), begun: Arc::default() }
     }
 }

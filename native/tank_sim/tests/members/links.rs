@@ -181,9 +181,14 @@ impl Links {
         inner.nodes.iter().filter(|(other, _)| **other != node).map(|(_, running)| running.clone()).collect()
     }
 
-    /// How links are that nobody said something else about.
+    /// Has links be so, unless somebody says something else.
     pub fn fair(&self, weather: Weather) {
         self.0.inner.lock().unwrap().fair = weather;
+    }
+
+    /// How links are that nobody said something else about.
+    pub fn fair_weather(&self) -> Weather {
+        self.0.inner.lock().unwrap().fair
     }
 
     /// Changes the weather of a direction.

@@ -14,6 +14,8 @@
     unreachable_pub
 )]
 
+mod aimed;
+mod another_history;
 mod chance;
 mod clients;
 mod cluster;
@@ -23,7 +25,6 @@ mod late;
 mod links;
 mod operator;
 mod oracle;
-mod restored;
 mod storm;
 mod trace;
 mod world;

@@ -1,4 +1,4 @@
-//! Who replaces members: some as they are, some whose disks were lost or went back in time.
+//! Who replaces members: some as they are, some whose disks were lost or went back in time. And who mounts disks again.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -8,7 +8,7 @@ use tank_engine::peers::Change;
 use tank_sim::Rng;
 use tokio::time::{Instant, sleep};
 
-use crate::cluster::Cluster;
+use crate::cluster::{Cluster, MountPoint};
 
 /// Replaces members by new ones, until it is calm: some as they are, some whose disks were lost or went back in time.
 /// Then all are members.
@@ -21,7 +21,7 @@ pub async fn operate(cluster: Cluster, calm: Arc<AtomicBool>, mut rng: Rng) -> R
         if !changes || calm.load(Ordering::Relaxed) {
             continue;
         }
-        match rng.below(4) {
+        match rng.below(5) {
             0 => {
                 cluster.trace().note(format_args!("lose the disk of {node}"));
                 cluster.oracle().count("wiped");
@@ -31,6 +31,13 @@ pub async fn operate(cluster: Cluster, calm: Arc<AtomicBool>, mut rng: Rng) -> R
             }
             1 => {
                 if !roll_back(&cluster, node, &calm, &mut rng).await? {
+                    continue;
+                }
+                cluster.change_surely(Change::Remove(id)).await?;
+                cluster.retire(node).await;
+            }
+            2 => {
+                if mount_comes_back(&cluster, node, &mut rng).await {
                     continue;
                 }
                 cluster.change_surely(Change::Remove(id)).await?;
@@ -47,6 +54,20 @@ pub async fn operate(cluster: Cluster, calm: Arc<AtomicBool>, mut rng: Rng) -> R
         cluster.join(node).await?;
     }
     Ok(())
+}
+
+/// Has the directory of a member not be where it was, for a while. Whether it is back then: it may be lost.
+async fn mount_comes_back(cluster: &Cluster, node: usize, rng: &mut Rng) -> bool {
+    let other = (node + 1 + rng.below(cluster.count() - 1)) % cluster.count();
+    let mount_points = [MountPoint::Missing, MountPoint::Empty, MountPoint::OtherMember(other)];
+    cluster.oracle().count("unmounted");
+    cluster.unmount(node, mount_points[rng.below(mount_points.len())]);
+    sleep(Duration::from_millis(rng.below(8_000) as u64)).await;
+    let comes_back = rng.below(4) > 0;
+    if comes_back {
+        cluster.mount(node);
+    }
+    comes_back
 }
 
 /// How long after they have heard of it members surely have written down how far another one has come.

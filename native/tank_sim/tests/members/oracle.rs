@@ -6,6 +6,8 @@
 //! than anything acknowledged before it began. Whatever has an unknown outcome may or may not be there,
 //! once at the most.
 
+mod histories;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -29,6 +31,13 @@ type Changed = (String, Option<u64>);
 
 struct Inner {
     findings: Vec<String>,
+    /// The revision at which the history began: up to here, revisions are of another one.
+    since: u64,
+    /// The highest revision that anybody has seen.
+    seen: u64,
+    /// Whom each epoch was granted to, in any history; and the highest one of former histories.
+    epochs: BTreeMap<u64, (String, usize)>,
+    former_epoch: u64,
     /// What each revision changed.
     history: BTreeMap<u64, Vec<Changed>>,
     /// At which revision each serial came.
@@ -96,6 +105,10 @@ impl Oracle {
     pub fn new(trace: Trace) -> Self {
         let inner = Inner {
             findings: Vec::new(),
+            since: 0,
+            seen: 0,
+            epochs: BTreeMap::new(),
+            former_epoch: 0,
             history: BTreeMap::new(),
             placed: BTreeMap::new(),
             asked: BTreeMap::new(),
@@ -152,6 +165,7 @@ impl Oracle {
         let why = format!("{} ({serial}) was done at {revision}, after {} was seen", asked.what, asked.floor);
         let fate = if changes || asked.deletes { Fate::Done(revision) } else { Fate::Refused };
         inner.floor = inner.floor.max(revision);
+        inner.seen = inner.seen.max(revision);
         inner.asked.get_mut(&serial).unwrap().fate = fate;
         drop(inner);
         self.count("written");
@@ -200,6 +214,7 @@ impl Oracle {
         }
         let mut inner = self.0.lock().unwrap();
         inner.floor = inner.floor.max(revision);
+        inner.seen = inner.seen.max(revision);
         inner.reads.push(Read { what, path: path.to_owned(), revision, found });
         drop(inner);
         self.count("read");
@@ -207,7 +222,9 @@ impl Oracle {
 
     /// A read of what a member happens to have.
     pub fn local_read(&self, what: String, path: &str, revision: u64, found: Option<u64>) {
-        self.0.lock().unwrap().reads.push(Read { what, path: path.to_owned(), revision, found });
+        let mut inner = self.0.lock().unwrap();
+        inner.seen = inner.seen.max(revision);
+        inner.reads.push(Read { what, path: path.to_owned(), revision, found });
     }
 
     /// A member's view, at some moment.
@@ -230,6 +247,11 @@ impl Oracle {
         let mut findings = Vec::new();
         {
             let mut inner = self.0.lock().unwrap();
+            if revised.revision <= inner.since {
+                findings
+                    .push(format!("{stream} told of {}, and the history began at {}", revised.revision, inner.since));
+            }
+            inner.seen = inner.seen.max(revised.revision);
             let told = inner.streams.entry(stream.to_owned()).or_default();
             if told.last().is_some_and(|last| *last >= revised.revision) {
                 findings.push(format!("{stream} told of {} after {:?}", revised.revision, told.last()));
@@ -257,7 +279,7 @@ impl Oracle {
     /// Up to where a stream has come.
     pub fn told_upto(&self, stream: &str) -> u64 {
         let inner = self.0.lock().unwrap();
-        inner.streams.get(stream).and_then(|told| told.last().copied()).unwrap_or(0)
+        inner.streams.get(stream).and_then(|told| told.last().copied()).unwrap_or(inner.since)
     }
 
     /// A stream begins again with a new member: what it told before was another one's.
@@ -274,6 +296,13 @@ impl Oracle {
         }
         let mut inner = self.0.lock().unwrap();
         let mut findings = Vec::new();
+        if epoch <= inner.former_epoch {
+            findings.push(format!("{lease}: epoch {epoch}, and {} was granted in another history", inner.former_epoch));
+        }
+        let granted = inner.epochs.entry(epoch).or_insert_with(|| (lease.to_owned(), holder)).clone();
+        if granted != (lease.to_owned(), holder) {
+            findings.push(format!("epoch {epoch} is of {granted:?} and of {lease}, {holder}"));
+        }
         for other in inner.beliefs.iter().filter(|other| other.lease == lease && other.epoch != epoch) {
             if other.until > now && other.holder != holder {
                 let left = other.until - now;
@@ -314,9 +343,14 @@ impl Oracle {
 
     /// What all entries are at the end, by the history.
     pub fn expected(&self) -> BTreeMap<String, u64> {
+        self.expected_at(u64::MAX)
+    }
+
+    /// What all entries are at a revision, by the history.
+    pub fn expected_at(&self, revision: u64) -> BTreeMap<String, u64> {
         let inner = self.0.lock().unwrap();
         let mut entries = BTreeMap::new();
-        for (path, serial) in inner.history.values().flatten() {
+        for (path, serial) in inner.history.range(..=revision).flat_map(|(_, changes)| changes) {
             match serial {
                 Some(serial) => drop(entries.insert(path.clone(), *serial)),
                 None => drop(entries.remove(path)),
@@ -398,7 +432,11 @@ impl Inner {
         let all: BTreeSet<u64> = self.history.keys().copied().collect();
         for (stream, told) in &self.streams {
             let told: BTreeSet<u64> = told.iter().copied().collect();
-            let missing: Vec<_> = all.range(..=last).filter(|revision| !told.contains(revision)).take(5).collect();
+            let missing: Vec<_> = all
+                .range(self.since + 1..=last.max(self.since + 1))
+                .filter(|revision| !told.contains(revision))
+                .take(5)
+                .collect();
             if !missing.is_empty() {
                 findings.push(format!("{stream} was not told of {missing:?}"));
             }

@@ -13,6 +13,8 @@ use tank_engine::outcome::Outcome;
 use tank_sim::Rng;
 use tokio::time::{Instant, sleep, timeout};
 
+use crate::aimed::{aim, lose_a_voter};
+use crate::another_history::{self, Backup};
 use crate::clients::Client;
 use crate::cluster::{Cluster, End, key};
 use crate::links::{Links, Weather, name};
@@ -29,8 +31,8 @@ const LATE_MAX: Duration = Duration::from_secs(180);
 /// How far a wall clock may be off.
 const SKEW_MS_MAX: usize = 1_800_000;
 
-/// One seed of so many has the power cut where it hurts most, half of the time; see [`aim`].
-const AIMED: u64 = 4;
+/// One seed of so many has faults where they hurt most, half of the time; see [`crate::aimed`].
+const AIMED: u64 = 3;
 
 /// What a run came to.
 pub struct Report {
@@ -117,7 +119,9 @@ async fn play(
     let supervisor = tokio::spawn(supervise(cluster.clone(), Arc::clone(&over)));
     let operator = tokio::spawn(operator::operate(cluster.clone(), Arc::clone(&calm), Rng::new(rng.next_u64())));
 
-    let deadline = Instant::now() + storm;
+    let began = Instant::now();
+    let deadline = began + storm;
+    let mut backup = Backup::planned(&mut rng, began, storm, dir);
     while Instant::now() < deadline {
         sleep(Duration::from_millis(rng.below(2_000) as u64)).await;
         if aims && rng.below(2) == 0 {
@@ -125,6 +129,7 @@ async fn play(
         } else {
             strike(&cluster, &mut rng).await;
         }
+        backup.make_if_due(&cluster, &mut rng);
     }
     calm.store(true, Ordering::Relaxed);
     trace.note(format_args!("calm"));
@@ -155,8 +160,12 @@ async fn play(
     told.map_err(|_| format!("after {CALM_MAX:?} watches differ: {}", state_of(&cluster)))?;
     compare(&cluster, &oracle);
     oracle.judge(last);
-    if rng.below(4) == 0 && oracle.findings().is_empty() {
-        crate::restored::restore(&cluster, &oracle.expected(), dir).await?;
+    if oracle.findings().is_empty() {
+        match rng.below(8) {
+            0 | 1 => another_history::of_a_backup(&cluster, backup, &mut rng).await?,
+            2 | 3 => another_history::of_a_survivor(&cluster, last, &mut rng).await?,
+            _ => {}
+        }
     }
     for node in 0..cluster.count() {
         cluster.stop(node).await;
@@ -166,9 +175,10 @@ async fn play(
 
 fn fair_weather(rng: &mut Rng) -> Weather {
     let calm = Weather::calm();
-    match rng.below(4) {
-        0 => Weather { latency: Duration::from_millis(5), jitter: Duration::from_millis(5), ..calm },
-        1 => Weather { latency: Duration::from_millis(15), jitter: Duration::from_millis(3), ..calm },
+    match rng.below(8) {
+        0 => Weather { latency: Duration::from_millis(40), jitter: Duration::from_millis(5), ..calm },
+        1 | 2 => Weather { latency: Duration::from_millis(5), jitter: Duration::from_millis(5), ..calm },
+        3 => Weather { latency: Duration::from_millis(15), jitter: Duration::from_millis(3), ..calm },
         _ => calm,
     }
 }
@@ -267,68 +277,6 @@ async fn strike(cluster: &Cluster, rng: &mut Rng) {
     }
 }
 
-/// Cuts the power at a moment at which something was promised, and not synced if a member made a mistake.
-async fn aim(cluster: &Cluster, rng: &mut Rng) {
-    if rng.below(2) == 0 {
-        lose_a_voter(cluster, rng).await;
-    } else {
-        lose_what_was_acknowledged(cluster, rng).await;
-    }
-}
-
-/// Cuts the power of all members right after a write was acknowledged, while their disks are slow.
-async fn lose_what_was_acknowledged(cluster: &Cluster, rng: &mut Rng) {
-    let slow = Duration::from_millis(100 + rng.below(400) as u64);
-    cluster.trace().note(format_args!("syncs take {slow:?}, until a write is acknowledged and the power is cut"));
-    for node in 0..cluster.count() {
-        cluster.behaviour(node).sync_takes(slow);
-    }
-    sleep(slow * 2).await;
-    let written = || cluster.oracle().counts().get("written").copied().unwrap_or_default();
-    let before = written();
-    for _ in 0..2_000 {
-        if written() > before {
-            break;
-        }
-        sleep(Duration::from_millis(1)).await;
-    }
-    for node in 0..cluster.count() {
-        cluster.end(node, End::PowerCut).await;
-        cluster.behaviour(node).sync_takes(Duration::from_micros(500));
-    }
-    for node in 0..cluster.count() {
-        restart(cluster, node).await;
-    }
-}
-
-/// Cuts the leader off, and the power of a member that votes for another one, while its disk is slow; then that other one
-/// is cut off, and the old leader is back. A voter that forgot its vote would follow the old leader.
-async fn lose_a_voter(cluster: &Cluster, rng: &mut Rng) {
-    let Some(old) = (0..cluster.count()).find(|node| leads(cluster, *node)) else { return };
-    let voter = (old + 1 + rng.below(cluster.count() - 1)) % cluster.count();
-    cluster.trace().note(format_args!("lose the voter {voter} of a successor of {old}"));
-    cluster.behaviour(voter).sync_takes(Duration::from_secs(2));
-    cut_off(cluster, old);
-    let mut successor = None;
-    for _ in 0..150 {
-        sleep(Duration::from_millis(10)).await;
-        let others = (0..cluster.count()).filter(|node| *node != old && *node != voter);
-        successor = others.into_iter().find(|node| leads(cluster, *node));
-        if successor.is_some() {
-            break;
-        }
-    }
-    cluster.end(voter, End::PowerCut).await;
-    cluster.behaviour(voter).sync_takes(Duration::from_micros(500));
-    cluster.links().heal();
-    if let Some(successor) = successor {
-        cut_off(cluster, successor);
-    }
-    restart(cluster, voter).await;
-    sleep(Duration::from_millis(rng.below(2_000) as u64)).await;
-    cluster.links().heal();
-}
-
 /// Whether a member leads, as it knows.
 pub fn leads(cluster: &Cluster, node: usize) -> bool {
     let running = cluster.engine(node);
@@ -336,14 +284,16 @@ pub fn leads(cluster: &Cluster, node: usize) -> bool {
     status.is_some_and(|status| status.role == "leader")
 }
 
-fn cut_off(cluster: &Cluster, node: usize) {
+/// Cuts a member off from all others.
+pub fn cut_off(cluster: &Cluster, node: usize) {
     for other in (0..cluster.count()).filter(|other| *other != node) {
         cluster.links().change(node, other, |weather| weather.cut = true);
         cluster.links().change(other, node, |weather| weather.cut = true);
     }
 }
 
-async fn restart(cluster: &Cluster, node: usize) {
+/// Starts a member again that should run.
+pub async fn restart(cluster: &Cluster, node: usize) {
     if let Err(why) = cluster.start_if_wanted(node).await {
         cluster.oracle().finds(why);
     }
@@ -366,7 +316,7 @@ async fn supervise(cluster: Cluster, over: Arc<AtomicBool>) {
 }
 
 /// Looks at all members' views, again and again.
-async fn look(cluster: Cluster, over: Arc<AtomicBool>) {
+pub async fn look(cluster: Cluster, over: Arc<AtomicBool>) {
     while !over.load(Ordering::Relaxed) {
         sleep(Duration::from_millis(20)).await;
         for node in 0..cluster.count() {
@@ -410,7 +360,8 @@ pub async fn serve_everywhere(cluster: &Cluster) -> Result<(), String> {
     Ok(())
 }
 
-fn applied(engine: &Engine) -> (Option<u64>, u64, u64) {
+/// The log entry, the revision and the digest that a member has come to.
+pub fn applied(engine: &Engine) -> (Option<u64>, u64, u64) {
     let view = engine.view().map(|view| (view.applied.map(|id| id.index()), view.revision, view.digest));
     view.unwrap_or_default()
 }
@@ -434,7 +385,7 @@ pub async fn agree(cluster: &Cluster) -> u64 {
 }
 
 /// Returns once the watches of all members are told of the same. A witness may be the last one.
-async fn tell(cluster: &Cluster) {
+pub async fn tell(cluster: &Cluster) {
     let told = |node| cluster.oracle().told_upto(&name(node));
     while (1..cluster.count()).any(|node| told(node) != told(0)) {
         sleep(Duration::from_millis(20)).await;
@@ -442,7 +393,7 @@ async fn tell(cluster: &Cluster) {
 }
 
 /// Compares what the members hold with what the history says.
-fn compare(cluster: &Cluster, oracle: &Oracle) {
+pub fn compare(cluster: &Cluster, oracle: &Oracle) {
     let expected = oracle.expected();
     for node in 0..cluster.count() {
         let Some((engine, _)) = cluster.engine(node) else { continue };

@@ -4,6 +4,7 @@
 use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::task::Waker;
+use std::time::Duration;
 
 use tank_engine::environment::{Environment, World};
 use tank_sim::Rng;
@@ -32,14 +33,29 @@ pub struct Life {
     tasks: Mutex<Vec<AbortHandle>>,
     over: AtomicBool,
     /// While the process is suspended: the tasks that wanted to go on.
-    suspended: Mutex<Option<Vec<Waker>>>,
+    suspended: Mutex<Option<Suspended>>,
+    /// For how long it was, before.
+    was_suspended: Mutex<Duration>,
+}
+
+struct Suspended {
+    since: Instant,
+    tasks: Vec<Waker>,
 }
 
 impl Life {
     /// A life; `start` is when the run began.
     pub fn new(start: Instant, skew: Skew, seed: u64) -> Arc<Self> {
         let (rng, tasks) = (Mutex::new(Rng::new(seed)), Mutex::default());
-        Arc::new(Self { start, skew, rng, tasks, over: AtomicBool::new(false), suspended: Mutex::default() })
+        Arc::new(Self {
+            start,
+            skew,
+            rng,
+            tasks,
+            over: AtomicBool::new(false),
+            suspended: Mutex::default(),
+            was_suspended: Mutex::default(),
+        })
     }
 
     /// What the engine gets.
@@ -49,7 +65,8 @@ impl Life {
 
     /// Suspends the process: all clocks go on, and nothing else does.
     pub fn suspend(&self) {
-        self.suspended.lock().unwrap().get_or_insert_default();
+        let suspended = || Suspended { since: Instant::now(), tasks: Vec::new() };
+        self.suspended.lock().unwrap().get_or_insert_with(suspended);
     }
 
     pub fn is_suspended(&self) -> bool {
@@ -58,8 +75,9 @@ impl Life {
 
     /// Lets it go on.
     pub fn resume(&self) {
-        let tasks = self.suspended.lock().unwrap().take();
-        tasks.into_iter().flatten().for_each(Waker::wake);
+        let Some(Suspended { since, tasks }) = self.suspended.lock().unwrap().take() else { return };
+        *self.was_suspended.lock().unwrap() += since.elapsed();
+        tasks.into_iter().for_each(Waker::wake);
     }
 
     /// Ends all tasks, at whatever point they are.
@@ -81,9 +99,15 @@ impl World for Life {
         self.rng.lock().unwrap().next_u64()
     }
 
+    fn suspended(&self) -> Duration {
+        let since =
+            self.suspended.lock().unwrap().as_ref().map_or(Duration::ZERO, |suspended| suspended.since.elapsed());
+        *self.was_suspended.lock().unwrap() + since
+    }
+
     fn suspends(&self, task: &Waker) -> bool {
         let mut suspended = self.suspended.lock().unwrap();
-        suspended.as_mut().map(|tasks| tasks.push(task.clone())).is_some()
+        suspended.as_mut().map(|suspended| suspended.tasks.push(task.clone())).is_some()
     }
 
     fn spawned(&self, task: AbortHandle) {

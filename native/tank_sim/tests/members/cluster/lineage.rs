@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 use std::sync::atomic::Ordering;
 
-use tank_engine::backup::{self, Progress};
+use tank_engine::backup::{self, About, Progress};
 use tank_engine::engine::Engine;
 use tank_engine::error::EngineError;
 use tank_engine::log::disk::{LogDisk, LogWrite, Recovered};
@@ -60,10 +60,10 @@ impl Cluster {
     }
 
     /// Makes a backup of what a member has.
-    pub fn back_up(&self, node: usize, file: &Path) -> Result<(), String> {
+    pub fn back_up(&self, node: usize, file: &Path) -> Result<About, String> {
         let (engine, environment) = self.engine(node).ok_or("it does not run")?;
         let made = environment.enter(|| engine.backup(file, &Progress::default()));
-        made.map(drop).map_err(|error| format!("no backup: {error}"))
+        made.map_err(|error| format!("no backup: {error}"))
     }
 
     /// Has nobody start a member again, and watch what it does.
@@ -76,8 +76,7 @@ impl Cluster {
     pub async fn restore(&self, node: usize, file: &Path) -> Result<(), String> {
         {
             let mut state = self.state(node);
-            state.dir = self.new_dir(node, &mut state);
-            state.disk = MemberDisk::new(self.behaviour(node).clone());
+            self.renew_disk(node, &mut state);
             let restored = backup::restore(file, &state.dir, Some("tank"), &name(node), &Progress::default());
             restored
                 .and_then(|_| copy_log(&state.dir, &state.disk))
@@ -86,6 +85,22 @@ impl Cluster {
         self.start(node, Formation::NewCluster).await?;
         self.0.slots[node].joined.store(true, Ordering::Relaxed);
         Ok(())
+    }
+
+    /// Starts a member as the only one of another cluster, with what it has.
+    pub async fn force_new_cluster(&self, node: usize) -> Result<(), String> {
+        self.start(node, Formation::Alone { cluster_id: self.random() | 1 }).await?;
+        self.0.slots[node].joined.store(true, Ordering::Relaxed);
+        Ok(())
+    }
+
+    /// Watches what members do again, after [`Cluster::forget`].
+    pub fn remember(&self) {
+        self.0.watches.store(true, Ordering::Relaxed);
+        for node in 0..self.count() {
+            let running = self.state(node).running.clone();
+            running.into_iter().for_each(|running| self.watch(node, &running));
+        }
     }
 
     /// Whether a member says that its disk went back in time.
