@@ -251,6 +251,12 @@ defmodule Tank.Store.Native do
           {[{Tank.Store.Path.t(), binary, non_neg_integer}], binary | nil} | {:error, reason}
   def page(_pinned, _after, _bytes_max), do: nif()
 
+  @spec encode_base64(binary) :: binary
+  def encode_base64(_bytes), do: nif()
+
+  @spec decode_base64(binary) :: {:ok, binary} | :error
+  def decode_base64(_text), do: nif()
+
   @spec put_all(
           store,
           reference,

@@ -25,6 +25,7 @@ mod threads;
 mod writes;
 
 mod backups;
+mod base64;
 
 mod past;
 mod prefetch;

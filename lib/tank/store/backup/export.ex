@@ -9,7 +9,7 @@ defmodule Tank.Store.Backup.Export do
   @end_mark "%% end"
   @page_bytes 1024 * 1024
   # Printing and parsing takes a microsecond and 200 bytes of memory for each byte: larger values have no text, and are
-  # written at the speed of the disk.
+  # written at the speed of the disk. What encodes them takes a dirty scheduler, which a small value is not worth.
   @text_bytes_max 64 * 1024
   # Nobody reads longer binaries that are no text, and their numbers take four times the space.
   @bytes_read 64
@@ -50,9 +50,17 @@ defmodule Tank.Store.Backup.Export do
 
     case value_text(payload) do
       {:ok, value} -> ["{", path, ",", value, "}.\n"]
-      :none -> ["{", path, ~s(,etf,<<"), Base.encode64(payload), ~s(">>}.\n)]
+      :none -> ["{", path, ~s(,etf,<<"), encode(payload), ~s(">>}.\n)]
     end
   end
+
+  defp encode(payload) when byte_size(payload) > @text_bytes_max, do: Native.encode_base64(payload)
+  defp encode(payload), do: Base.encode64(payload)
+
+  @doc "The payload that a line has as Base64."
+  @spec decode(binary) :: {:ok, binary} | :error
+  def decode(text) when byte_size(text) > @text_bytes_max, do: Native.decode_base64(text)
+  def decode(text), do: Base.decode64(text)
 
   # Only a text that gives the very same bytes is one: that of a pid, of -0.0 or of a very old encoding is not.
   defp value_text(payload) when byte_size(payload) > @text_bytes_max, do: :none
@@ -153,7 +161,7 @@ defmodule Tank.Store.Backup.Export do
     defp read(line) do
       with {:ok, path, encoded} <- split(line),
            {:ok, path} when is_list(path) <- Export.parse(path <> "."),
-           {:ok, payload} <- Base.decode64(encoded) do
+           {:ok, payload} <- Export.decode(encoded) do
         {:ok, :etf, path, payload}
       else
         _another_form -> with {:ok, term} <- Export.parse(line), do: entry(term)
@@ -186,7 +194,7 @@ defmodule Tank.Store.Backup.Export do
     defp decodes(:term, _path, _payload), do: :ok
 
     defp entry({path, :etf, encoded}) when is_list(path) and is_binary(encoded) do
-      with {:ok, payload} <- Base.decode64(encoded), do: {:ok, :etf, path, payload}
+      with {:ok, payload} <- Export.decode(encoded), do: {:ok, :etf, path, payload}
     end
 
     defp entry({path, value}) when is_list(path), do: {:ok, :term, path, Call.encode(value)}
