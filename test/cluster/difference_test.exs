@@ -48,6 +48,7 @@ defmodule Tank.Store.Cluster.DifferenceTest do
 
       assert {:state_differs, details} = call(differs, Tank.Store.ClusterCase, :first_alarm, [watch])
       assert details.message =~ "serves nobody" and details.expected_digest != details.found_digest
+      assert Tank.Store.Replacement.why(details) =~ "state differed"
       for peer <- others, do: assert({:ok, _} = put(peer, "later #{role}", 1))
       await_agreement(peers)
       assert list(differs)["k7"] == 7

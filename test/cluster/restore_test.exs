@@ -49,6 +49,36 @@ defmodule Tank.Store.Cluster.RestoreTest do
     end
   end
 
+  # The guide says to stop the store on all nodes. Its former cluster cannot take leave of a member that cannot be outvoted.
+  test "a member of the former cluster that joins the restored one is told whom that lacks", %{tmp_dir: dir} do
+    [a, b, c] = peers = start_cluster(dir, 3)
+    {:ok, _} = put(a, "k", 1)
+    backup = Path.join(dir, "tank.backup")
+    {:ok, _about} = call(a, Backup, :create, [store(), backup])
+    await_agreement(peers)
+    :ok = cluster(a, :stop, [store()])
+    File.rename!(a.dir, a.dir <> ".old")
+    {:ok, _about} = call(a, Backup, :restore, [backup, a.dir, [store_id: store()]])
+    {:ok, _} = cluster(a, :start, [a.dir, store(), 30_000])
+
+    eventually("the others to lead without it", fn -> match?({:ok, _}, put(b, "k", 2, 1_000)) end, 30_000)
+    missing = {:error, {:tank, :members_missing, %{store_id: store(), nodes: [a.node]}}}
+    assert cluster(c, :join, [store(), a.node, 8_000]) == missing
+    # Nothing has changed.
+    assert {get(c, "k"), get(a, "k")} == {{:ok, 2}, {:ok, 1}}
+
+    # As the guide says.
+    for peer <- [b, c] do
+      :ok = cluster(peer, :stop, [store()])
+      File.rename!(peer.dir, peer.dir <> ".old")
+      {:ok, _} = cluster(peer, :start, [peer.dir, store(), 30_000])
+      assert cluster(peer, :join, [store(), a.node, 30_000]) == :ok
+    end
+
+    await_agreement(peers)
+    assert get(c, "k") == {:ok, 1}
+  end
+
   # Booting a VM takes longer than all that a round does with stores: the nodes are booted once.
   defp rounds(dir, count) do
     nodes = start_nodes(dir, 4, store: false)

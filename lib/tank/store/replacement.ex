@@ -1,8 +1,9 @@
 defmodule Tank.Store.Replacement do
   @moduledoc false
-  # Replacing a member whose disk went back in time by a new one on the same node.
+  # Replacing a member whose disk went back in time, or whose state differs from that of a majority, by a new one on the
+  # same node.
   #
-  # The engine notices, raises the alarm `:log_lost`, and takes part in nothing any more. Then the Server asks here which
+  # The engine notices, raises the alarm `:log_lost` or `:state_differs`, and serves nobody any more. Then the Server asks here which
   # node to join, and joins it as `Tank.Store.Join` does: the cluster removes the old member, and takes a new one in, in
   # the same role. A cluster without a majority that can agree changes nothing. What the old member held is discarded once
   # the new one has everything; until then, a node that is killed comes back as the old member, and begins again.
@@ -35,6 +36,11 @@ defmodule Tank.Store.Replacement do
       end
     end)
   end
+
+  @doc "Why a member is replaced, as its alarm says."
+  @spec why(map) :: String.t()
+  def why(%{expected_digest: _differs}), do: "whose state differed from that of the others"
+  def why(_log_lost), do: "whose disk had gone back in time"
 
   @doc "The role of a member, as a majority knows it. Called on other nodes."
   @spec role(atom, map, timeout) :: {:ok, Join.role()} | {:error, term}

@@ -217,7 +217,7 @@ defmodule Tank.Store.Server do
   def handle_info({:replace, lost} = again, %{store: store, joining: nil} = state) when store != nil do
     with {:ok, %{member_id: id} = cluster} when id == lost.member_id <- Members.of(store),
          {:ok, request} <- Replacement.request(state.config.store_id, cluster, String.to_atom(lost.told_by)) do
-      noreply(Joining.replace(state, request))
+      noreply(Joining.replace(state, request, Replacement.why(lost)))
     else
       # It was replaced, or closed.
       {:ok, _another} ->

@@ -3,7 +3,7 @@ defmodule Tank.Store.LostTest do
   # Mounts: test/faults/mount_test.exs. Three members: test/cluster/lost_test.exs.
   use Tank.Store.TankCase, async: false
 
-  alias Tank.Store.{Backup, Cluster, Error, Tree}
+  alias Tank.Store.{Backup, Cluster, Error, Tree, Watch}
 
   @moduletag :tmp_dir
   @moduletag :capture_log
@@ -161,6 +161,30 @@ defmodule Tank.Store.LostTest do
       eventually("the restored store to be open", fn -> match?({:ok, %{failure: nil}}, Cluster.status(id)) end)
       assert Tree.get(id, [:a]) == {:ok, 1}
       assert {:ok, _revision} = Tree.put(id, [:b], 1)
+    end
+  end
+
+  # Nobody is there to know more: guides/operations.md.
+  test "an old copy of the only member opens as what it was, and clients that know more are told", context do
+    %{dir: dir, away: away} = context
+    store = start_store(dir)
+    for n <- 1..10, do: Tree.put!(store, [:a, "#{n}"], n)
+    {:ok, history} = Tree.history(store)
+    :ok = Cluster.stop(store)
+    File.cp_r!(dir, away)
+    {:ok, ^store} = Cluster.start(dir, store, 60_000)
+    for n <- 11..20, do: Tree.put!(store, [:a, "#{n}"], n)
+    :ok = Cluster.stop(store)
+    File.rm_rf!(dir)
+    File.rename!(away, dir)
+
+    {:ok, ^store} = Cluster.start(dir, store, 60_000)
+    assert {:ok, %{revision: 10, alarms: []}} = Cluster.status(store)
+    assert Tree.get(store, [:a, "20"]) == {:error, :not_found}
+
+    for position <- [20, {history, 20}] do
+      assert {:error, {:compacted, _min}} = Tree.list_since(store, [], position)
+      assert {:error, {:compacted, _min}} = Watch.start(store, [], from: {:after, position})
     end
   end
 

@@ -57,13 +57,13 @@ defmodule Tank.Store.Server.Joining do
   end
 
   @doc "Replaces this member by a new one. When it comes to nothing, it is opened again, and raises its alarm again."
-  @spec replace(State.t(), map) :: {:ok, State.t()} | {:stop, Error.t(), State.t()}
-  def replace(%State{config: %{store_id: store_id}} = state, request) do
+  @spec replace(State.t(), map, String.t()) :: {:ok, State.t()} | {:stop, Error.t(), State.t()}
+  def replace(%State{config: %{store_id: store_id}} = state, request, why) do
     :ok = Inbox.attach(store_id, nil)
 
     case join_anew(request, Deadline.in_ms(@replace_timeout), state) do
       {:reply, :ok, state} ->
-        Logger.notice("store #{inspect(store_id)}: a new member has taken the place of the former one")
+        Logger.notice("store #{inspect(store_id)}: a new member has taken the place of the former one, #{why}")
         {:ok, state}
 
       {:reply, {:error, reason}, state} ->
