@@ -40,7 +40,7 @@ defmodule Tank.Store.Cluster.LostTest do
     [a, b, c] = peers = start_cluster(dir, 3)
     for peer <- peers, do: {:ok, _} = put(peer, "of #{peer.node}", 1)
     await_agreement(peers)
-    File.rm_rf!(c.dir)
+    remove_dir(c.dir)
 
     # Its server, before and after that is noticed.
     for _restart <- 1..2 do

@@ -14,7 +14,7 @@ defmodule Tank.Store.Cluster.RecoveryGuideTest do
       for n <- 1..20, do: {:ok, _} = put(a, "k#{n}", n)
       await_agreement(peers)
       {:ok, %{member_id: lost_id}} = cluster(c, :status, [store()])
-      File.rm_rf!(c.dir)
+      remove_dir(c.dir)
 
       # 1
       eventually("the alarm", fn ->
@@ -45,7 +45,7 @@ defmodule Tank.Store.Cluster.RecoveryGuideTest do
       :ok = Tank.Store.put_pod(pod("saved"))
       {:ok, _about} = Backup.create(:tank, backup)
       :ok = Tank.Store.put_pod(pod("newer"))
-      File.rm_rf!(dir)
+      remove_dir(dir)
 
       eventually("it to be noticed", fn ->
         match?({:ok, %{failure: {:lost, :missing}}}, Tank.Store.Cluster.status(:tank))

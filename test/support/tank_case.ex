@@ -39,6 +39,13 @@ defmodule Tank.Store.TankCase do
     dir
   end
 
+  @doc "Removes the directory of a store that runs, and may make files in it meanwhile."
+  def remove_dir(dir) do
+    eventually("#{dir} to be removed", fn ->
+      with {:error, reason, file} <- File.rm_rf(dir), do: {:not_yet, {reason, file}}
+    end)
+  end
+
   @doc "A store id that no other test has."
   def unique_id, do: :"store_#{System.unique_integer([:positive])}"
 

@@ -17,7 +17,7 @@ defmodule Tank.Store.LostTest do
 
   describe "a running store whose directory" do
     for {name, lose, what} <- [
-          {"is removed", quote(do: fn dir, _away -> File.rm_rf!(dir) end), :missing},
+          {"is removed", quote(do: fn dir, _away -> remove_dir(dir) end), :missing},
           {"is moved", quote(do: fn dir, away -> File.rename!(dir, away) end), :missing},
           {"is replaced by an empty one",
            quote do
@@ -27,7 +27,7 @@ defmodule Tank.Store.LostTest do
              end
            end, :empty},
           {"loses its files",
-           quote(do: fn dir, _away -> for(f <- File.ls!(dir), do: File.rm_rf!(Path.join(dir, f))) end), :empty}
+           quote(do: fn dir, _away -> for(f <- File.ls!(dir), do: remove_dir(Path.join(dir, f))) end), :empty}
         ] do
       test "#{name} goes on from memory, refuses writes and says so", %{dir: dir, away: away} do
         tank = start_tank(dir)
@@ -136,7 +136,7 @@ defmodule Tank.Store.LostTest do
     test "stops a lost store, and starts a new one", %{dir: dir} do
       id = start_store(dir)
       Tree.put!(id, [:a], 1)
-      File.rm_rf!(dir)
+      remove_dir(dir)
       await_lost(id, :missing)
       assert Tree.get(id, [:a]) == {:ok, 1}
       assert Tree.put(id, [:b], 1) == {:error, {:lost, :missing}}
@@ -149,7 +149,7 @@ defmodule Tank.Store.LostTest do
       id = start_store(dir)
       Tree.put!(id, [:a], 1)
       {:ok, _about} = Backup.create(id, Path.join(root, "backup"))
-      File.rm_rf!(dir)
+      remove_dir(dir)
       await_lost(id, :missing)
       # The engine lets go of the place a moment after it has failed.
       restore = fn -> Backup.restore(Path.join(root, "backup"), dir, store_id: id) end
@@ -175,7 +175,7 @@ defmodule Tank.Store.LostTest do
     {:ok, ^store} = Cluster.start(dir, store, 60_000)
     for n <- 11..20, do: Tree.put!(store, [:a, "#{n}"], n)
     :ok = Cluster.stop(store)
-    File.rm_rf!(dir)
+    remove_dir(dir)
     File.rename!(away, dir)
 
     {:ok, ^store} = Cluster.start(dir, store, 60_000)
@@ -194,7 +194,7 @@ defmodule Tank.Store.LostTest do
       assert listed_names() == []
       :ok = Tank.Store.put_pod(pod("gone"))
       stop_tank()
-      File.rm_rf!(dir)
+      remove_dir(dir)
     end
 
     id = start_store(dir)
