@@ -21,6 +21,7 @@ mod clients;
 mod cluster;
 mod disk;
 mod hand_over;
+mod large;
 mod late;
 mod links;
 mod operator;
@@ -187,6 +188,14 @@ fn a_leader_whose_disk_fails_hands_over_before_its_lease_ends() {
 fn another_member_leads_before_the_lease_ends_though_the_one_that_was_named_is_cut_off() {
     let dir = scratch();
     hand_over::comes_though_the_named_member_is_cut_off(dir.path());
+}
+
+#[test]
+fn a_large_write_holds_up_no_small_one_on_slow_disks() {
+    for at in 0..3 {
+        let dir = scratch();
+        large::holds_up_no_small_one(dir.path(), at);
+    }
 }
 
 #[test]
