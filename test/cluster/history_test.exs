@@ -56,7 +56,7 @@ defmodule Tank.Store.Cluster.HistoryTest do
   defp fork(:replace, [first | _others], dir) do
     file = Path.join(dir, "export-#{System.unique_integer([:positive])}")
     {:ok, _exported} = call(first, Backup, :export, [store(), file], 60_000)
-    fn -> {:ok, _imported} = call(first, Backup, :import, [store(), file, [replace: true]], 60_000) end
+    fn -> {:ok, _imported} = call(first, Backup, :import, [store(), file, [replace: true, timeout: 60_000]], 70_000) end
   end
 
   for kind <- [:restore, :force, :replace] do

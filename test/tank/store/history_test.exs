@@ -23,7 +23,7 @@ defmodule Tank.Store.HistoryTest do
   defp fork(:replace, store, dir) do
     file = Path.join(dir, "export")
     {:ok, _exported} = Backup.export(store, file)
-    fn -> {:ok, _imported} = Backup.import(store, file, replace: true) end
+    fn -> {:ok, _imported} = Backup.import(store, file, replace: true, timeout: 60_000) end
   end
 
   defp fork(:force, store, _dir), do: fn -> :ok = Cluster.force_new_cluster(store, force: true) end
