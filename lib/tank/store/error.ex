@@ -20,6 +20,7 @@ defmodule Tank.Store.Error do
   | `:exists`, `:not_found` | the store holds something else than was asked for | |
   | `{:exists, entry}`, `{:conflict, entry}` | the same, with the `Tank.Store.Entry` that is there, or nil | |
   | `{:invalid_path, why}`, `{:invalid_pattern, why}`, `{:unknown_atom, name}`, `{:too_large, what, limit}` | the caller's fault; nothing was written | |
+  | `{:keep_while, pattern, :unmet \| :no_match}` | a condition that should keep the node does not hold now; nothing was written | `Tank.Store.Tree`, "Conditions that keep nodes" |
   | `{:compacted, min}`, `{:future_revision, current}` | no such revision: older than what is kept, or not made yet | |
   | `:lease_ended` | the lease that the entry was to go with is not held any more; nothing was written | acquire it anew |
   | `:too_many_conflicts` | a transaction met others at every try; nothing was written | retry later |
@@ -141,6 +142,18 @@ defmodule Tank.Store.Error do
 
   defp message_of({:too_large, :comparisons, limit}),
     do: "the comparisons and lists of the transaction would look at more than #{limit} entries: nothing was written"
+
+  defp message_of({:too_large, :conditions, limit}),
+    do:
+      "what keep_while conditions make of the command would take more than #{limit} looks at nodes: nothing was written"
+
+  defp message_of({:too_large, :keep_while, _limit}), do: "too many conditions in keep_while, or too large ones"
+
+  defp message_of({:keep_while, pattern, :no_match}),
+    do: "no node matches #{inspect(pattern)}, which keep_while names: nothing was written"
+
+  defp message_of({:keep_while, pattern, _unmet}),
+    do: "the condition of keep_while on #{inspect(pattern)} does not hold: nothing was written"
 
   defp message_of({:too_large, :txn, limit}), do: "paths and values are over the limit of #{limit} bytes together"
   defp message_of({:too_large, :regexes, limit}), do: "the pattern has more than #{limit} regular expressions"

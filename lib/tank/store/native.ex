@@ -22,9 +22,15 @@ defmodule Tank.Store.Native do
           {cluster_id :: non_neg_integer | nil, member_id :: non_neg_integer, {non_neg_integer, non_neg_integer}}
   @type reason :: atom | tuple
   @type view :: reference
-  @typedoc "path, value or its encoding, revision, create_revision, version, child_count, lease"
+  @typedoc "path, value or its encoding, revision, create_revision, version, child_count, lease; payload_version, child_list_version"
   @type entry ::
           {Tank.Store.Path.t(), term, pos_integer, pos_integer, pos_integer, non_neg_integer, non_neg_integer}
+          | {Tank.Store.Path.t(), term, pos_integer, pos_integer, pos_integer, non_neg_integer, non_neg_integer,
+             pos_integer, pos_integer}
+  @typedoc "path, kind, value or its encoding or nil, payload_version, child_list_version, child_count, numbers of its entry"
+  @type tree_node ::
+          {Tank.Store.Path.t(), byte, term, pos_integer, pos_integer, non_neg_integer,
+           {pos_integer, pos_integer, pos_integer, non_neg_integer} | nil}
   @type watch :: reference
   @type change ::
           {:created | :updated | :deleted | :expired, [atom | binary], term, term, pos_integer, non_neg_integer,
@@ -120,10 +126,10 @@ defmodule Tank.Store.Native do
   @spec view_revision(view) :: non_neg_integer
   def view_revision(_view), do: nif()
 
-  @spec view_with(view, tuple) :: view
+  @spec view_with(view, tuple) :: {:ok, view, tuple} | {:error, reason}
   def view_with(_view, _op), do: nif()
 
-  @spec view_with_large(view, tuple) :: view
+  @spec view_with_large(view, tuple) :: {:ok, view, tuple} | {:error, reason}
   def view_with_large(_view, _op), do: nif()
 
   @spec node(view, binary) :: {exists? :: boolean, revision :: non_neg_integer}
@@ -132,8 +138,29 @@ defmodule Tank.Store.Native do
   @spec child_count(view, binary) :: non_neg_integer
   def child_count(_view, _key), do: nif()
 
-  @spec subtree_size(view, binary) :: non_neg_integer
-  def subtree_size(_view, _key), do: nif()
+  @spec fingerprint(view, [tuple], :paths | :payloads | :entries | :nodes) ::
+          {non_neg_integer, non_neg_integer} | {:error, reason}
+  def fingerprint(_view, _pattern, _facts), do: nif()
+
+  @spec node_info(view, binary) :: {:ok, tree_node} | :not_found | :dirty | {:error, reason}
+  def node_info(_view, _key), do: nif()
+
+  @spec node_info_large(view, binary) :: {:ok, tree_node} | :not_found | {:error, reason}
+  def node_info_large(_view, _key), do: nif()
+
+  @spec list_nodes(view, binary, binary | nil, non_neg_integer, pos_integer, boolean) ::
+          [tree_node] | :dirty | {:error, reason}
+  def list_nodes(_view, _prefix, _after, _limit, _depth, _reverse?), do: nif()
+
+  @spec list_nodes_large(view, binary, binary | nil, non_neg_integer, pos_integer, boolean) ::
+          [tree_node] | {:error, reason}
+  def list_nodes_large(_view, _prefix, _after, _limit, _depth, _reverse?), do: nif()
+
+  @spec kept_by(view, binary) :: binary | nil
+  def kept_by(_view, _key), do: nif()
+
+  @spec all_kept(view) :: [{key :: binary, binary}]
+  def all_kept(_view), do: nif()
 
   @spec entry(view, binary) :: {:ok, entry} | :not_found | :dirty | {:error, reason}
   def entry(_view, _key), do: nif()
@@ -149,11 +176,11 @@ defmodule Tank.Store.Native do
           [entry] | {:error, reason}
   def list_large(_view, _prefix, _after, _limit, _depth, _reverse?, _keys_only?), do: nif()
 
-  @spec select(view, [tuple], :count | :keys | :values | :entries, binary | nil, non_neg_integer) ::
+  @spec select(view, [tuple], :count | :keys | :values | :entries | :nodes, binary | nil, non_neg_integer) ::
           non_neg_integer | list | :dirty | {:error, reason}
   def select(_view, _pattern, _what, _after, _limit), do: nif()
 
-  @spec select_large(view, [tuple], :count | :keys | :values | :entries, binary | nil, non_neg_integer) ::
+  @spec select_large(view, [tuple], :count | :keys | :values | :entries | :nodes, binary | nil, non_neg_integer) ::
           non_neg_integer | list | {:error, reason}
   def select_large(_view, _pattern, _what, _after, _limit), do: nif()
 

@@ -49,6 +49,17 @@ defmodule Tank.Store.Path do
   @spec to_stored_key(t) :: binary
   def to_stored_key(path), do: path |> encoded() |> IO.iodata_to_binary()
 
+  @doc false
+  # The path of a key. Its atoms are made: a store gives back what was put into it.
+  @spec of_key(binary) :: {:ok, t}
+  def of_key(key), do: {:ok, key |> :binary.split(<<@stop>>, [:global]) |> List.delete_at(-1) |> Enum.map(&of_part/1)}
+
+  defp of_part(<<@string, text::binary>>), do: unescape(text)
+  defp of_part(<<@atom, text::binary>>), do: text |> unescape() |> String.to_atom()
+
+  defp unescape(text),
+    do: text |> :binary.replace(<<1, 1>>, <<0>>, [:global]) |> :binary.replace(<<1, 2>>, <<1>>, [:global])
+
   @doc """
   The key of the child `name` of the path with the key `parent`.
 

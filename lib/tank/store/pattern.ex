@@ -13,6 +13,7 @@ defmodule Tank.Store.Pattern do
   | `:has_data` | a node that has a value |
   | `{:version, op, n}` | a node whose version stands so to `n`; without a value it is 0 |
   | `{:child_count, op, n}` | a node whose count of direct children stands so to `n` |
+  | `{:payload_version, op, n}`, `{:child_list_version, op, n}` | these numbers of a node (`Tank.Store.Entry`) |
   | `{:all, list}`, `{:any, list}`, `{:not, condition}` | what all, one or more, or the one do or does not match |
 
   `op` is `:==`, `:!=`, `:<`, `:<=`, `:>` or `:>=`. `{:all, [:**, condition]}` matches one level or more, of which the
@@ -60,7 +61,7 @@ defmodule Tank.Store.Pattern do
           | {:is, Path.component()}
           | {:name_matches, Regex.t() | String.t()}
           | {:data, term}
-          | {:version | :child_count, relation, non_neg_integer}
+          | {:version | :child_count | :payload_version | :child_list_version, relation, non_neg_integer}
           | {:all | :any, [Path.component() | condition]}
           | {:not, Path.component() | condition}
   @type relation :: :== | :!= | :< | :<= | :> | :>=
@@ -68,6 +69,7 @@ defmodule Tank.Store.Pattern do
   @relations [:==, :!=, :<, :<=, :>, :>=]
   @number_max 0xFFFF_FFFF_FFFF_FFFF
   @depth_max 32
+  @parts_max 63
 
   @doc false
   defguard is_number_of(op, n) when op in @relations and is_integer(n) and n in 0..@number_max
@@ -89,6 +91,57 @@ defmodule Tank.Store.Pattern do
   end
 
   def encode(other), do: {:error, {:invalid_pattern, "#{inspect(other)} is not a list"}}
+
+  @doc false
+  # A condition by itself, as the Rust library takes it.
+  @spec encode_condition(Path.component() | condition) :: {:ok, term} | {:error, {:invalid_pattern, String.t()}}
+  def encode_condition(condition) do
+    {:ok, condition(condition, @depth_max)}
+  catch
+    {__MODULE__, why} -> {:error, {:invalid_pattern, why}}
+  end
+
+  @doc false
+  # The pattern that an encoded one was made of, or one that matches the same.
+  @spec decode([{:one | :many, term}]) :: t
+  def decode(parts), do: Enum.map(parts, &decode_part/1)
+
+  @doc false
+  @spec decode_condition(term) :: Path.component() | condition
+  def decode_condition(:any), do: :*
+  def decode_condition(:has_data), do: :has_data
+
+  def decode_condition({:is, encoded}) do
+    {:ok, [name]} = Path.of_key(encoded)
+    if name in [:*, :**, :has_data], do: {:is, name}, else: name
+  end
+
+  def decode_condition({:name, source}), do: {:name_matches, source}
+  def decode_condition({:payload, payload}), do: {:data, :erlang.binary_to_term(payload)}
+  def decode_condition({:not, condition}), do: {:not, decode_condition(condition)}
+  def decode_condition({:all, conditions}), do: {:all, Enum.map(conditions, &decode_condition/1)}
+  def decode_condition({:any_of, conditions}), do: {:any, Enum.map(conditions, &decode_condition/1)}
+  def decode_condition({number, op, n}), do: {number, op, n}
+  def decode_condition({kind, n}), do: {kind, n}
+
+  defp decode_part({:one, condition}), do: decode_condition(condition)
+  defp decode_part({:many, :any}), do: :**
+  defp decode_part({:many, {:all, conditions}}), do: {:all, [:** | Enum.map(conditions, &decode_condition/1)]}
+
+  @doc false
+  # The encoded pattern of one path; see `below/2` for one that is too deep.
+  @spec exactly(Path.t()) :: [{:one | :many, term}]
+  def exactly(path) when length(path) <= @parts_max, do: Enum.map(path, &{:one, {:is, Path.child_key("", &1)}})
+  def exactly(path), do: below(path, :many)
+
+  @doc false
+  # The encoded pattern of what is directly below a path, or, with `:many`, at any depth. A path that is too deep for that
+  # is cut: then the pattern matches more.
+  @spec below(Path.t(), :one | :many) :: [{:one | :many, term}]
+  def below(path, levels) do
+    {names, rest} = path |> Enum.map(&{:one, {:is, Path.child_key("", &1)}}) |> Enum.split(@parts_max - 1)
+    names ++ [{if(rest == [], do: levels, else: :many), :any}]
+  end
 
   @doc false
   # What a watch is about, as the Rust library takes it: a path stands for all at it and below, a pattern for what it
@@ -152,7 +205,12 @@ defmodule Tank.Store.Pattern do
   defp condition({:name_matches, regex}, _depth), do: {:name, regex(regex)}
   defp condition({:data, value}, _depth), do: {:payload, Call.encode(value)}
   defp condition({:version, op, n}, _depth) when is_number_of(op, n), do: {:version, op, n}
-  defp condition({:child_count, op, n}, _depth) when is_number_of(op, n), do: {:child_count, op, n}
+
+  defp condition({kind, op, n}, _depth)
+       when kind in [:child_count, :payload_version, :child_list_version] and is_number_of(op, n),
+       do: {kind, op, n}
+
+  defp condition({:kind, n}, _depth) when n in 0..255, do: {:kind, n}
   defp condition({:not, condition}, depth), do: {:not, condition(condition, depth - 1)}
 
   defp condition({kind, list} = both, depth) when kind in [:all, :any] and is_list(list) do

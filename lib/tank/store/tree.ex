@@ -19,7 +19,8 @@ defmodule Tank.Store.Tree do
   ## Nodes, entries, revisions
 
   An **entry** is a path with a value; a **node** is a path that has a value, or something below it. Nodes above an entry
-  come with it, and go with the last one. The root, `[]`, may have a value too.
+  come with it, and go with the last one. The root, `[]`, may have a value too. `put_node/3` makes a node that stays
+  without a value. Functions that list give entries; with `nodes: :all`, all nodes (`Tank.Store.Entry`).
 
   The **revision** counts the writes of the store: each command that changes something makes the next one, and all
   that a transaction writes has the same. An entry's **version** counts its own writes since it was created.
@@ -28,6 +29,43 @@ defmodule Tank.Store.Tree do
   that replaces begin another one, whose revisions are above all earlier ones, with everything before it compacted. Where
   a function takes the revision that you know the store from, it also takes `{history, revision}`, with the id that
   `history/2` gives: then it is never taken for a revision of another history.
+
+  ## Conditions that keep nodes
+
+  Functions that write a value take `keep_while:`, a map of paths or patterns to conditions (`Tank.Store.Pattern`). The
+  node goes, with all below it, once one of them does not hold any more: in the same command, at the same revision, and
+  so do nodes that were kept by that one.
+
+      iex> Tank.Store.Tree.put!(:app, [:hosts, "a"], :up)
+      iex> Tank.Store.Tree.put!(:app, [:jobs, "1"], :running, keep_while: %{[:hosts, "a"] => :has_data})
+      iex> Tank.Store.Tree.delete!(:app, [:hosts, "a"])
+      iex> Tank.Store.Tree.exists(:app, [:jobs])
+      false
+
+    * When the node is written, the conditions must hold: `{:error, {:keep_while, pattern, :unmet}}`, or `:no_match` if no
+      node matches the pattern. `{:not, :*}`, that there is no node, holds of none. A new node may have conditions on
+      itself and on what is below it; they are not looked at then.
+    * Afterwards, a condition on a path is evaluated when a command has written that node, or added or removed children of
+      it, and when it is gone. One on a pattern with wildcards is evaluated only when the path that the pattern begins
+      with is gone, or one above it.
+    * The conditions of a write take the place of the node's former ones, and `%{}` removes them. A write without
+      `keep_while:` leaves them. `keep_while/3` reads them.
+    * A command whose consequences would take more than 500,000 looks at nodes is refused:
+      `{:error, {:too_large, :conditions, limit}}`.
+
+  ## What a write replaced
+
+  With `return_previous: true`, functions that write and delete return `{:ok, revision, changes}`: a
+  `Tank.Store.NodeChange` for each node that was written, and for each one that is gone, whether it was deleted or a
+  condition did not keep it.
+
+      iex> Tank.Store.Tree.put!(:app, [:replaced], 1)
+      iex> {:ok, _revision, [change]} = Tank.Store.Tree.put(:app, [:replaced], 2, return_previous: true)
+      iex> {change.type, change.previous.value, change.payload_version}
+      {:updated, 1, 2}
+
+  A retry within the engine, after the answer of a member was lost, may find that what was replaced was too much to
+  remember (4 KiB): then the answer is `{:error, :timeout}`, as for any write whose outcome is not known.
 
   ## Options of all functions
 
@@ -53,7 +91,8 @@ defmodule Tank.Store.Tree do
   import Tank.Store.Tree.Bang, only: [defbang: 1]
 
   alias Tank.Store.{Call, Entry, Error, Native, Path, Pattern, Running, Since, Tx, View}
-  alias Tank.Store.Tree.{Operation, Options, Reads, Transaction, Writes}
+  alias Tank.Store.NodeChange
+  alias Tank.Store.Tree.{KeepWhile, Operation, Options, Reads, Transaction, Writes}
 
   @typedoc "A store's id, or the transaction that is being run."
   @type store :: atom | Tx.t()
@@ -71,17 +110,26 @@ defmodule Tank.Store.Tree do
           {:value, Path.t(), :== | :!=, term}
           | {:exists, Path.t(), :== | :!=, boolean}
           | {:version | :revision | :create_revision | :child_count | :lease_epoch, Path.t(), op, non_neg_integer}
+          | {:payload_version | :child_list_version, Path.t(), op, non_neg_integer}
           | {:revision, {:prefix, Path.t()}, op, non_neg_integer}
           | {:lease, Tank.Store.Lease.name(), :epoch, non_neg_integer}
   @type operation ::
           {:put, Path.t(), term}
-          | {:put, Path.t(), term, [lease: lease]}
+          | {:put, Path.t(), term, keyword}
+          | {:put_node, Path.t()}
+          | {:put_node | :delete | :clear, Path.t(), keyword}
           | {:delete | :clear | :get | :list, Path.t()}
   @type response ::
           {:put, version :: pos_integer}
           | {:delete, count :: non_neg_integer}
+          | {:changed, [NodeChange.t()]}
           | {:get, Entry.t() | nil}
           | {:list, [Entry.t()]}
+  @typedoc "What a write gives: with `return_previous: true`, also what it did."
+  @type written :: {:ok, revision} | {:ok, revision, [NodeChange.t()]} | error
+
+  # The options of all functions that write a value.
+  @written [keep_while: nil, return_previous: false]
 
   # -- Reading
 
@@ -119,6 +167,8 @@ defmodule Tank.Store.Tree do
   revision is older than what is kept, `{:error, {:future_revision, current}}` when this member has not come to it yet
   (`await_revision/3`). No transaction reads the past.
 
+  With `nodes: :all`, also a node without a value. There always is a root then.
+
       iex> {:ok, first} = Tank.Store.Tree.put(:app, [:history], "old")
       iex> {:ok, _second} = Tank.Store.Tree.put(:app, [:history], "new")
       iex> {:ok, entry} = Tank.Store.Tree.get_entry(:app, [:history], revision: first)
@@ -127,15 +177,28 @@ defmodule Tank.Store.Tree do
   """
   @spec get_entry(store, Path.t(), keyword) :: {:ok, Entry.t()} | error
   def get_entry(store, path, opts \\ []) do
-    opts = Options.read(opts, revision: nil)
+    opts = Options.read(opts, revision: nil, nodes: :with_value)
 
-    case {store, opts[:revision]} do
-      {%Tx{} = tx, nil} -> Reads.counted_entry(tx, path, opts)
-      {%Tx{}, _revision} -> raise ArgumentError, "a transaction does not read the past"
-      {_store, nil} -> Reads.entry(store, path, opts)
-      {_store, revision} -> Reads.past_entry(store, path, revision)
+    case {store, opts[:revision], Options.all_nodes?(opts)} do
+      {_store, nil, true} -> Reads.node(store, path, opts)
+      {%Tx{} = tx, nil, false} -> Reads.counted_entry(tx, path, opts)
+      {%Tx{}, _revision, _all?} -> raise ArgumentError, "a transaction does not read the past"
+      {_store, nil, false} -> Reads.entry(store, path, opts)
+      {_store, _revision, true} -> raise ArgumentError, "nodes: :all and revision: cannot be given together"
+      {_store, revision, false} -> Reads.past_entry(store, path, revision)
     end
   end
+
+  @doc """
+  The conditions that keep a node: what `keep_while:` was given, in some equal form. `%{}` if there are none.
+
+      iex> Tank.Store.Tree.put!(:app, [:kept, :by], 1)
+      iex> Tank.Store.Tree.put!(:app, [:kept, :one], 1, keep_while: %{[:kept, :by] => {:version, :>, 0}})
+      iex> Tank.Store.Tree.keep_while(:app, [:kept, :one])
+      {:ok, %{[:kept, :by] => {:version, :>, 0}}}
+  """
+  @spec keep_while(store, Path.t(), keyword) :: {:ok, KeepWhile.conditions()} | error
+  def keep_while(store, path, opts \\ []), do: Reads.keep_while(store, path, Options.read(opts))
 
   @doc """
   Whether there is a node at a path: a value, or something below. Raises `Tank.Store.Error` when that cannot be known.
@@ -174,13 +237,14 @@ defmodule Tank.Store.Tree do
   """
   @spec count(store, Pattern.t(), keyword) :: {:ok, non_neg_integer} | error
   def count(store, pattern, opts \\ []) do
-    with {:ok, pattern, view} <- Reads.scan(store, pattern, Options.read(opts)), do: View.select(view, pattern, :count)
+    with {:ok, pattern, view} <- Reads.scan(store, pattern, :paths, Options.read(opts)),
+         do: View.select(view, pattern, :count)
   end
 
   @doc """
   The entries below a path, in the order of their paths, and the revision they are of.
 
-  Atoms come before strings, and either by its bytes. Only nodes with a value are entries.
+  Atoms come before strings, and either by its bytes. Only nodes with a value are entries, unless `nodes: :all` is given.
 
     * `:depth` - how many levels below the path: 1, the direct children, by default; or `:infinity`
     * `:limit` - how many entries at the most; `:infinity` by default
@@ -203,26 +267,37 @@ defmodule Tank.Store.Tree do
   end
 
   @doc """
-  The values that a pattern matches, by their paths, and the revision they are of. Nodes without a value are left out.
+  The values that a pattern matches, by their paths, and the revision they are of. Nodes without a value are left out; with
+  `nodes: :all` they are nil.
 
       iex> for name <- ["web1", "web2", "db"], do: Tank.Store.Tree.put!(:app, [:m, name], name)
       iex> {:ok, values, _revision} = Tank.Store.Tree.get_many(:app, [:m, {:name_matches, ~r/^web/}])
       iex> Enum.sort(Map.values(values))
       ["web1", "web2"]
+      iex> Tank.Store.Tree.put!(:app, [:mn, "a", "b"], 1)
+      iex> {:ok, nodes, _revision} = Tank.Store.Tree.get_many(:app, [:mn, :**], nodes: :all)
+      iex> nodes
+      %{[:mn, "a"] => nil, [:mn, "a", "b"] => 1}
   """
   @spec get_many(store, Pattern.t(), keyword) :: {:ok, %{Path.t() => term}, revision} | error
   def get_many(store, pattern, opts \\ []) do
-    with {:ok, pattern, view} <- Reads.scan(store, pattern, Options.read(opts)),
-         {:ok, values} <- View.select(view, pattern, :values),
-         do: {:ok, Map.new(values), Reads.revision(store, view)}
+    opts = Options.read(opts, nodes: :with_value)
+    {facts, what} = if Options.all_nodes?(opts), do: {:nodes, :nodes}, else: {:payloads, :values}
+
+    with {:ok, pattern, view} <- Reads.scan(store, pattern, facts, opts),
+         {:ok, found} <- View.select(view, pattern, what),
+         do: {:ok, Map.new(found, &path_and_value/1), Reads.revision(store, view)}
   end
+
+  defp path_and_value({path, value}), do: {path, value}
+  defp path_and_value(node), do: {elem(node, 0), elem(node, 2)}
 
   @doc """
   The entries that a pattern matches, as an Enumerable that reads them page by page.
 
   All of them are of one revision: that of the store when this is called, however long reading takes. `:page` is how
   many are read at a time, 500 by default. The stream holds on to that state of the store until it is garbage. Raises
-  `Tank.Store.Error` for what other functions return.
+  `Tank.Store.Error` for what other functions return. With `nodes: :all`, also the nodes without a value.
 
       iex> for n <- 1..10, do: Tank.Store.Tree.put!(:app, [:s, "\#{n}"], n)
       iex> stream = Tank.Store.Tree.stream(:app, [:s, :*], page: 3)
@@ -232,15 +307,14 @@ defmodule Tank.Store.Tree do
   """
   @spec stream(store, Pattern.t(), keyword) :: Enumerable.t()
   def stream(store, pattern, opts \\ []) do
-    opts = Options.read(opts, page: 500)
+    opts = Options.read(opts, page: 500, nodes: :with_value)
     page = opts[:page]
+    what = if Options.all_nodes?(opts), do: :nodes, else: :entries
     unless is_integer(page) and page > 0, do: raise(ArgumentError, "page: is a positive integer, got: #{inspect(page)}")
 
-    with {:ok, pattern, view} <- Reads.scan(store, pattern, opts),
-         # Tells a pattern that makes no sense now, not when the stream is read.
-         {:ok, _none} <- View.select(view, pattern, :keys, nil, 0) do
-      View.stream(view, pattern, page)
-    else
+    # Tells a pattern that makes no sense now, not when the stream is read.
+    case Reads.scan(store, pattern, what, opts) do
+      {:ok, pattern, view} -> View.stream(view, pattern, page, what)
       {:error, reason} -> raise Error, reason
     end
   end
@@ -257,6 +331,7 @@ defmodule Tank.Store.Tree do
     * `:unless_same` - `true`: writes only if the entry has another value or another lease, or there is none. Otherwise
       nothing changes: no revision is made, and no watch is told. For what writes the same again and again. It cannot
       be combined with `:if_revision`.
+    * `:keep_while`, `:return_previous` - see above
 
   Within a transaction, the revision that writing functions give is the one that it reads: its own is not known yet.
 
@@ -269,42 +344,58 @@ defmodule Tank.Store.Tree do
       iex> Tank.Store.Tree.put(:app, [:p], 2, unless_same: true)
       {:ok, revision}
   """
-  @spec put(store, Path.t(), term, keyword) :: {:ok, revision} | error
+  @spec put(store, Path.t(), term, keyword) :: written
   def put(store, path, value, opts \\ []) do
-    opts = Options.write(opts, if_revision: nil, lease: nil, unless_same: false)
-
-    if Options.unless_same!(opts),
-      do: put_unless_same(store, path, value, opts),
-      else: write(store, :put, path, value, Options.condition(opts[:if_revision]), opts)
+    opts = Options.write(opts, @written ++ [if_revision: nil, lease: nil, unless_same: false])
+    _valid = Options.unless_same!(opts)
+    write(store, :put, path, value, Options.condition(opts[:if_revision]), opts)
   end
 
   @doc """
-  Writes a value where there is none; otherwise `{:error, {:exists, entry}}`. Takes `:lease`, as `put/4` does.
+  Makes a node without a value, or takes the value of one away. The node stays until it is deleted, also without anything
+  below it. A node that came on the way to another one goes with the last of those all the same.
+
+  Takes `:keep_while` and `:return_previous`, as `put/4` does.
+
+      iex> Tank.Store.Tree.put_node!(:app, [:empty])
+      iex> {Tank.Store.Tree.exists(:app, [:empty]), Tank.Store.Tree.get(:app, [:empty])}
+      {true, {:error, :not_found}}
+  """
+  @spec put_node(store, Path.t(), keyword) :: written
+  def put_node(store, path, opts \\ []) do
+    opts = Options.write(opts, @written)
+    with {:ok, how} <- Options.how(opts, 0), do: write_how(store, :put, path, "", nil, how, opts)
+  end
+
+  @doc """
+  Writes a value where there is none; otherwise `{:error, {:exists, entry}}`. Takes `:lease`, `:keep_while` and
+  `:return_previous`, as `put/4` does.
 
       iex> {:ok, _revision} = Tank.Store.Tree.create(:app, [:once], 1)
       iex> {:error, {:exists, entry}} = Tank.Store.Tree.create(:app, [:once], 2)
       iex> entry.value
       1
   """
-  @spec create(store, Path.t(), term, keyword) :: {:ok, revision} | error
+  @spec create(store, Path.t(), term, keyword) :: written
   def create(store, path, value, opts \\ []),
-    do: write(store, :create, path, value, nil, Options.write(opts, lease: nil))
+    do: write(store, :create, path, value, nil, Options.write(opts, [{:lease, nil} | @written]))
 
   @doc """
-  Writes a value where there is one; otherwise `{:error, :not_found}`. Takes `:if_revision` and `:lease`, as `put/4` does.
+  Writes a value where there is one; otherwise `{:error, :not_found}`. Takes the options of `put/4`, but for `:unless_same`.
 
       iex> Tank.Store.Tree.update(:app, [:missing], 1)
       {:error, :not_found}
   """
-  @spec update(store, Path.t(), term, keyword) :: {:ok, revision} | error
+  @spec update(store, Path.t(), term, keyword) :: written
   def update(store, path, value, opts \\ []) do
-    opts = Options.write(opts, if_revision: nil, lease: nil)
+    opts = Options.write(opts, @written ++ [if_revision: nil, lease: nil])
     write(store, :update, path, value, Options.condition(opts[:if_revision]), opts)
   end
 
   @doc """
   Writes a value if the present one equals `expected` (`Tank.Store.Pattern`, "Equality"); otherwise
-  `{:error, {:conflict, entry}}`, with nil when there is none. Takes `:lease`, as `put/4` does.
+  `{:error, {:conflict, entry}}`, with nil when there is none. Takes `:lease`, `:keep_while` and `:return_previous`, as
+  `put/4` does.
 
       iex> Tank.Store.Tree.put!(:app, [:swap], :off)
       iex> {:ok, _revision} = Tank.Store.Tree.compare_and_swap(:app, [:swap], :off, :on)
@@ -312,37 +403,39 @@ defmodule Tank.Store.Tree do
       iex> Tank.Store.Tree.compare_and_swap(:app, [:missing], :off, :on)
       {:error, {:conflict, nil}}
   """
-  @spec compare_and_swap(store, Path.t(), term, term, keyword) :: {:ok, revision} | error
+  @spec compare_and_swap(store, Path.t(), term, term, keyword) :: written
   def compare_and_swap(store, path, expected, value, opts \\ []) do
     condition = {:payload, Call.encode(expected)}
-    write(store, :put, path, value, condition, Options.write(opts, lease: nil))
+    write(store, :put, path, value, condition, Options.write(opts, [{:lease, nil} | @written]))
   end
 
   @doc """
   Deletes the value at a path and all below it. Nothing there is fine too: the store's revision stays what it is.
 
-  With `:if_revision`, only if the entry's revision is this one; otherwise `{:error, {:conflict, entry}}`, with nil.
+  With `:if_revision`, only if the entry's revision is this one; otherwise `{:error, {:conflict, entry}}`, with nil. Takes
+  `:return_previous`.
 
       iex> Tank.Store.Tree.put!(:app, [:d, "x"], 1)
       iex> {:ok, revision} = Tank.Store.Tree.delete(:app, [:d])
       iex> Tank.Store.Tree.delete(:app, [:d])
       {:ok, revision}
   """
-  @spec delete(store, Path.t(), keyword) :: {:ok, revision} | error
+  @spec delete(store, Path.t(), keyword) :: written
   def delete(store, path, opts \\ []) do
-    opts = Options.write(opts, if_revision: nil)
+    opts = Options.write(opts, if_revision: nil, return_previous: false)
     condition = Options.condition(opts[:if_revision])
+    returns? = Options.flag!(opts, :return_previous)
 
     with {:ok, key} <- Path.to_key(path) do
       case store do
-        %Tx{} = tx -> Tx.delete(tx, key, condition)
-        store -> Writes.command(store, {:delete, key, condition}, 0, opts[:timeout])
+        %Tx{} = tx -> Tx.delete(tx, path, key, condition, returns?)
+        store -> Writes.command(store, {:delete, key, condition, returns?}, 0, opts[:timeout])
       end
     end
   end
 
   @doc """
-  Deletes every node that a pattern matches, and all below it, at one revision.
+  Deletes every node that a pattern matches, and all below it, at one revision. Takes `:return_previous`.
 
       iex> for n <- 1..3, do: Tank.Store.Tree.put!(:app, [:dm, "\#{n}"], n)
       iex> {:ok, _revision} = Tank.Store.Tree.delete_many(:app, [:dm, {:any, ["1", "2"]}])
@@ -350,12 +443,16 @@ defmodule Tank.Store.Tree do
       iex> left
       %{[:dm, "3"] => 3}
   """
-  @spec delete_many(store, Pattern.t(), keyword) :: {:ok, revision} | error
-  def delete_many(store, pattern, opts \\ []),
-    do: write_many(store, pattern, opts, &{:delete, &1}, &{:delete_many, &1})
+  @spec delete_many(store, Pattern.t(), keyword) :: written
+  def delete_many(store, pattern, opts \\ []) do
+    opts = Options.write(opts, return_previous: false)
+    returns? = Options.flag!(opts, :return_previous)
+    write_many(store, pattern, opts, returns?, &{:delete, &1, nil, returns?}, &{:delete_many, &1, returns?})
+  end
 
   @doc """
-  Writes a value on every node that a pattern matches, with a value or without, at one revision. It makes no nodes.
+  Writes a value on every node that a pattern matches, with a value or without, at one revision. It makes no nodes. Takes
+  `:keep_while`, for each of them, and `:return_previous`.
 
   `{:error, {:too_large, :matches, limit}}` when what is written would take more than 64 MiB.
 
@@ -365,23 +462,33 @@ defmodule Tank.Store.Tree do
       iex> Map.values(values)
       [0, 0, 0]
   """
-  @spec put_many(store, Pattern.t(), term, keyword) :: {:ok, revision} | error
+  @spec put_many(store, Pattern.t(), term, keyword) :: written
   def put_many(store, pattern, value, opts \\ []) do
-    payload = Call.encode(value)
-    write_many(store, pattern, opts, &{:put, &1, payload, 0}, &{:put_many, &1, payload})
+    {payload, opts} = {Call.encode(value), Options.write(opts, @written)}
+
+    with {:ok, {_kind, _same, _keep_while, returns?} = how} <- Options.how(opts) do
+      store
+      |> write_many(pattern, opts, returns?, &Operation.put(&1, payload, 0, how), &{:put_many, &1, payload, how})
+      |> KeepWhile.name_pattern(opts[:keep_while])
+    end
   end
 
   @doc """
   Deletes the value of every node that a pattern matches, at one revision, and leaves what is below.
+
+  With `keep_nodes: true`, a node that was written stays without a value, as one of `put_node/3`. Takes `:return_previous`.
 
       iex> for path <- [[:cl], [:cl, "x"]], do: Tank.Store.Tree.put!(:app, path, 1)
       iex> {:ok, _revision} = Tank.Store.Tree.clear(:app, [:cl])
       iex> {Tank.Store.Tree.has_data(:app, [:cl]), Tank.Store.Tree.get!(:app, [:cl, "x"])}
       {false, 1}
   """
-  @spec clear(store, Pattern.t(), keyword) :: {:ok, revision} | error
-  def clear(store, pattern, opts \\ []),
-    do: write_many(store, pattern, opts, &{:clear, &1}, &{:clear_many, &1})
+  @spec clear(store, Pattern.t(), keyword) :: written
+  def clear(store, pattern, opts \\ []) do
+    opts = Options.write(opts, keep_nodes: false, return_previous: false)
+    {keep?, returns?} = {Options.flag!(opts, :keep_nodes), Options.flag!(opts, :return_previous)}
+    write_many(store, pattern, opts, returns?, &{:clear, &1, keep?, returns?}, &{:clear_many, &1, keep?, returns?})
+  end
 
   # -- Transactions
 
@@ -397,13 +504,17 @@ defmodule Tank.Store.Tree do
   | `:exists` | whether there is a node: `true` or `false`, by `:==` or `:!=` | |
   | `:child_count` | how many direct children | |
   | `:lease_epoch` | the epoch of the lease that it goes with | 0 |
+  | `:payload_version`, `:child_list_version` | numbers of its node | 0 without a node |
 
   or `{:revision, {:prefix, path}, op, n}`, of every entry below a path; or `{:lease, name, :epoch, n}`, whether the
   lease of that name, as `Tank.Store.Lease` takes it, is held with that epoch; 0: whether nobody holds it.
 
-  An operation is `{:put, path, value}`, `{:put, path, value, lease: lease}`, `{:delete, path}` (with all below it),
-  `{:clear, path}` (without), `{:get, path}` or `{:list, path}` (the direct children). Each sees what those before it did,
-  and has a response: `{:put, version}`, `{:delete, count}`, `{:get, entry}` or `{:get, nil}`, `{:list, entries}`.
+  An operation is `{:put, path, value}`, `{:put_node, path}`, `{:delete, path}` (with all below it), `{:clear, path}`
+  (without), `{:get, path}` or `{:list, path}` (the direct children). Those that write may have options at the end, of
+  `:lease`, `:keep_while`, `:keep_nodes` and `:return_previous`, as the functions take them. Each sees what those before
+  it did, and has a response: `{:put, version}` (0 without a value), `{:delete, count}`, `{:get, entry}` or `{:get, nil}`,
+  `{:list, entries}`, and `{:changed, changes}` for one with `return_previous: true`. Where a condition of a
+  `keep_while:` does not hold, nothing is done: `{:error, {:keep_while, path, index, why}}`, of the node and the condition.
 
   What is no comparison or no operation raises `ArgumentError`. All comparisons and lists together may look at each entry
   of the store once, and at 500,000 more: `{:error, {:too_large, :comparisons, limit}}`.
@@ -442,8 +553,8 @@ defmodule Tank.Store.Tree do
   its own writes. It is any function: it runs in the calling process, may call others, and is not compiled anew. A write
   by the store's id in it raises `ArgumentError`: it would not be a part of the transaction.
 
-  What it read is compared when it is committed: values and what there was not, and every entry below the prefix of what it
-  listed, counted or selected. When something has changed, `fun` **runs again**, so it should do nothing else that cannot
+  What it read is compared when it is committed: values and what there was not, and what matches the patterns that it
+  listed, counted or selected. When any of that has changed, `fun` **runs again**, so it should do nothing else that cannot
   be done twice. After `:retries` more runs, 100 by default, or when the time is over, `{:error, :too_many_conflicts}`.
 
   A transaction that writes nothing is not committed at all: it has read one revision. `rollback/1` ends it with
@@ -589,6 +700,8 @@ defmodule Tank.Store.Tree do
     list: [:store, :prefix],
     get_many: [:store, :pattern],
     put: [:store, :path, :value],
+    put_node: [:store, :path],
+    keep_while: [:store, :path],
     create: [:store, :path, :value],
     update: [:store, :path, :value],
     compare_and_swap: [:store, :path, :expected, :value],
@@ -607,34 +720,27 @@ defmodule Tank.Store.Tree do
   # -- Writes, to a store or within a transaction
 
   defp write(store, kind, path, value, condition, opts) do
+    with {:ok, how} <- Options.how(opts), do: write_how(store, kind, path, Call.encode(value), condition, how, opts)
+  end
+
+  defp write_how(store, kind, path, payload, condition, how, opts) do
     lease = Operation.epoch(opts[:lease])
 
     with {:ok, key} <- Path.to_key(path) do
-      case store do
-        %Tx{} = tx -> Tx.write(tx, kind, key, Call.encode(value), condition, lease)
-        store -> Writes.write(store, kind, key, Call.encode(value), condition, lease, opts[:timeout])
+      case {store, how} do
+        {%Tx{} = tx, {1, true, nil, false}} -> Tx.put_unless_same(tx, key, payload, lease)
+        {%Tx{} = tx, how} -> Tx.write(tx, kind, path, key, payload, condition, lease, how)
+        {store, how} -> Writes.write(store, kind, key, payload, condition, lease, how, opts[:timeout])
       end
     end
+    |> KeepWhile.name_pattern(opts[:keep_while])
   end
 
-  defp put_unless_same(store, path, value, opts) do
-    lease = Operation.epoch(opts[:lease])
-
-    with {:ok, key} <- Path.to_key(path) do
-      case store do
-        %Tx{} = tx -> Tx.put_unless_same(tx, key, Call.encode(value), lease)
-        store -> Writes.put_unless_same(store, key, Call.encode(value), lease, opts[:timeout])
-      end
-    end
-  end
-
-  defp write_many(store, pattern, opts, op, command) do
-    timeout = Options.write(opts)[:timeout]
-
+  defp write_many(store, pattern, opts, returns?, op, command) do
     with {:ok, pattern} <- Pattern.encode(pattern) do
       case store do
-        %Tx{} = tx -> Tx.write_many(tx, pattern, op)
-        store -> Writes.command(store, command.(pattern), Pattern.size(pattern), timeout)
+        %Tx{} = tx -> Tx.write_many(tx, pattern, op, returns?)
+        store -> Writes.command(store, command.(pattern), Pattern.size(pattern), opts[:timeout])
       end
     end
   end

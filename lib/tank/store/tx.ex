@@ -6,7 +6,8 @@ defmodule Tank.Store.Tx do
   that runs the transaction, and to that run: used elsewhere or afterwards, it raises `ArgumentError`.
   """
 
-  alias Tank.Store.{Call, Entry, Native, Pattern, View}
+  alias Tank.Store.{Call, Entry, Error, Native, NodeChange, Path, Pattern, View}
+  alias Tank.Store.Tree.Operation
 
   @enforce_keys [:ref]
   defstruct [:ref]
@@ -68,7 +69,7 @@ defmodule Tank.Store.Tx do
         view
 
       state ->
-        view = List.foldr(state.unseen, state.view, &View.with_op(&2, &1))
+        view = List.foldr(state.unseen, state.view, &seen(&2, &1))
         Process.put(@running, %{state | view: view, unseen: []})
         view
     end
@@ -105,9 +106,14 @@ defmodule Tank.Store.Tx do
     do: note(tx, fn base, _revision -> {:child_count, key, :==, Native.child_count(base, key)} end)
 
   @doc false
-  @spec note_scan(t, binary) :: :ok
-  def note_scan(tx, prefix),
-    do: note(tx, fn base, revision -> {:unchanged, prefix, revision, Native.subtree_size(base, prefix)} end)
+  # What an encoded pattern matches, and of that the paths, the payloads, the entries with their numbers, or all nodes.
+  @spec note_matches(t, [tuple], :paths | :payloads | :entries | :nodes) :: :ok
+  def note_matches(tx, pattern, facts),
+    do: note(tx, fn base, _revision -> {:matching, pattern, facts, fingerprint!(base, pattern, facts)} end)
+
+  @doc false
+  @spec note_node(t, Path.t()) :: :ok
+  def note_node(tx, path), do: note_matches(tx, Pattern.exactly(path), :nodes)
 
   # Writes: kept, and seen by the reads after them. Mostly there are none, and no view has to be made.
 
@@ -120,12 +126,50 @@ defmodule Tank.Store.Tx do
   end
 
   @doc false
-  # Puts, creates or updates on a condition, as a command does.
-  @spec write(t, :put | :create | :update, binary, binary, tuple | nil, non_neg_integer) ::
-          {:ok, non_neg_integer} | {:error, term}
-  def write(tx, kind, key, payload, condition, lease) do
-    with :ok <- allowed(tx, kind, key, condition), do: write(tx, {:put, key, payload, lease})
+  # Puts, creates or updates on a condition, as a command does; `how` as there.
+  @spec write(t, :put | :create | :update, Path.t(), binary, binary, tuple | nil, non_neg_integer, tuple) ::
+          {:ok, non_neg_integer} | {:ok, non_neg_integer, [NodeChange.t()]} | {:error, term}
+  def write(tx, kind, path, key, payload, condition, lease, how) do
+    with :ok <- allowed(tx, kind, key, condition) do
+      note_keep_while(tx, how)
+      write(tx, path, Operation.put(key, payload, lease, how))
+    end
   end
+
+  @doc false
+  # An operation, and what it answers if it is asked for that: then it is done at once, and what it found is noted.
+  @spec write(t, Path.t(), tuple) ::
+          {:ok, non_neg_integer} | {:ok, non_neg_integer, [NodeChange.t()]} | {:error, term}
+  def write(tx, path, op) do
+    case Operation.silent(op) do
+      ^op when elem(op, 0) != :put or tuple_size(op) == 4 -> write(tx, op)
+      silent -> write_now(tx, path, op, silent)
+    end
+  end
+
+  defp write_now(tx, path, op, silent) do
+    with {:ok, view, response} <- View.with_op(view(tx), op) do
+      state = state(tx)
+      Process.put(@running, %{state | ops: [silent | state.ops], view: view})
+      answer(tx, path, response)
+    end
+  end
+
+  defp answer(tx, path, {:changed, changes}) do
+    changes = Enum.map(changes, &NodeChange.decode/1)
+    note_matches(tx, Pattern.below(path, :many), :nodes)
+    for change <- changes, not below?(change.path, path), do: note_node(tx, change.path)
+    {:ok, revision(tx), changes}
+  end
+
+  defp answer(tx, _path, _response), do: {:ok, revision(tx)}
+
+  defp below?(path, above), do: path != above and List.starts_with?(path, above)
+
+  defp note_keep_while(_tx, {_kind, _unless_same?, nil, _returns?}), do: :ok
+
+  defp note_keep_while(tx, {_kind, _unless_same?, {conditions, _source}, _returns?}),
+    do: Enum.each(conditions, fn {pattern, _condition} -> note_matches(tx, pattern, :nodes) end)
 
   @doc false
   # Puts, unless the entry has this very payload and lease.
@@ -148,20 +192,35 @@ defmodule Tank.Store.Tx do
   end
 
   @doc false
-  @spec delete(t, binary, tuple | nil) :: {:ok, non_neg_integer} | {:error, term}
-  def delete(tx, key, condition) do
-    with :ok <- allowed(tx, :put, key, condition), do: write(tx, {:delete, key})
+  @spec delete(t, Path.t(), binary, tuple | nil, boolean) ::
+          {:ok, non_neg_integer} | {:ok, non_neg_integer, [NodeChange.t()]} | {:error, term}
+  def delete(tx, path, key, condition, returns?) do
+    op = if returns?, do: {:delete, key, nil, true}, else: {:delete, key}
+    with :ok <- allowed(tx, :put, key, condition), do: write(tx, path, op)
   end
 
   @doc false
   # Does what `op` makes of its key at every match of an encoded pattern.
-  @spec write_many(t, [tuple], (binary -> tuple)) :: {:ok, non_neg_integer} | {:error, term}
-  def write_many(tx, pattern, op) do
-    note_scan(tx, Pattern.prefix(pattern))
+  @spec write_many(t, [tuple], (binary -> tuple), boolean) ::
+          {:ok, non_neg_integer} | {:ok, non_neg_integer, [NodeChange.t()]} | {:error, term}
+  def write_many(tx, pattern, op, returns?) do
+    note_matches(tx, pattern, :paths)
 
-    with {:ok, keys} <- View.select(view(tx), pattern, :keys) do
-      Enum.each(keys, &write(tx, op.(&1)))
-      {:ok, revision(tx)}
+    with {:ok, keys} <- View.select(view(tx), pattern, :keys),
+         {:ok, changes} <- write_each(tx, keys, op, []) do
+      if returns?, do: {:ok, revision(tx), changes}, else: {:ok, revision(tx)}
+    end
+  end
+
+  defp write_each(_tx, [], _op, changes), do: {:ok, changes |> Enum.reverse() |> Enum.concat()}
+
+  defp write_each(tx, [key | keys], op, changes) do
+    {:ok, path} = Path.of_key(key)
+
+    case write(tx, path, op.(key)) do
+      {:ok, _revision} -> write_each(tx, keys, op, changes)
+      {:ok, _revision, more} -> write_each(tx, keys, op, [more | changes])
+      error -> error
     end
   end
 
@@ -176,6 +235,20 @@ defmodule Tank.Store.Tx do
       {_kind, {:ok, entry}} -> if(met?(condition, entry), do: :ok, else: {:error, {:conflict, entry}})
       {_kind, {:error, :not_found}} -> if(met?(condition, nil), do: :ok, else: {:error, {:conflict, nil}})
       {_kind, {:error, _reason} = error} -> error
+    end
+  end
+
+  defp seen(view, op) do
+    case View.with_op(view, op) do
+      {:ok, view, _response} -> view
+      {:error, reason} -> raise Error, reason
+    end
+  end
+
+  defp fingerprint!(view, pattern, facts) do
+    case Native.fingerprint(view, pattern, facts) do
+      {:error, reason} -> raise Error, Error.public(reason)
+      fingerprint -> fingerprint
     end
   end
 

@@ -29,6 +29,22 @@ defmodule Tank.Store.View do
     end
   end
 
+  @doc "The node at a path, with a value or without, as the Rust library gives it. There always is a root."
+  @spec node(t, binary) :: {:ok, Native.tree_node()} | {:error, Error.reason()}
+  def node(view, key) do
+    case dirty(&Native.node_info/2, &Native.node_info_large/2, [view, key]) do
+      :not_found -> {:error, :not_found}
+      found -> result(found)
+    end
+  end
+
+  @doc "Nodes below `prefix`, with a value or without; `range` is that of `list/3`."
+  @spec list_nodes(t, binary, map) :: {:ok, [Native.tree_node()]} | {:error, Error.reason()}
+  def list_nodes(view, prefix, range) do
+    arguments = [view, prefix, range.after, number(range.limit), number(range.depth), range.reverse]
+    result(dirty(&Native.list_nodes/6, &Native.list_nodes_large/6, arguments))
+  end
+
   @doc "Entries below `prefix`; `range` has `:after` (a key or nil), `:limit`, `:depth`, `:reverse` and `:keys_only`."
   @spec list(t, binary, map) :: {:ok, [Entry.t()]} | {:error, Error.reason()}
   def list(view, prefix, range) do
@@ -46,27 +62,27 @@ defmodule Tank.Store.View do
          do: {:ok, Enum.map(entries, &Entry.new/1)}
   end
 
-  @doc "What an encoded pattern matches: `:count`, or `:keys`, `:values` or `:entries` behind the key `after_key`."
-  @spec select(t, [tuple], :count | :keys | :values | :entries, binary | nil, non_neg_integer | :infinity) ::
+  @doc "What an encoded pattern matches: `:count`, or `:keys`, `:values`, `:entries` or `:nodes` behind the key `after_key`."
+  @spec select(t, [tuple], :count | :keys | :values | :entries | :nodes, binary | nil, non_neg_integer | :infinity) ::
           {:ok, non_neg_integer | list} | {:error, Error.reason()}
   def select(view, pattern, what, after_key \\ nil, limit \\ :infinity) do
     arguments = [view, pattern, what, after_key, number(limit)]
     result(dirty(&Native.select/5, &Native.select_large/5, arguments))
   end
 
-  @doc "The matches of a pattern, page by page, as they are asked for."
-  @spec stream(t, [tuple], pos_integer) :: Enumerable.t()
-  def stream(view, pattern, page) do
-    Stream.resource(fn -> nil end, &next_page(view, pattern, page, &1), fn _after -> :ok end)
+  @doc "The matches of a pattern, page by page, as they are asked for: `:entries` or `:nodes`."
+  @spec stream(t, [tuple], pos_integer, :entries | :nodes) :: Enumerable.t()
+  def stream(view, pattern, page, what) do
+    Stream.resource(fn -> nil end, &next_page(view, pattern, page, what, &1), fn _after -> :ok end)
   end
 
-  @doc "The view as an operation of a transaction would leave it."
-  @spec with_op(t, tuple) :: t
+  @doc "The view as an operation of a transaction would leave it, and what that gives."
+  @spec with_op(t, tuple) :: {:ok, t, tuple} | {:error, Error.reason()}
   def with_op(view, {:put, _key, payload, _lease} = op) when byte_size(payload) < 65_536,
-    do: Native.view_with(view, op)
+    do: result(Native.view_with(view, op))
 
-  def with_op(view, {:clear, _key} = op), do: Native.view_with(view, op)
-  def with_op(view, op), do: Native.view_with_large(view, op)
+  def with_op(view, {:clear, _key} = op), do: result(Native.view_with(view, op))
+  def with_op(view, op), do: result(Native.view_with_large(view, op))
 
   defp fetch(store_id, :consistency), do: Running.fetch(store_id)
 
@@ -77,12 +93,14 @@ defmodule Tank.Store.View do
     with :ok <- Call.await_readable(store, timeout), do: result(Native.view(store, false))
   end
 
-  defp next_page(_view, _pattern, _page, :over), do: {:halt, :over}
+  defp next_page(_view, _pattern, _page, _what, :over), do: {:halt, :over}
 
-  defp next_page(view, pattern, page, after_key) do
-    case select(view, pattern, :entries, after_key, page) do
+  defp next_page(view, pattern, page, what, after_key) do
+    made = if what == :nodes, do: &Entry.of_node/1, else: &Entry.new/1
+
+    case select(view, pattern, what, after_key, page) do
       {:ok, []} -> {:halt, :over}
-      {:ok, entries} -> {Enum.map(entries, &Entry.new/1), behind(entries, page)}
+      {:ok, entries} -> {Enum.map(entries, made), behind(entries, page)}
       {:error, reason} -> raise Error, reason
     end
   end
@@ -100,6 +118,7 @@ defmodule Tank.Store.View do
 
   defp result({:error, reason}), do: {:error, Error.public(reason)}
   defp result({:ok, _value} = ok), do: ok
+  defp result({:ok, _view, _response} = ok), do: ok
   defp result(value), do: {:ok, value}
 
   defp number(:infinity), do: @everything

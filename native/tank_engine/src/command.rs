@@ -5,7 +5,9 @@ use serde::{Deserialize, Serialize};
 
 use crate::error::EngineError;
 use crate::key::Key;
-use crate::pattern::Pattern;
+use crate::nodes::{KeepWhile, VALUE};
+use crate::pattern::{self, Pattern};
+use crate::state::{Facts, Fingerprint};
 
 /// The most comparisons, and the most operations of one branch, that a transaction may have.
 pub const TXN_OPERATIONS_MAX: usize = 1_024;
@@ -64,9 +66,9 @@ pub enum Command {
     /// Write on every node that matches.
     PutMany(PutMany),
     /// Delete every node that matches, and all below it.
-    DeleteMany(Pattern),
+    DeleteMany(DeleteMany),
     /// Delete the value of every node that matches, and leave what is below it.
-    ClearMany(Pattern),
+    ClearMany(ClearMany),
     /// Compare, then do one list of operations or the other, all at one revision.
     Txn(Txn),
     /// Grant, renew or end a lease.
@@ -94,6 +96,27 @@ pub struct Write {
     pub condition: Condition,
     /// The epoch of the lease that the entry goes with; 0 for none.
     pub lease: u64,
+    /// How, and what it answers.
+    pub how: How,
+}
+
+/// How a payload is written.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct How {
+    /// The payload's kind; with [`NO_PAYLOAD`](crate::nodes::NO_PAYLOAD), the node is made, or loses its payload, and stays.
+    pub kind: u8,
+    /// Writes nothing where there is this payload already, of this kind and with this lease.
+    pub unless_same: bool,
+    /// What must hold for the node to stay, in the place of what had to hold before. `None` leaves that.
+    pub keep_while: Option<KeepWhile>,
+    /// Answers with what was replaced, and what went with it.
+    pub returns: bool,
+}
+
+impl Default for How {
+    fn default() -> Self {
+        Self { kind: VALUE, unless_same: false, keep_while: None, returns: false }
+    }
 }
 
 /// A payload for the nodes of a pattern.
@@ -103,6 +126,28 @@ pub struct PutMany {
     pub pattern: Pattern,
     /// What. Opaque.
     pub payload: Bytes,
+    /// How, and what it answers.
+    pub how: How,
+}
+
+/// The removal of all nodes that match.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DeleteMany {
+    /// Which.
+    pub pattern: Pattern,
+    /// Answers with all that was deleted.
+    pub returns: bool,
+}
+
+/// The removal of the values of all nodes that match.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ClearMany {
+    /// Of which.
+    pub pattern: Pattern,
+    /// Whether nodes that were written stay without a value.
+    pub keep_nodes: bool,
+    /// Answers with what was replaced, and what went with it.
+    pub returns: bool,
 }
 
 /// The removal of a path.
@@ -112,6 +157,8 @@ pub struct Delete {
     pub key: Key,
     /// Only then.
     pub condition: Condition,
+    /// Answers with all that was deleted.
+    pub returns: bool,
 }
 
 /// What must hold of the entry for a command to change anything.
@@ -124,6 +171,13 @@ pub enum Condition {
     RevisionIs(u64),
     /// The entry's payload is this one.
     PayloadIs(Bytes),
+    /// This holds of the node. The refusal tells of the node, not of the entry.
+    Node {
+        /// What.
+        condition: pattern::Condition,
+        /// Whether it is enough that there is no node.
+        or_none: bool,
+    },
 }
 
 /// A transaction.
@@ -179,6 +233,15 @@ pub enum Compare {
         /// How many entries there were at or below the path.
         count: u64,
     },
+    /// The nodes that match a pattern are these.
+    Matches {
+        /// The pattern.
+        pattern: Pattern,
+        /// What was read of them.
+        facts: Facts,
+        /// Of what was read.
+        fingerprint: Fingerprint,
+    },
     /// The epoch of a lease; 0 when nobody holds it.
     Lease {
         /// The lease's name.
@@ -205,6 +268,10 @@ pub enum Number {
     ChildCount,
     /// The epoch of its lease; 0 for none.
     LeaseEpoch,
+    /// Changes of its payload since the node was created, with that; 0 without a node.
+    PayloadVersion,
+    /// How often its children came or went, with its creation; 0 without a node.
+    ChildListVersion,
 }
 
 /// How two numbers stand to each other.
@@ -222,16 +289,27 @@ pub enum Relation {
 /// One operation of a transaction.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Op {
-    /// Write. Its condition must be [`Condition::Always`]: comparing comes first.
+    /// Write. Where its condition does not hold, the whole transaction is refused.
     Put(Write),
-    /// Delete the entry and all below it.
-    Delete(Key),
+    /// Delete the node and all below it. Where its condition does not hold, the whole transaction is refused.
+    Delete(Delete),
     /// Delete the entry, and leave what is below it.
-    Clear(Key),
+    Clear(Clear),
     /// Read the entry, as the operations before left it.
     Get(Key),
     /// Read the entries directly below.
     List(Key),
+}
+
+/// The removal of one path's value.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Clear {
+    /// Of which.
+    pub key: Key,
+    /// Whether a node that was written stays without a value.
+    pub keep_node: bool,
+    /// Answers with what was replaced, and what went with it.
+    pub returns: bool,
 }
 
 /// A change of a lease.
@@ -274,7 +352,45 @@ pub enum LeaseCommand {
 impl Write {
     /// An unconditional write without a lease.
     pub fn new(key: Key, payload: Bytes) -> Self {
-        Self { key, payload, condition: Condition::Always, lease: 0 }
+        Self { key, payload, condition: Condition::Always, lease: 0, how: How::default() }
+    }
+}
+
+impl From<Key> for Delete {
+    fn from(key: Key) -> Self {
+        Self { key, condition: Condition::Always, returns: false }
+    }
+}
+
+impl From<Key> for Clear {
+    fn from(key: Key) -> Self {
+        Self { key, keep_node: false, returns: false }
+    }
+}
+
+impl From<Pattern> for DeleteMany {
+    fn from(pattern: Pattern) -> Self {
+        Self { pattern, returns: false }
+    }
+}
+
+impl From<Pattern> for ClearMany {
+    fn from(pattern: Pattern) -> Self {
+        Self { pattern, keep_nodes: false, returns: false }
+    }
+}
+
+impl How {
+    fn size(&self) -> usize {
+        self.keep_while.as_ref().map_or(0, KeepWhile::size)
+    }
+
+    fn is_ready(&self) -> bool {
+        self.keep_while.as_ref().is_none_or(KeepWhile::is_ready)
+    }
+
+    fn check(&self, value_bytes_max: usize) -> Result<(), EngineError> {
+        self.keep_while.as_ref().map_or(Ok(()), |keep_while| keep_while.check(value_bytes_max))
     }
 }
 
@@ -284,8 +400,8 @@ impl Command {
         match self {
             Self::Put(write) | Self::Create(write) | Self::Update(write) => write.size(),
             Self::Delete(delete) => delete.key.as_bytes().len() + delete.condition.size(),
-            Self::PutMany(put) => put.pattern.size() + put.payload.len(),
-            Self::DeleteMany(pattern) | Self::ClearMany(pattern) => pattern.size(),
+            Self::PutMany(put) => put.pattern.size() + put.payload.len() + put.how.size(),
+            Self::DeleteMany(DeleteMany { pattern, .. }) | Self::ClearMany(ClearMany { pattern, .. }) => pattern.size(),
             Self::Txn(txn) => txn.size(),
             Self::Lease(LeaseCommand::Acquire { name, holder, .. }) => name.len() + holder.len(),
             Self::Lease(_) | Self::Compact { .. } | Self::NewHistory { .. } => 0,
@@ -295,10 +411,14 @@ impl Command {
     /// Whether [`Command::check`] costs little: see [`Pattern::is_ready`].
     pub fn is_ready(&self) -> bool {
         match self {
-            Self::PutMany(PutMany { pattern, .. }) | Self::DeleteMany(pattern) | Self::ClearMany(pattern) => {
+            Self::PutMany(PutMany { pattern, how, .. }) => pattern.is_ready() && how.is_ready(),
+            Self::DeleteMany(DeleteMany { pattern, .. }) | Self::ClearMany(ClearMany { pattern, .. }) => {
                 pattern.is_ready()
             }
-            _ => true,
+            Self::Put(write) | Self::Create(write) | Self::Update(write) => write.is_ready(),
+            Self::Delete(delete) => delete.condition.is_ready(),
+            Self::Txn(txn) => txn.is_ready(),
+            Self::Lease(_) | Self::Compact { .. } | Self::NewHistory { .. } => true,
         }
     }
 
@@ -327,12 +447,18 @@ impl Command {
     pub fn check(&self, value_bytes_max: usize) -> Result<(), EngineError> {
         match self {
             Self::Put(write) | Self::Create(write) | Self::Update(write) => write.check(value_bytes_max),
-            Self::Delete(delete) => Key::check(&delete.key),
+            Self::Delete(delete) => {
+                Key::check(&delete.key)?;
+                delete.condition.check(value_bytes_max)
+            }
             Self::PutMany(put) => {
                 within("value", put.payload.len(), value_bytes_max)?;
+                put.how.check(value_bytes_max)?;
                 put.pattern.check(value_bytes_max)
             }
-            Self::DeleteMany(pattern) | Self::ClearMany(pattern) => pattern.check(value_bytes_max),
+            Self::DeleteMany(DeleteMany { pattern, .. }) | Self::ClearMany(ClearMany { pattern, .. }) => {
+                pattern.check(value_bytes_max)
+            }
             Self::Txn(txn) => txn.check(value_bytes_max),
             Self::Lease(command) => command.check(),
             Self::Compact { .. } | Self::NewHistory { .. } => Ok(()),
@@ -351,16 +477,23 @@ impl Command {
 
 impl Write {
     fn size(&self) -> usize {
-        self.key.as_bytes().len() + self.payload.len() + self.condition.size()
+        self.key.as_bytes().len() + self.payload.len() + self.condition.size() + self.how.size()
+    }
+
+    fn is_ready(&self) -> bool {
+        self.condition.is_ready() && self.how.is_ready()
     }
 
     fn check_size(&self, value_bytes_max: usize) -> Result<(), EngineError> {
         within("value", self.payload.len(), value_bytes_max)?;
+        within("keep_while", self.how.size(), value_bytes_max)?;
         self.condition.check_size(value_bytes_max)
     }
 
     fn check(&self, value_bytes_max: usize) -> Result<(), EngineError> {
-        Self::check_sizes(&self.key, self.payload.len(), value_bytes_max)
+        Self::check_sizes(&self.key, self.payload.len(), value_bytes_max)?;
+        self.condition.check(value_bytes_max)?;
+        self.how.check(value_bytes_max)
     }
 
     /// Checks the path of a write and the size of its payload.
@@ -375,7 +508,22 @@ impl Write {
 
 impl Condition {
     fn size(&self) -> usize {
-        if let Self::PayloadIs(payload) = self { payload.len() } else { 0 }
+        match self {
+            Self::Always | Self::RevisionIs(_) => 0,
+            Self::PayloadIs(payload) => payload.len(),
+            Self::Node { condition, .. } => condition.size(),
+        }
+    }
+
+    fn is_ready(&self) -> bool {
+        if let Self::Node { condition, .. } = self { condition.is_ready() } else { true }
+    }
+
+    fn check(&self, value_bytes_max: usize) -> Result<(), EngineError> {
+        match self {
+            Self::Node { condition, .. } => Pattern::of(condition.clone()).check(value_bytes_max),
+            Self::Always | Self::RevisionIs(_) | Self::PayloadIs(_) => Ok(()),
+        }
     }
 
     fn check_size(&self, value_bytes_max: usize) -> Result<(), EngineError> {
@@ -383,16 +531,35 @@ impl Condition {
     }
 }
 
+impl Op {
+    fn key(&self) -> &Key {
+        match self {
+            Self::Put(write) => &write.key,
+            Self::Delete(delete) => &delete.key,
+            Self::Clear(clear) => &clear.key,
+            Self::Get(key) | Self::List(key) => key,
+        }
+    }
+}
+
 impl Txn {
+    fn is_ready(&self) -> bool {
+        let compared =
+            |compare: &Compare| if let Compare::Matches { pattern, .. } = compare { pattern.is_ready() } else { true };
+        let done = |op: &Op| if let Op::Put(write) = op { write.is_ready() } else { true };
+        self.compare.iter().all(compared) && self.then.iter().chain(&self.otherwise).all(done)
+    }
+
     fn size(&self) -> usize {
         let ops = self.then.iter().chain(&self.otherwise).map(|op| match op {
             Op::Put(write) => write.size(),
-            Op::Delete(key) | Op::Clear(key) | Op::Get(key) | Op::List(key) => key.as_bytes().len(),
+            _ => op.key().as_bytes().len(),
         });
         let compared = self.compare.iter().map(|compare| match compare {
             Compare::Payload { key, payload, .. } => key.as_bytes().len() + payload.len(),
             Compare::Number { key, .. } => key.as_bytes().len(),
             Compare::Below { prefix, .. } | Compare::Unchanged { prefix, .. } => prefix.as_bytes().len(),
+            Compare::Matches { pattern, .. } => pattern.size(),
             Compare::Lease { name, .. } => name.len(),
         });
         ops.chain(compared).sum()
@@ -406,13 +573,14 @@ impl Txn {
             match compare {
                 Compare::Payload { key, .. } | Compare::Number { key, .. } => Key::check(key)?,
                 Compare::Below { prefix, .. } | Compare::Unchanged { prefix, .. } => Key::check(prefix)?,
+                Compare::Matches { pattern, .. } => pattern.check(value_bytes_max)?,
                 Compare::Lease { .. } => {}
             }
         }
         for op in self.then.iter().chain(&self.otherwise) {
             match op {
                 Op::Put(write) => write.check(value_bytes_max)?,
-                Op::Delete(key) | Op::Clear(key) | Op::Get(key) | Op::List(key) => Key::check(key)?,
+                _ => Key::check(op.key())?,
             }
         }
         Ok(())
@@ -496,7 +664,7 @@ mod tests {
             assert_eq!(too_large(&command(Write { condition: against(100), ..write(100) })), None);
             assert_eq!(too_large(&command(Write { condition: against(101), ..write(1) })), Some("value"));
         }
-        let delete = |bytes| Command::Delete(Delete { key: write(0).key, condition: against(bytes) });
+        let delete = |bytes| Command::Delete(Delete { condition: against(bytes), ..Delete::from(write(0).key) });
         assert_eq!((too_large(&delete(100)), too_large(&delete(101))), (None, Some("value")));
     }
 
@@ -516,10 +684,10 @@ mod tests {
             Pattern { parts: vec![Part::one(NodeCondition::AnyOf(vec![payload; count]))] }
         };
         for (count, expected) in [(8, None), (10, Some("txn"))] {
-            let put = PutMany { pattern: pattern(count), payload: Bytes::from(vec![0; 100]) };
+            let put = PutMany { pattern: pattern(count), payload: Bytes::from(vec![0; 100]), how: How::default() };
             assert_eq!(too_large(&Command::PutMany(put)), expected);
-            assert_eq!(too_large(&Command::DeleteMany(pattern(count))), expected);
-            assert_eq!(too_large(&Command::ClearMany(pattern(count))), expected);
+            assert_eq!(too_large(&Command::DeleteMany(pattern(count).into())), expected);
+            assert_eq!(too_large(&Command::ClearMany(pattern(count).into())), expected);
         }
     }
 }

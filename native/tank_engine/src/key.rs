@@ -122,6 +122,11 @@ impl Key {
         self.as_bytes().starts_with(other.as_bytes())
     }
 
+    /// Whether it is the key of the root.
+    pub fn is_root(&self) -> bool {
+        self.as_bytes().is_empty()
+    }
+
     /// The key of a child, by the encoding of its name.
     pub fn child(&self, name: &[u8]) -> Self {
         Self::from_bytes(&[self.as_bytes(), name].concat())
@@ -132,6 +137,12 @@ impl Key {
         let (_end, rest) = self.as_bytes().split_last()?;
         let length = rest.iter().rposition(|byte| *byte == END).map_or(0, |end| end + 1);
         rest.get(..length).map(Self::from_bytes)
+    }
+
+    /// The encoding of the last component; empty for the root.
+    pub(crate) fn name(&self) -> &[u8] {
+        let above = self.parent().map_or(0, |parent| parent.as_bytes().len());
+        self.as_bytes().get(above..).unwrap_or_default()
     }
 
     /// The first key after this one and all keys below it.

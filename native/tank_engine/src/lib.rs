@@ -18,6 +18,7 @@ pub mod key;
 pub mod last_changed;
 pub mod lease;
 pub mod listing;
+pub mod nodes;
 pub mod outcome;
 pub mod pattern;
 pub mod payload;
@@ -46,7 +47,6 @@ pub mod probe;
 pub mod reclaim;
 pub mod runtime;
 
-mod scratch;
 mod sync;
 
 /// Ties the compiled crate to its checkout; see `.cargo/config.toml`.

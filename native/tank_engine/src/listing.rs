@@ -6,6 +6,7 @@ use std::sync::Arc;
 use crate::entries::Entries;
 use crate::entry::Entry;
 use crate::key::Key;
+use crate::nodes::Tree;
 
 /// Entries that are too deep, looked at before the rest of them is skipped by a search.
 const STEPS_MAX: usize = 8;
@@ -44,6 +45,22 @@ pub fn list<'e>(entries: &'e Entries, prefix: &Key, range: &Range) -> Listing<'e
     let rest = (from < to).then(|| entries.range((Bound::Excluded(from), Bound::Excluded(to))));
     let (reverse, depth) = (range.reverse, range.depth);
     Listing { entries, rest, prefix: prefix.clone(), reverse, depth, in_vain: 0, steps: 0, steps_max: usize::MAX }
+}
+
+/// The nodes below `prefix`, with a payload or without, without its own; `None` for one that is deeper than is asked for.
+pub fn nodes<'e>(tree: Tree<'e>, prefix: &Key, range: &Range) -> Box<dyn Iterator<Item = Option<&'e Key>> + 'e> {
+    let (mut from, mut to) = (prefix.clone(), prefix.after_subtree());
+    match &range.after {
+        Some(after) if range.reverse => to = to.min(after.clone()),
+        Some(after) => from = from.max(after.clone()),
+        None => {}
+    }
+    let (first, length, depth) = (from.clone(), prefix.as_bytes().len(), range.depth);
+    // A zero ends a component, and stands nowhere in one.
+    let levels = move |key: &Key| key.as_bytes().iter().skip(length).filter(|byte| **byte == 0).count();
+    let below = tree.range(from, to).map(|(key, _entry)| key).filter(move |key| **key != first);
+    let shown = move |key: &'e Key| (levels(key) <= depth).then_some(key);
+    if range.reverse { Box::new(below.rev().map(shown)) } else { Box::new(below.map(shown)) }
 }
 
 impl Listing<'_> {

@@ -17,6 +17,13 @@ pub enum Outcome {
         /// The store's revision after it.
         revision: u64,
     },
+    /// Applied, and asked to tell what became of which node.
+    Changed {
+        /// The store's revision after it.
+        revision: u64,
+        /// What was written or deleted, in the order of paths.
+        nodes: Vec<NodeChange>,
+    },
     /// A transaction was applied.
     Txn {
         /// Whether all comparisons held.
@@ -45,6 +52,19 @@ pub enum Refusal {
     NotFound,
     /// The condition does not hold; with the entry there is.
     Conflict(Option<Found>),
+    /// The condition on the node does not hold; with the node there is.
+    Mismatch(Option<Box<NodeInfo>>),
+    /// A condition that should keep the node does not hold now.
+    KeepWhile {
+        /// The node that was to be written.
+        key: Key,
+        /// Which of its conditions.
+        condition: u64,
+        /// Whether no node matches it.
+        is_missing: bool,
+    },
+    /// What is to be deleted because of conditions takes more looks than this.
+    TooManyConditions(u64),
     /// The lease is held by another.
     Held(Lease),
     /// The lease of that epoch has ended.
@@ -72,6 +92,8 @@ pub enum Refusal {
 pub enum Response {
     /// The entry's version after the write.
     Put(u64),
+    /// What was written or deleted, for an operation that asked.
+    Changed(Vec<NodeChange>),
     /// How many entries were deleted.
     Deleted(u64),
     /// The entry, if there is one.
@@ -93,12 +115,60 @@ pub struct Found {
     pub child_count: u64,
 }
 
+/// What became of a node.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct NodeChange {
+    /// The node before; of one that is gone, as it last was. `None` when it is new.
+    pub before: Option<NodeInfo>,
+    /// What it is afterwards.
+    pub after: NodeAfter,
+}
+
+/// What a node is after a command.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub enum NodeAfter {
+    /// There, with these numbers and the payload that was written.
+    There {
+        /// Its path.
+        key: Key,
+        /// Its payload version.
+        payload_version: u64,
+        /// The version of its child list.
+        child_list_version: u64,
+        /// Its direct children.
+        child_count: u64,
+    },
+    /// Gone, since the command named it or one above it.
+    Deleted,
+    /// Gone, since what should keep it does not hold any more.
+    NotKept,
+}
+
+/// A node as it was found.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct NodeInfo {
+    /// Its path.
+    pub key: Key,
+    /// Its entry, if it has a payload.
+    pub found: Option<Found>,
+    /// The kind of its payload.
+    pub kind: u8,
+    /// Changes of its payload since it was created, with that.
+    pub payload_version: u64,
+    /// How often its children came or went, with its creation.
+    pub child_list_version: u64,
+    /// Its direct children.
+    pub child_count: u64,
+}
+
 impl Outcome {
     /// The bytes of payloads that it carries, about.
     pub fn size(&self) -> usize {
         match self {
             Self::Txn { responses, .. } => responses.iter().map(Response::size).sum(),
+            Self::Changed { nodes, .. } => nodes.iter().map(NodeChange::size).sum(),
             Self::Refused(Refusal::Exists(found) | Refusal::Conflict(Some(found))) => found.size(),
+            Self::Refused(Refusal::Mismatch(Some(node))) => node.size(),
             _ => 0,
         }
     }
@@ -135,32 +205,67 @@ impl Outcome {
 
     fn found(&self) -> Box<dyn Iterator<Item = &Found> + '_> {
         match self {
+            Self::Changed { nodes, .. } => Box::new(nodes.iter().filter_map(NodeChange::found)),
             Self::Refused(Refusal::Exists(found) | Refusal::Conflict(Some(found))) => Box::new(std::iter::once(found)),
-            Self::Txn { responses, .. } => Box::new(responses.iter().flat_map(|response| match response {
-                Response::Got(Some(found)) => std::slice::from_ref(found),
-                Response::Listed(all) => all,
-                _ => &[],
-            })),
+            Self::Refused(Refusal::Mismatch(Some(node))) => Box::new(node.found.iter()),
+            Self::Txn { responses, .. } => Box::new(responses.iter().flat_map(Response::found)),
             _ => Box::new(std::iter::empty()),
         }
     }
 
     fn found_mut(&mut self) -> Box<dyn Iterator<Item = &mut Found> + '_> {
         match self {
+            Self::Changed { nodes, .. } => Box::new(nodes.iter_mut().filter_map(NodeChange::found_mut)),
             Self::Refused(Refusal::Exists(found) | Refusal::Conflict(Some(found))) => Box::new(std::iter::once(found)),
-            Self::Txn { responses, .. } => Box::new(responses.iter_mut().flat_map(|response| match response {
-                Response::Got(Some(found)) => std::slice::from_mut(found),
-                Response::Listed(all) => all,
-                _ => &mut [],
-            })),
+            Self::Refused(Refusal::Mismatch(Some(node))) => Box::new(node.found.iter_mut()),
+            Self::Txn { responses, .. } => Box::new(responses.iter_mut().flat_map(Response::found_mut)),
             _ => Box::new(std::iter::empty()),
         }
     }
 }
 
+impl NodeChange {
+    fn found(&self) -> Option<&Found> {
+        self.before.as_ref()?.found.as_ref()
+    }
+
+    fn found_mut(&mut self) -> Option<&mut Found> {
+        self.before.as_mut()?.found.as_mut()
+    }
+
+    fn size(&self) -> usize {
+        self.before.as_ref().map_or(0, NodeInfo::size)
+    }
+}
+
+impl NodeInfo {
+    fn size(&self) -> usize {
+        self.key.as_bytes().len() + self.found.as_ref().map_or(0, Found::size)
+    }
+}
+
 impl Response {
+    fn found(&self) -> Box<dyn Iterator<Item = &Found> + '_> {
+        match self {
+            Self::Got(found) => Box::new(found.iter()),
+            Self::Listed(all) => Box::new(all.iter()),
+            Self::Changed(nodes) => Box::new(nodes.iter().filter_map(NodeChange::found)),
+            Self::Put(_) | Self::Deleted(_) => Box::new(std::iter::empty()),
+        }
+    }
+
+    fn found_mut(&mut self) -> Box<dyn Iterator<Item = &mut Found> + '_> {
+        match self {
+            Self::Got(found) => Box::new(found.iter_mut()),
+            Self::Listed(all) => Box::new(all.iter_mut()),
+            Self::Changed(nodes) => Box::new(nodes.iter_mut().filter_map(NodeChange::found_mut)),
+            Self::Put(_) | Self::Deleted(_) => Box::new(std::iter::empty()),
+        }
+    }
+
     fn size(&self) -> usize {
         match self {
+            Self::Changed(nodes) => nodes.iter().map(NodeChange::size).sum(),
             Self::Put(_) | Self::Deleted(_) | Self::Got(None) => 0,
             Self::Got(Some(found)) => found.size(),
             Self::Listed(all) => all.iter().map(Found::size).sum(),

@@ -16,6 +16,7 @@ use crate::key::Key;
 use crate::last_changed::LastChanged;
 use crate::machine::Versions;
 use crate::marks::Marks;
+use crate::nodes::{Nodes, Tree};
 use crate::payload::Memory;
 use crate::raft::LogId;
 use crate::reclaim;
@@ -28,6 +29,8 @@ use crate::watch::Hub;
 pub struct View {
     /// Every entry, in the order of paths.
     pub entries: Entries,
+    /// What nodes have besides their entries.
+    pub nodes: Nodes,
     /// The leases that are held.
     pub leases: Leases,
     /// The store's revision.
@@ -38,7 +41,7 @@ pub struct View {
     pub history: History,
     /// The last log entry that is applied.
     pub applied: Option<LogId>,
-    /// A hash of all entries: equal on members with equal entries.
+    /// A hash of all entries, nodes and leases: equal on members with equal ones.
     pub digest: u64,
     /// A hash of the requests that may be asked again: equal on members that have applied the same log.
     pub sessions_digest: u64,
@@ -51,6 +54,11 @@ pub struct View {
 }
 
 impl View {
+    /// Its nodes.
+    pub fn tree(&self) -> Tree<'_> {
+        Tree { entries: &self.entries, nodes: &self.nodes }
+    }
+
     /// The entry at a path.
     pub fn get(&self, key: &Key) -> Option<&Arc<Entry>> {
         self.entries.get(key)

@@ -67,6 +67,12 @@ pub(crate) fn refusal<'a>(env: Env<'a>, refusal: &Refusal) -> Term<'a> {
         Refusal::NotFound => atoms::not_found().encode(env),
         Refusal::Conflict(Some(entry)) => (atoms::conflict(), found::encode(env, entry)).encode(env),
         Refusal::Conflict(None) => (atoms::conflict(), atoms::nil()).encode(env),
+        Refusal::Mismatch(node) => (atoms::mismatch(), node.as_ref().map(|node| found::node(env, node))).encode(env),
+        Refusal::KeepWhile { key, condition, is_missing } => {
+            let why = if *is_missing { atoms::no_match() } else { atoms::unmet() };
+            (atoms::keep_while(), found::path(env, key), *condition, why).encode(env)
+        }
+        Refusal::TooManyConditions(limit) => (atoms::too_large(), atoms::conditions(), limit).encode(env),
         Refusal::Held(lease) => (atoms::held(), found::lease(env, lease)).encode(env),
         Refusal::LeaseEnded => atoms::lease_ended().encode(env),
         Refusal::TooManyLooks(limit) => (atoms::too_large(), atoms::comparisons(), limit).encode(env),
@@ -116,6 +122,7 @@ fn part(name: &str) -> Atom {
         "backup" => atoms::backup(),
         "transaction" => atoms::transaction(),
         "txn" => atoms::txn(),
+        "keep_while" => atoms::keep_while(),
         "lease_name" => atoms::lease_name(),
         "lease_holder" => atoms::lease_holder(),
         _ => atoms::database(),

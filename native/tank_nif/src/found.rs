@@ -6,7 +6,7 @@
 use rustler::{Atom, Binary, Encoder, Env, NewBinary, Term};
 use tank_engine::key::{Component, Key};
 use tank_engine::lease::Lease;
-use tank_engine::outcome::{Found, Response};
+use tank_engine::outcome::{Found, NodeAfter, NodeChange, NodeInfo, Response};
 
 use crate::atoms;
 
@@ -29,10 +29,40 @@ pub(crate) fn lease<'a>(env: Env<'a>, lease: &Lease) -> Term<'a> {
     (name, holder, lease.epoch, lease.ttl_ms, lease.renewals).encode(env)
 }
 
-/// `{:put, version} | {:deleted, count} | {:got, found | nil} | {:listed, [found]}`.
+/// `{path, kind, payload | nil, payload_version, child_list_version, child_count, entry}`, where `entry` is
+/// `{revision, create_revision, version, lease}`, or nil without a payload.
+pub(crate) fn node<'a>(env: Env<'a>, node: &NodeInfo) -> Term<'a> {
+    let payload = node.found.as_ref().map(|found| binary(env, found.payload.as_deref().unwrap_or_default()));
+    let entry = node.found.as_ref().map(|found| &found.entry);
+    let entry = entry.map(|entry| (entry.revision, entry.create_revision, entry.version, entry.lease));
+    let (path, versions) = (path(env, &node.key), (node.payload_version, node.child_list_version));
+    (path, node.kind, payload, versions.0, versions.1, node.child_count, entry).encode(env)
+}
+
+/// `{path, node before | nil, {:there, payload_version, child_list_version, child_count} | :deleted | :not_kept}` of each.
+pub(crate) fn changes<'a>(env: Env<'a>, changes: &[NodeChange]) -> Vec<Term<'a>> {
+    changes.iter().map(|change| self::change(env, change)).collect()
+}
+
+fn change<'a>(env: Env<'a>, change: &NodeChange) -> Term<'a> {
+    let before = change.before.as_ref().map(|before| node(env, before));
+    let (key, after) = match &change.after {
+        NodeAfter::There { key, payload_version, child_list_version, child_count } => {
+            let after = (atoms::there(), payload_version, child_list_version, child_count);
+            (Some(key), after.encode(env))
+        }
+        NodeAfter::Deleted => (None, atoms::deleted().encode(env)),
+        NodeAfter::NotKept => (None, atoms::not_kept().encode(env)),
+    };
+    let key = key.or_else(|| change.before.as_ref().map(|before| &before.key));
+    (key.map(|key| path(env, key)), before, after).encode(env)
+}
+
+/// `{:put, version} | {:deleted, count} | {:got, found | nil} | {:listed, [found]} | {:changed, changes}`.
 pub(crate) fn response<'a>(env: Env<'a>, response: &Response) -> Term<'a> {
     match response {
         Response::Put(version) => (atoms::put(), version).encode(env),
+        Response::Changed(nodes) => (atoms::changed(), changes(env, nodes)).encode(env),
         Response::Deleted(count) => (atoms::deleted(), count).encode(env),
         Response::Got(None) => (atoms::got(), atoms::nil()).encode(env),
         Response::Got(Some(found)) => (atoms::got(), encode(env, found)).encode(env),

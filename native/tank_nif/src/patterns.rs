@@ -1,8 +1,8 @@
 //! Patterns, as `Tank.Store.Pattern` encodes them.
 //!
 //! A list of `{:one | :many, condition}`, where a condition is `:any`, `{:is, component}` (encoded
-//! as in a key), `{:name, regex}`, `{:payload, payload}`, `:has_data`, `{:version, relation, n}`,
-//! `{:child_count, relation, n}`, `{:all, conditions}`, `{:any_of, conditions}` or
+//! as in a key), `{:name, regex}`, `{:payload, payload}`, `:has_data`, `{:kind, n}`, `{:version, relation, n}`,
+//! `{:payload_version, relation, n}`, `{:child_list_version, relation, n}`, `{:child_count, relation, n}`, `{:all, conditions}`, `{:any_of, conditions}` or
 //! `{:not, condition}`.
 
 use bytes::Bytes;
@@ -22,6 +22,11 @@ pub(crate) fn decode(term: Term<'_>) -> NifResult<Pattern> {
         Ok(Part { many: kind == atoms::many(), condition: condition(term, DEPTH_MAX)? })
     };
     Ok(Pattern { parts: parts.into_iter().map(part).collect::<NifResult<_>>()? })
+}
+
+/// A condition by itself.
+pub(crate) fn condition_of(term: Term<'_>) -> NifResult<Condition> {
+    condition(term, DEPTH_MAX)
 }
 
 pub(crate) fn relation(atom: Atom) -> NifResult<Relation> {
@@ -61,6 +66,8 @@ fn with_operand(kind: Atom, operand: Term<'_>, depth: usize) -> NifResult<Condit
         Ok(Condition::Is(bytes()?.to_vec()))
     } else if kind == atoms::name() {
         Ok(Condition::Name(NameRegex::new(operand.decode()?)))
+    } else if kind == atoms::kind() {
+        Ok(Condition::Kind(operand.decode()?))
     } else if kind == atoms::payload() {
         Ok(Condition::Payload(Bytes::copy_from_slice(&bytes()?)))
     } else if kind == atoms::all() {
@@ -77,6 +84,10 @@ fn with_operand(kind: Atom, operand: Term<'_>, depth: usize) -> NifResult<Condit
 fn number_of(kind: Atom, relation: Relation, number: u64) -> NifResult<Condition> {
     if kind == atoms::version() {
         Ok(Condition::Version(relation, number))
+    } else if kind == atoms::payload_version() {
+        Ok(Condition::PayloadVersion(relation, number))
+    } else if kind == atoms::child_list_version() {
+        Ok(Condition::ChildListVersion(relation, number))
     } else if kind == atoms::child_count() {
         Ok(Condition::ChildCount(relation, number))
     } else {

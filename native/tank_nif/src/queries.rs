@@ -5,18 +5,19 @@
 
 use std::sync::Arc;
 
+use rustler::types::tuple::make_tuple;
 use rustler::{Atom, Binary, Encoder, Env, Error, NewBinary, NifResult, ResourceArc, Term};
-use tank_engine::entries;
 use tank_engine::entry::Entry;
 use tank_engine::error::EngineError;
 use tank_engine::key::Key;
 use tank_engine::listing::{self, Range};
 use tank_engine::pattern::Pattern;
+use tank_engine::state::Fingerprint;
 use tank_engine::view::View;
 
 use crate::term_cache::{Keep, NoTerm};
 use crate::views::Handle;
-use crate::{atoms, errors, found, patterns, term_cache};
+use crate::{atoms, commands, errors, found, patterns, term_cache};
 
 /// What a normal scheduler may look at, copy and make: about half a millisecond of each.
 const STEPS_MAX: usize = 2_000;
@@ -72,15 +73,6 @@ impl Budget {
         Ok(())
     }
 
-    fn children(&mut self, view: &View, key: &Key) -> Result<u64, Stop> {
-        let mut count = 0;
-        for _child in entries::child_keys(&view.entries, key) {
-            self.steps = self.steps.checked_sub(1).ok_or(Stop::Dirty)?;
-            count += 1;
-        }
-        Ok(count)
-    }
-
     fn looked_at(&self, steps: usize) -> Result<(), Stop> {
         if steps > self.steps { Err(Stop::Dirty) } else { Ok(()) }
     }
@@ -102,17 +94,17 @@ fn answer<'a, T: Encoder>(env: Env<'a>, result: Result<T, Stop>) -> Term<'a> {
 #[rustler::nif]
 fn node(view: ResourceArc<Handle>, key: Binary<'_>) -> (bool, u64) {
     let (view, key) = (&view.view, Key::from_bytes(&key));
-    (entries::exists(&view.entries, &key), view.get(&key).map_or(0, |entry| entry.revision))
+    (view.tree().exists(&key), view.get(&key).map_or(0, |entry| entry.revision))
 }
 
 /// How many direct children a path has, with a value or without.
-#[rustler::nif(schedule = "DirtyCpu")]
+#[rustler::nif]
 fn child_count(view: ResourceArc<Handle>, key: Binary<'_>) -> u64 {
-    entries::child_count(&view.view.entries, &Key::from_bytes(&key))
+    view.view.tree().child_count(&Key::from_bytes(&key))
 }
 
 /// The entry at a path: `{:ok, entry}`, `:not_found`, `:dirty` or `{:error, reason}`. An entry is
-/// `{path, value, revision, create_revision, version, child_count, lease}`.
+/// `{path, value, revision, create_revision, version, child_count, lease, payload_version, child_list_version}`.
 #[rustler::nif]
 fn entry<'a>(env: Env<'a>, view: ResourceArc<Handle>, key: Binary<'a>) -> Term<'a> {
     entry_within(env, &view.view, &key, Budget::small())
@@ -191,7 +183,7 @@ fn listed<'a>(
 
 /// What matches a pattern, behind the path `after` if that is given; `:dirty` or `{:error, reason}`. `what`:
 /// `:count`, how many nodes; `:keys`, their keys; `:values`, `{path, value}` of those with a value;
-/// `:entries`, the entries.
+/// `:entries`, the entries; `:nodes`, all nodes, as `node_info` gives them.
 #[rustler::nif]
 fn select<'a>(
     env: Env<'a>,
@@ -227,7 +219,7 @@ fn selected<'a>(
     small: bool,
 ) -> NifResult<Term<'a>> {
     let pattern = patterns::decode(pattern)?;
-    if small && (pattern.is_costly() || !pattern.is_ready()) {
+    if small && !pattern.is_ready() {
         return Ok(atoms::dirty().encode(env));
     }
     if let Err(error) = pattern.check(usize::MAX) {
@@ -238,14 +230,15 @@ fn selected<'a>(
     if what == atoms::count() {
         return Ok(answer(env, count(view, &pattern, &budget)));
     }
-    let what = [atoms::keys(), atoms::values(), atoms::entries()].into_iter().find(|kind| *kind == what);
+    let kinds = [atoms::keys(), atoms::values(), atoms::entries(), atoms::nodes()];
+    let what = kinds.into_iter().find(|kind| *kind == what);
     let what = what.ok_or(Error::BadArg)?;
     Ok(answer(env, picked(env, view, &pattern, what, after, limit, budget)))
 }
 
 fn count(view: &View, pattern: &Pattern, budget: &Budget) -> Result<u64, Stop> {
     let mut count = 0;
-    let mut walk = pattern.walk(&view.entries, None).within(budget.steps);
+    let mut walk = pattern.walk(view.tree(), None).within(budget.steps);
     while walk.next().is_some() {
         count += 1;
     }
@@ -263,12 +256,16 @@ fn picked<'a>(
     mut budget: Budget,
 ) -> Result<Vec<Term<'a>>, Stop> {
     let mut items = Vec::new();
-    let mut walk = pattern.walk(&view.entries, after).within(budget.steps);
+    let mut walk = pattern.walk(view.tree(), after).within(budget.steps);
     while items.len() < limit {
         let Some(node) = walk.next() else { break };
         if what == atoms::keys() {
             budget.item()?;
             items.push(binary(env, node.key.as_bytes()));
+            continue;
+        }
+        if what == atoms::nodes() {
+            items.push(node_term(env, view, &node.key, &mut budget)?);
             continue;
         }
         let Some(entry) = node.entry else { continue };
@@ -283,10 +280,115 @@ fn picked<'a>(
     Ok(items)
 }
 
-/// How many entries there are at a path and below it.
+/// The node at a path, with a value or without: `{:ok, node}`, `:not_found`, `:dirty` or `{:error, reason}`. There always
+/// is a root. A node is as in an answer ([`found::node`]), with its value in the place of the payload.
+#[rustler::nif]
+fn node_info<'a>(env: Env<'a>, view: ResourceArc<Handle>, key: Binary<'a>) -> Term<'a> {
+    node_within(env, &view.view, &key, Budget::small())
+}
+
+/// See `node_info`.
 #[rustler::nif(schedule = "DirtyCpu")]
-fn subtree_size(view: ResourceArc<Handle>, key: Binary<'_>) -> usize {
-    entries::subtree(&view.view.entries, &Key::from_bytes(&key)).count()
+fn node_info_large<'a>(env: Env<'a>, view: ResourceArc<Handle>, key: Binary<'a>) -> Term<'a> {
+    node_within(env, &view.view, &key, Budget::unlimited())
+}
+
+fn node_within<'a>(env: Env<'a>, view: &View, key: &[u8], budget: Budget) -> Term<'a> {
+    let key = Key::from_bytes(key);
+    let mut budget = Budget { keep: Keep::IfReadBefore, ..budget };
+    if !key.is_root() && !view.tree().exists(&key) {
+        return atoms::not_found().encode(env);
+    }
+    answer(env, node_term(env, view, &key, &mut budget).map(|node| (atoms::ok(), node)))
+}
+
+/// Nodes below a path, as `list` gives entries.
+#[rustler::nif]
+fn list_nodes<'a>(
+    env: Env<'a>,
+    view: ResourceArc<Handle>,
+    prefix: Binary<'a>,
+    after: Option<Binary<'a>>,
+    limit: usize,
+    depth: usize,
+    reverse: bool,
+) -> Term<'a> {
+    let range = Range { after: after.map(|after| Key::from_bytes(&after)), reverse, depth };
+    answer(env, listed_nodes(env, &view.view, &Key::from_bytes(&prefix), &range, limit, Budget::small()))
+}
+
+/// See `list_nodes`.
+#[rustler::nif(schedule = "DirtyCpu")]
+fn list_nodes_large<'a>(
+    env: Env<'a>,
+    view: ResourceArc<Handle>,
+    prefix: Binary<'a>,
+    after: Option<Binary<'a>>,
+    limit: usize,
+    depth: usize,
+    reverse: bool,
+) -> Term<'a> {
+    let range = Range { after: after.map(|after| Key::from_bytes(&after)), reverse, depth };
+    answer(env, listed_nodes(env, &view.view, &Key::from_bytes(&prefix), &range, limit, Budget::unlimited()))
+}
+
+fn listed_nodes<'a>(
+    env: Env<'a>,
+    view: &View,
+    prefix: &Key,
+    range: &Range,
+    limit: usize,
+    mut budget: Budget,
+) -> Result<Vec<Term<'a>>, Stop> {
+    let mut items = Vec::new();
+    let mut nodes = listing::nodes(view.tree(), prefix, range);
+    while items.len() < limit {
+        budget.steps = budget.steps.checked_sub(1).ok_or(Stop::Dirty)?;
+        match nodes.next() {
+            None => break,
+            Some(Some(key)) => items.push(node_term(env, view, key, &mut budget)?),
+            // Too deep.
+            Some(None) => {}
+        }
+    }
+    Ok(items)
+}
+
+/// What the conditions that keep the node at a path were made of, or nil.
+#[rustler::nif]
+fn kept_by<'a>(env: Env<'a>, view: ResourceArc<Handle>, key: Binary<'a>) -> Term<'a> {
+    let node = view.view.nodes.get(&Key::from_bytes(&key));
+    let kept = node.and_then(|node| node.keep_while.as_ref());
+    kept.map(|keep_while| binary(env, keep_while.source())).encode(env)
+}
+
+/// The nodes with conditions that keep them: `{key, what they were made of}` of each.
+#[rustler::nif(schedule = "DirtyCpu")]
+fn all_kept(env: Env<'_>, view: ResourceArc<Handle>) -> Vec<Term<'_>> {
+    let kept = view.view.nodes.records().filter_map(|(key, node)| Some((key, node.keep_while.as_ref()?)));
+    kept.map(|(key, kept)| (binary(env, key.as_bytes()), binary(env, kept.source())).encode(env)).collect()
+}
+
+/// The fingerprint of what a pattern matches, for a comparison: `{count, hash}`, or `{:error, reason}`.
+#[rustler::nif(schedule = "DirtyCpu")]
+fn fingerprint<'a>(env: Env<'a>, view: ResourceArc<Handle>, pattern: Term<'a>, facts: Atom) -> NifResult<Term<'a>> {
+    let (pattern, facts) = (patterns::decode(pattern)?, commands::facts(facts)?);
+    if let Err(error) = pattern.check(usize::MAX) {
+        return Ok(errors::error(env, &error));
+    }
+    let taken = Fingerprint::of(view.view.tree(), &pattern, facts, |_looks| Ok::<_, std::convert::Infallible>(()));
+    Ok(taken.map_or_else(|never| match never {}, |taken| (taken.count, taken.hash).encode(env)))
+}
+
+fn node_term<'a>(env: Env<'a>, view: &View, key: &Key, budget: &mut Budget) -> Result<Term<'a>, Stop> {
+    let (tree, entry) = (view.tree(), view.get(key));
+    let value = match entry {
+        Some(entry) => budget.value(env, view, key, entry)?,
+        None => budget.item().map(|()| atoms::nil().encode(env))?,
+    };
+    let entry = entry.map(|entry| (entry.revision, entry.create_revision, entry.version, entry.lease));
+    let versions = (tree.payload_version(key), tree.child_list_version(key));
+    Ok((found::path(env, key), tree.kind(key), value, versions.0, versions.1, tree.child_count(key), entry).encode(env))
 }
 
 /// `{path, value, revision, create_revision, version, child_count, lease}`.
@@ -304,9 +406,18 @@ fn made<'a>(
         budget.item()?;
         atoms::nil().encode(env)
     };
-    let child_count = budget.children(view, key)?;
-    let path = found::path(env, key);
-    Ok((path, value, entry.revision, entry.create_revision, entry.version, child_count, entry.lease).encode(env))
+    let tree = view.tree();
+    let numbers = [
+        entry.revision,
+        entry.create_revision,
+        entry.version,
+        tree.child_count(key),
+        entry.lease,
+        tree.payload_version(key),
+        tree.child_list_version(key),
+    ];
+    let numbers = numbers.into_iter().map(|number| number.encode(env));
+    Ok(make_tuple(env, &[found::path(env, key), value].into_iter().chain(numbers).collect::<Vec<_>>()))
 }
 
 fn binary<'a>(env: Env<'a>, bytes: &[u8]) -> Term<'a> {

@@ -3,11 +3,13 @@
 use std::sync::Arc;
 
 use rustler::{Encoder, Env, NifResult, Resource, ResourceArc, Term};
+use tank_engine::error::EngineError;
+use tank_engine::outcome::{Outcome, Response};
 use tank_engine::reclaim;
 use tank_engine::view::View;
 
 use crate::store::Store;
-use crate::{atoms, commands, errors};
+use crate::{atoms, commands, errors, found};
 
 /// A view that a process reads more than once.
 pub(crate) struct Handle {
@@ -45,7 +47,8 @@ fn view_revision(view: ResourceArc<Handle>) -> u64 {
     view.view.revision
 }
 
-/// The view as an operation of a transaction would leave it; see `commands`.
+/// The view as an operation of a transaction would leave it, and what that gives, as in an answer:
+/// `{:ok, view, response}`, or `{:error, reason}` as a command would be refused; see `commands`.
 #[rustler::nif]
 fn view_with<'a>(env: Env<'a>, view: ResourceArc<Handle>, op: Term<'a>) -> NifResult<Term<'a>> {
     with(env, &view, op)
@@ -59,5 +62,27 @@ fn view_with_large<'a>(env: Env<'a>, view: ResourceArc<Handle>, op: Term<'a>) ->
 
 fn with<'a>(env: Env<'a>, view: &Handle, op: Term<'a>) -> NifResult<Term<'a>> {
     let op = commands::op(op)?;
-    Ok(ResourceArc::new(Handle { view: Arc::new(view.view.with(&op)) }).encode(env))
+    Ok(match view.view.with(&op) {
+        Ok((view, response)) => {
+            let response = match completed(&view, response) {
+                Ok(response) => response,
+                Err(error) => return Ok(errors::error(env, &error)),
+            };
+            let response = found::response(env, &response);
+            (atoms::ok(), ResourceArc::new(Handle { view: Arc::new(view) }), response).encode(env)
+        }
+        Err(refusal) => (atoms::error(), errors::refusal(env, &refusal)).encode(env),
+    })
+}
+
+/// The response with the payloads that are not in memory.
+fn completed(view: &View, response: Response) -> Result<Response, EngineError> {
+    let (succeeded, revision, responses) = (true, view.revision, vec![response]);
+    let mut outcome = Outcome::Txn { succeeded, revision, responses };
+    if !outcome.is_complete() {
+        outcome.complete(|key, entry| view.payload(key, entry))?;
+    }
+    let compacted = EngineError::Compacted { min: view.revision + 1 };
+    let Outcome::Txn { responses, .. } = outcome else { return Err(compacted) };
+    responses.into_iter().next().ok_or(compacted)
 }

@@ -13,7 +13,6 @@ use rustler::{
     Atom, Binary, Encoder, Env, LocalPid, Monitor, NifResult, OwnedBinary, OwnedEnv, Resource, ResourceArc, Term,
 };
 use tank_engine::engine::{From, Place, Position, Since};
-use tank_engine::entries;
 use tank_engine::entry::Entry;
 use tank_engine::error::EngineError;
 use tank_engine::key::Key;
@@ -415,7 +414,7 @@ fn next<'a>(env: Env<'a>, watch: &Watch, budget: Budget) -> Term<'a> {
 
 fn entry_term<'a>(env: Env<'a>, view: &View, key: &Key, entry: &Arc<Entry>) -> Result<Term<'a>, NoValue> {
     let value = value_term(env, key, entry, Keep::IfReadBefore, &|key, entry| view.payload(key, entry))?;
-    let child_count = entries::child_count(&view.entries, key);
+    let child_count = view.tree().child_count(key);
     let numbers = (entry.revision, entry.create_revision, entry.version, child_count, entry.lease);
     let (revision, create_revision, version, child_count, lease) = numbers;
     Ok((found::path(env, key), value, revision, create_revision, version, child_count, lease).encode(env))

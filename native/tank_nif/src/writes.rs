@@ -90,7 +90,7 @@ fn decode(kind: Atom, key: Binary<'_>, payload: Binary<'_>, condition: Option<u6
     let key = Key::from_bytes(&key);
     let condition = condition.map_or(Condition::Always, Condition::RevisionIs);
     if kind == atoms::delete() {
-        return Ok(Command::Delete(Delete { key, condition }));
+        return Ok(Command::Delete(Delete { condition, ..key.into() }));
     }
     let write = Write { condition, ..Write::new(key, Bytes::copy_from_slice(&payload)) };
     if kind == atoms::put() {
@@ -107,6 +107,9 @@ fn decode(kind: Atom, key: Binary<'_>, payload: Binary<'_>, condition: Option<u6
 fn encode(env: Env<'_>, outcome: Outcome) -> Term<'_> {
     match outcome {
         Outcome::Done { revision } => (atoms::ok(), revision).encode(env),
+        Outcome::Changed { revision, nodes } => {
+            (atoms::ok(), (atoms::changed(), revision, found::changes(env, &nodes))).encode(env)
+        }
         Outcome::Txn { succeeded, revision, responses } => {
             let responses: Vec<_> = responses.iter().map(|response| found::response(env, response)).collect();
             (atoms::ok(), (atoms::txn(), succeeded, revision, responses)).encode(env)

@@ -49,7 +49,9 @@ defmodule Tank.Store.TreeTest do
                   create_revision: first,
                   version: 2,
                   child_count: 2,
-                  lease: 0
+                  lease: 0,
+                  payload_version: 2,
+                  child_list_version: 3
                 }}
 
       assert last == first + 3

@@ -6,7 +6,15 @@ defmodule Tank.Store.Tree.Comparison do
 
   alias Tank.Store.{Call, Lease, Path}
 
-  @numbers [:version, :revision, :create_revision, :child_count, :lease_epoch]
+  @numbers [
+    :version,
+    :revision,
+    :create_revision,
+    :child_count,
+    :lease_epoch,
+    :payload_version,
+    :child_list_version
+  ]
 
   @doc "Raises `ArgumentError` for what is no comparison."
   @spec encode(tuple) :: {:ok, tuple} | {:error, {:invalid_path, String.t()}}

@@ -3,6 +3,7 @@ defmodule Tank.Store.Tree.Options do
   # The options of the functions of `Tank.Store.Tree`: what is unknown or makes no sense raises `ArgumentError`.
 
   alias Tank.Store.Deadline
+  alias Tank.Store.Tree.KeepWhile
 
   @timeout 5_000
   @read [timeout: @timeout, favor: :consistency]
@@ -40,11 +41,38 @@ defmodule Tank.Store.Tree.Options do
     end
   end
 
+  @doc "How a value is written: its kind, whether an equal one is left, the conditions that keep it, whether it answers."
+  @spec how(keyword, byte) :: {:ok, tuple} | {:error, {:invalid_pattern, String.t()}}
+  def how(opts, kind \\ 1) do
+    with {:ok, keep_while} <- KeepWhile.encode(opts[:keep_while]),
+         do: {:ok, {kind, opts[:unless_same] || false, keep_while, flag!(opts, :return_previous)}}
+  end
+
+  @doc "A boolean."
+  @spec flag!(keyword, atom) :: boolean
+  def flag!(opts, name) do
+    case opts[name] do
+      flag when is_boolean(flag) -> flag
+      nil -> false
+      other -> raise ArgumentError, "#{name}: is true or false, got: #{inspect(other)}"
+    end
+  end
+
+  @doc "Whether nodes without a value are asked for, too."
+  @spec all_nodes?(keyword) :: boolean
+  def all_nodes?(opts) do
+    case opts[:nodes] do
+      :all -> true
+      :with_value -> false
+      other -> raise ArgumentError, "nodes: is :all or :with_value, got: #{inspect(other)}"
+    end
+  end
+
   @doc "Those of a list."
   @spec range(keyword) :: {keyword, map}
   def range(opts) do
     range = [depth: 1, limit: :infinity, after: nil, reverse: false, keys_only: false]
-    opts = read(opts, range)
+    opts = read(opts, [{:nodes, :with_value} | range])
     range = Map.new(Keyword.take(opts, Keyword.keys(range)))
     check_range!(range)
     {opts, range}

@@ -5,6 +5,7 @@ defmodule Tank.Store.Tree.Reads do
   import Tank.Store.Position, only: [is_position: 1]
 
   alias Tank.Store.{Entry, Error, LongCall, Native, Path, Pattern, Position, Running, Tx, View}
+  alias Tank.Store.Tree.{KeepWhile, Options}
 
   @type store :: Tank.Store.Tree.store()
   @type error :: Tank.Store.Tree.error()
@@ -22,6 +23,25 @@ defmodule Tank.Store.Tree.Reads do
   @spec counted_entry(Tx.t(), Path.t(), keyword) :: {:ok, Entry.t()} | error
   def counted_entry(tx, path, opts) do
     with {:ok, key} <- Path.to_key(path), :ok <- Tx.note_child_count(tx, key), do: entry(tx, path, opts)
+  end
+
+  @doc "The node at a path, with a value or without."
+  @spec node(store, Path.t(), keyword) :: {:ok, Entry.t()} | error
+  def node(store, path, opts) do
+    with {:ok, key} <- Path.to_key(path),
+         {:ok, view} <- view(store, opts),
+         :ok <- note(store, path, &Tx.note_node/2),
+         {:ok, node} <- View.node(view, key),
+         do: {:ok, Entry.of_node(node)}
+  end
+
+  @doc "The conditions that keep the node at a path."
+  @spec keep_while(store, Path.t(), keyword) :: {:ok, KeepWhile.conditions()} | error
+  def keep_while(store, path, opts) do
+    with {:ok, key} <- Path.to_key(path),
+         {:ok, view} <- view(store, opts),
+         :ok <- note(store, path, &Tx.note_node/2),
+         do: {:ok, KeepWhile.decode(Native.kept_by(view, key))}
   end
 
   @doc "The entry at a path as it was at a position."
@@ -54,18 +74,34 @@ defmodule Tank.Store.Tree.Reads do
     with {:ok, key} <- Path.to_key(prefix),
          {:ok, after_key} <- after_key(range.after),
          {:ok, view} <- view(store, opts),
-         :ok <- note(store, key, &Tx.note_scan/2),
-         {:ok, entries} <- View.list(view, key, %{range | after: after_key}) do
+         :ok <- note(store, Pattern.below(prefix, levels(range)), facts(opts)),
+         {:ok, entries} <- listed(view, key, %{range | after: after_key}, Options.all_nodes?(opts)) do
       {:ok, entries, revision(store, view)}
     end
   end
 
+  defp levels(%{depth: 1}), do: :one
+  defp levels(_deeper), do: :many
+
+  defp facts(opts),
+    do: if(Options.all_nodes?(opts), do: &Tx.note_matches(&1, &2, :nodes), else: &Tx.note_matches(&1, &2, :entries))
+
+  defp listed(view, key, range, true) do
+    with {:ok, nodes} <- View.list_nodes(view, key, range), do: {:ok, Enum.map(nodes, &listed_node(&1, range))}
+  end
+
+  defp listed(view, key, range, false), do: View.list(view, key, range)
+
+  defp listed_node(node, %{keys_only: true}), do: %{Entry.of_node(node) | value: nil}
+  defp listed_node(node, _range), do: Entry.of_node(node)
+
   @doc "A pattern as the Rust library takes it, and the view to look for its matches in."
-  @spec scan(store, Pattern.t(), keyword) :: {:ok, [tuple], View.t()} | error
-  def scan(store, pattern, opts) do
+  @spec scan(store, Pattern.t(), :paths | :payloads | :entries | :nodes, keyword) :: {:ok, [tuple], View.t()} | error
+  def scan(store, pattern, facts, opts) do
     with {:ok, pattern} <- Pattern.encode(pattern),
          {:ok, view} <- view(store, opts),
-         :ok <- note(store, Pattern.prefix(pattern), &Tx.note_scan/2),
+         {:ok, _none} <- View.select(view, pattern, :keys, nil, 0),
+         :ok <- note(store, pattern, &Tx.note_matches(&1, &2, facts)),
          do: {:ok, pattern, view}
   end
 
@@ -77,8 +113,8 @@ defmodule Tank.Store.Tree.Reads do
   defp view(%Tx{} = tx, _opts), do: {:ok, Tx.view(tx)}
   defp view(store, opts), do: View.take(store, opts[:favor], opts[:timeout])
 
-  defp note(%Tx{} = tx, key, note), do: note.(tx, key)
-  defp note(_store, _key, _note), do: :ok
+  defp note(%Tx{} = tx, what, note), do: note.(tx, what)
+  defp note(_store, _what, _note), do: :ok
 
   defp after_key(nil), do: {:ok, nil}
   defp after_key(path), do: Path.to_key(path)

@@ -41,6 +41,9 @@ defmodule Tank.Store.Tree.Transaction do
           case commit(store_id, state, deadline) do
             {:ok, %{succeeded: true}} -> {:ok, result}
             {:ok, %{succeeded: false}} -> again(store_id, fun, retries, tried, deadline)
+            # What its operations asked for themselves has changed.
+            {:error, {:keep_while, _path, _index, _why}} -> again(store_id, fun, retries, tried, deadline)
+            {:error, {:mismatch, _node}} -> again(store_id, fun, retries, tried, deadline)
             {:error, _reason} = error -> error
           end
       end

@@ -2,7 +2,7 @@ defmodule Tank.Store.Tree.Writes do
   @moduledoc false
   # Writes of `Tank.Store.Tree` that go to the store at once, as one command each.
 
-  alias Tank.Store.{Call, Entry}
+  alias Tank.Store.{Call, Entry, NodeChange}
   alias Tank.Store.Tree.{Comparison, Operation}
 
   @doc "Puts, creates or updates; `condition` is nil, `{:revision, n}` or `{:payload, payload}`."
@@ -12,16 +12,16 @@ defmodule Tank.Store.Tree.Writes do
     command(store_id, {kind, key, payload, condition, lease}, byte_size(payload), timeout)
   end
 
-  @doc "Puts, unless the entry has this very payload and lease: then nothing changes."
-  @spec put_unless_same(atom, binary, binary, non_neg_integer, timeout) :: {:ok, non_neg_integer} | {:error, term}
-  def put_unless_same(store_id, key, payload, lease, timeout) do
-    same = [{:payload, key, true, payload}, {:lease_epoch, key, :==, lease}]
+  @doc "The same, in a certain way: `how` is `{kind, unless_same?, keep_while, returns?}`."
+  @spec write(atom, :put | :create | :update, binary, binary, tuple | nil, non_neg_integer, tuple, timeout) ::
+          {:ok, non_neg_integer} | {:ok, non_neg_integer, [NodeChange.t()]} | {:error, term}
+  def write(store_id, kind, key, payload, condition, lease, {1, false, nil, false}, timeout),
+    do: write(store_id, kind, key, payload, condition, lease, timeout)
 
-    with {:ok, %{revision: revision}} <- encoded_txn(store_id, same, [], [{:put, key, payload, lease}], timeout),
-         do: {:ok, revision}
-  end
+  def write(store_id, kind, key, payload, condition, lease, how, timeout),
+    do: command(store_id, {kind, key, payload, condition, lease, how}, byte_size(payload), timeout)
 
-  @spec command(atom, tuple, non_neg_integer, timeout) :: {:ok, term} | {:error, term}
+  @spec command(atom, tuple, non_neg_integer, timeout) :: {:ok, term} | {:ok, term, [NodeChange.t()]} | {:error, term}
   def command(store_id, command, bytes, timeout), do: answer(Call.command(store_id, command, bytes, timeout))
 
   @spec txn(atom, [tuple], [tuple], [tuple], timeout) :: {:ok, map} | {:error, term}
@@ -56,6 +56,8 @@ defmodule Tank.Store.Tree.Writes do
 
   defp reversed({:ok, list}), do: {:ok, Enum.reverse(list)}
   defp reversed(error), do: error
+
+  defp answer({:ok, {:changed, revision, changes}}), do: {:ok, revision, Enum.map(changes, &NodeChange.decode/1)}
 
   defp answer({:error, {kind, entry}}) when kind in [:exists, :conflict] and is_tuple(entry),
     do: {:error, {kind, Entry.decode(entry)}}

@@ -7,13 +7,15 @@ use bytes::Bytes;
 use imbl::Vector;
 
 use crate::error::EngineError;
+use crate::key::Key;
 use crate::lease::Lease;
+use crate::nodes::Node;
 use crate::state::{Applied, LeaseChange, Remembered, SessionRecord, State};
 use crate::watch::Revised;
 
 use super::history::{self, Revision};
 use super::rows::Rows;
-use super::store::{Header, LEASE, REMEMBERED, SESSION};
+use super::store::{Header, LEASE, NODE, REMEMBERED, SESSION};
 use super::version_key;
 
 /// A revision, and what else the history says of it.
@@ -58,6 +60,7 @@ pub(super) struct Delta {
     pub(super) header: Option<Header>,
     /// A copy of it costs nothing, and is not disturbed by what comes.
     revisions: Vector<Made>,
+    nodes: BTreeMap<Key, Option<Node>>,
     leases: BTreeMap<Bytes, Option<Arc<Lease>>>,
     /// Requests to remember, by the number of their record.
     remembered: BTreeMap<u64, Vec<Remembered>>,
@@ -89,6 +92,7 @@ impl Delta {
         if !remembered.is_empty() {
             self.remembered.insert(record, remembered);
         }
+        self.nodes = state.take_changed_nodes().into_iter().collect();
         self.forgotten = state.sessions.take_dead_records();
         self.sessions = state.sessions.take_changed().into_iter().collect();
         self.header = Some(header);
@@ -98,6 +102,7 @@ impl Delta {
     pub(super) fn append(&mut self, later: Self) {
         self.header = later.header.or_else(|| self.header.take());
         self.revisions.append(later.revisions);
+        self.nodes.extend(later.nodes);
         self.leases.extend(later.leases);
         self.remembered.extend(later.remembered);
         let forgotten = later.forgotten.into_iter();
@@ -129,6 +134,9 @@ impl Delta {
         }
         for (last, record) in records.finish() {
             rows.put(history::key(last).to_vec(), record);
+        }
+        for (key, node) in &self.nodes {
+            put_or_remove(rows, node_key(key), node.as_ref())?;
         }
         for (name, lease) in &self.leases {
             put_or_remove(rows, [&[LEASE], &name[..]].concat(), lease.as_deref())?;
@@ -175,6 +183,11 @@ fn put_or_remove<T: serde::Serialize>(rows: &mut Rows, key: Vec<u8>, value: Opti
             Ok(())
         }
     }
+}
+
+/// The key of a node's record.
+pub(super) fn node_key(key: &Key) -> Vec<u8> {
+    [&[NODE], key.as_bytes()].concat()
 }
 
 pub(super) fn numbered(kind: u8, number: u64) -> Vec<u8> {

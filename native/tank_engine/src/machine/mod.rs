@@ -135,12 +135,13 @@ impl Machine {
     fn publish(&self) {
         self.published.publish(View {
             entries: self.state.entries.clone(),
+            nodes: self.state.nodes.clone(),
             leases: self.state.leases.clone(),
             revision: self.state.revision,
             compacted: self.state.compacted,
             history: self.state.history,
             applied: self.applied,
-            digest: self.state.digest.value(),
+            digest: self.state.whole_digest().value(),
             sessions_digest: self.state.sessions.digest().value(),
             log_time: self.state.log_time,
             bytes: self.state.bytes,
@@ -150,7 +151,7 @@ impl Machine {
 
     /// What the state is after the last log entry that it contains.
     fn mark(&self) -> Option<Mark> {
-        let (digest, sessions) = (self.state.digest.value(), self.state.sessions.digest().value());
+        let (digest, sessions) = (self.state.whole_digest().value(), self.state.sessions.digest().value());
         self.applied.map(|id| Mark { id, revision: self.state.revision, digest, sessions })
     }
 

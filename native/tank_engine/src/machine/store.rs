@@ -6,6 +6,7 @@
 //! | `e`, a path's key and a revision | the entry's record ([`crate::entry`]); empty: it was deleted then |
 //! | `h` | [`Header`] |
 //! | `l` and a lease's name | the lease |
+//! | `n` and a path's key | what a node has besides its entry ([`crate::nodes`]) |
 //! | `r` and a log index (u64 big-endian) | the requests applied with the batch that ended there |
 //! | `s` and a client's id (u64 big-endian) | the client's session |
 //!
@@ -24,6 +25,7 @@ use crate::entry::Entry;
 use crate::error::EngineError;
 use crate::key::Key;
 use crate::lease::Lease;
+use crate::nodes::Node;
 use crate::payload::Memory;
 use crate::raft::{LogId, StoredMembership};
 use crate::snapshot::{PinnedSnapshot, ReceivedSnapshot, SnapshotData, SnapshotReceiver};
@@ -31,18 +33,21 @@ use crate::state::{History, LogTime, Remembered, SessionRecord, Sessions, State}
 use crate::storage::rocks::{self, Db};
 use crate::storage::{Tables, remove_dir};
 
-use super::delta::{Delta, numbered};
+use super::delta::{Delta, node_key, numbered};
 use super::history;
 use super::rows::Rows;
 use super::version_key::{self, ENTRY};
 
 pub(super) const HEADER: &[u8] = b"h";
 pub(super) const LEASE: u8 = b'l';
+pub(super) const NODE: u8 = b'n';
 pub(super) const REMEMBERED: u8 = b'r';
 pub(super) const SESSION: u8 = b's';
-const HEADER_FORMAT: u8 = 3;
+const HEADER_FORMAT: u8 = 4;
 /// The first format that can be read. It has no history.
 const HEADER_FORMAT_MIN: u8 = 2;
+/// The first format with records of nodes.
+const HEADER_FORMAT_NODES: u8 = 4;
 
 /// In the database's directory: what is to be put there next.
 const NEXT: &str = "next";
@@ -81,6 +86,9 @@ pub struct Header {
     /// Which history the state is in.
     #[serde(default)]
     pub history: History,
+    /// How many records of nodes there are.
+    #[serde(default)]
+    pub nodes: u64,
 }
 
 impl Header {
@@ -95,13 +103,14 @@ impl Header {
             trimmed,
             entries: state.entries.len() as u64,
             leases: state.leases.len() as u64,
-            digest: state.digest.value(),
+            digest: state.whole_digest().value(),
             remembered: state.sessions.records() as u64,
             sessions: state.sessions.clients() as u64,
             sessions_digest: state.sessions.digest().value(),
             horizon_ms: state.sessions.horizon_ms(),
             log_time: state.log_time,
             history: state.history,
+            nodes: state.nodes.len() as u64,
         }
     }
 
@@ -135,13 +144,14 @@ impl Header {
             )));
         }
         let (entries, leases) = (state.entries.len() as u64, state.leases.len() as u64);
-        let digest = state.digest.value();
-        if (entries, leases, digest) == (self.entries, self.leases, self.digest) {
+        let (nodes, digest) = (state.nodes.len() as u64, state.whole_digest().value());
+        if (entries, leases, nodes, digest) == (self.entries, self.leases, self.nodes, self.digest) {
             return Ok(());
         }
         Err(damaged(format!(
-            "it had {} entries and {} leases with digest {:016x}, and has {entries} and {leases} with {digest:016x}",
-            self.entries, self.leases, self.digest
+            "it had {} entries, {} leases and {} records of nodes with digest {:016x}, and has {entries}, {leases} and \
+             {nodes} with {digest:016x}",
+            self.entries, self.leases, self.nodes, self.digest
         )))
     }
 }
@@ -210,6 +220,7 @@ impl StateStore {
             match key.split_first() {
                 Some((&ENTRY, _)) => load_version(&mut state, &mut newest, key, record)?,
                 Some((&LEASE, _)) => state.load_lease(rocks::decode::<Lease>(record)?),
+                Some((&NODE, path)) => state.load_node(&Key::from_bytes(path), rocks::decode::<Node>(record)?),
                 Some((&REMEMBERED, index)) => {
                     load_remembered(&mut state, index, record)?;
                     remembered += 1;
@@ -221,7 +232,12 @@ impl StateStore {
             iterator.next();
         }
         iterator.status().map_err(|error| EngineError::from_rocks_read("state", &error))?;
-        let header = header.map_or_else(|| Header::from_record(None), Ok)?;
+        let mut header = header.map_or_else(|| Header::from_record(None), Ok)?;
+        if header.format < HEADER_FORMAT_NODES {
+            state.make_nodes();
+            header.nodes = state.nodes.len() as u64;
+            header.digest = header.digest.wrapping_add(state.nodes.digest().value());
+        }
         state.sessions.loaded(header.horizon_ms);
         (state.log_time, state.history) = (header.log_time, header.history);
         header.check(&state, remembered)?;
@@ -350,6 +366,9 @@ impl StateStore {
         state.sessions.record_numbers().for_each(|record| rows.remove(numbered(REMEMBERED, record)));
         state.sessions.client_ids().for_each(|client| rows.remove(numbered(SESSION, client)));
         state.sessions = Sessions::default();
+        for (key, node) in state.take_changed_nodes() {
+            node.map_or(Ok(()), |node| rows.encode(node_key(&key), &node))?;
+        }
         rows.encode(HEADER.to_vec(), &Header::new(&state, Some(applied), membership, header.trimmed))?;
         next.put(&rows)?;
         next.make_current()?;

@@ -10,7 +10,7 @@ use tempfile::TempDir;
 use super::delta::Delta;
 use super::version_key::ENTRY;
 use super::*;
-use crate::command::{Command, Condition, Delete, Request, RequestId, Write};
+use crate::command::{Command, Request, RequestId, Write};
 use crate::payload::Memory;
 use crate::state::Sessions;
 use crate::storage::rocks::{self, Db};
@@ -146,7 +146,7 @@ fn put_value(name: &str, value: &str) -> Command {
 }
 
 fn delete(name: &str) -> Command {
-    Command::Delete(Delete { key: key(name), condition: Condition::Always })
+    Command::Delete(key(name).into())
 }
 
 fn named(versions: &[(&str, u64)]) -> Vec<(String, u64)> {
@@ -249,8 +249,8 @@ fn nothing_stays_of_what_is_removed() {
     let state: Vec<_> = files.iter().filter(|file| file.column_family_name == "state_0").collect();
     let (entries, deletions): (u64, u64) =
         (state.iter().map(|f| f.num_entries).sum(), state.iter().map(|f| f.num_deletions).sum());
-    // The newest versions and the header.
-    assert_eq!((entries, deletions), (11, 0));
+    // The newest versions, the header, and how many children the root has.
+    assert_eq!((entries, deletions), (12, 0));
 }
 
 #[test]

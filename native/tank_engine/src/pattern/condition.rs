@@ -4,8 +4,8 @@ use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
 use crate::command::Relation;
-use crate::entries::{self, Entries};
 use crate::error::EngineError;
+use crate::nodes::Tree;
 
 use super::{NameRegex, Node, check_component, within};
 
@@ -22,8 +22,14 @@ pub enum Condition {
     Payload(Bytes),
     /// It has a value.
     HasData,
+    /// It has a payload of this kind.
+    Kind(u8),
     /// How its version stands to a number. Without a value it is 0.
     Version(Relation, u64),
+    /// How often its payload was changed since the node was created stands to a number.
+    PayloadVersion(Relation, u64),
+    /// How often its children came or went stands to a number.
+    ChildListVersion(Relation, u64),
     /// How the count of its direct children stands to a number.
     ChildCount(Relation, u64),
     /// All of these hold.
@@ -36,18 +42,21 @@ pub enum Condition {
 
 impl Condition {
     /// Whether it holds of `node`.
-    pub(crate) fn holds(&self, entries: &Entries, node: &Node<'_>) -> bool {
+    pub(crate) fn holds(&self, tree: Tree<'_>, node: &Node<'_>) -> bool {
         match self {
             Self::Any => true,
             Self::Is(name) => node.name == name,
             Self::Name(regex) => regex.is_match(&node.text()),
             Self::Payload(payload) => node.entry.is_some_and(|entry| entry.has_payload(&node.key, payload)),
             Self::HasData => node.entry.is_some(),
+            Self::Kind(kind) => node.entry.is_some() && tree.kind(&node.key) == *kind,
+            Self::PayloadVersion(relation, operand) => relation.holds(tree.payload_version(&node.key), *operand),
+            Self::ChildListVersion(relation, operand) => relation.holds(tree.child_list_version(&node.key), *operand),
             Self::Version(relation, operand) => relation.holds(node.entry.map_or(0, |entry| entry.version), *operand),
-            Self::ChildCount(relation, operand) => relation.holds(entries::child_count(entries, &node.key), *operand),
-            Self::All(all) => all.iter().all(|condition| condition.holds(entries, node)),
-            Self::AnyOf(any) => any.iter().any(|condition| condition.holds(entries, node)),
-            Self::Not(condition) => !condition.holds(entries, node),
+            Self::ChildCount(relation, operand) => relation.holds(tree.child_count(&node.key), *operand),
+            Self::All(all) => all.iter().all(|condition| condition.holds(tree, node)),
+            Self::AnyOf(any) => any.iter().any(|condition| condition.holds(tree, node)),
+            Self::Not(condition) => !condition.holds(tree, node),
         }
     }
 
@@ -56,12 +65,17 @@ impl Condition {
         test(self) || self.inner().iter().any(|condition| condition.any(test))
     }
 
+    /// Whether checking and evaluating it compile no regular expression.
+    pub(crate) fn is_ready(&self) -> bool {
+        !self.any(&|condition| matches!(condition, Self::Name(regex) if !regex.is_ready()))
+    }
+
     /// Of how many `test` holds: this and those in it.
     pub(super) fn count(&self, test: &impl Fn(&Self) -> bool) -> usize {
         usize::from(test(self)) + self.inner().iter().map(|condition| condition.count(test)).sum::<usize>()
     }
 
-    pub(super) fn size(&self) -> usize {
+    pub(crate) fn size(&self) -> usize {
         let own = match self {
             Self::Is(name) => name.len(),
             Self::Name(regex) => regex.source().len(),

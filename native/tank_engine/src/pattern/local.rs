@@ -10,6 +10,7 @@ use crate::entries::Entries;
 use crate::entry::Entry;
 use crate::error::EngineError;
 use crate::key::Key;
+use crate::nodes::{Nodes, Tree};
 
 use super::{Condition, Part, Pattern};
 
@@ -17,12 +18,14 @@ impl Pattern {
     /// Whether an entry matches, by its path and itself; of patterns that are
     /// [`local`](Self::check_local).
     pub fn matches_entry(&self, key: &Key, entry: &Arc<Entry>) -> bool {
-        self.follow(&Entries::new(), key, |node| (node == key).then_some(entry))
+        let (entries, nodes) = (Entries::new(), Nodes::default());
+        self.follow(Tree { entries: &entries, nodes: &nodes }, key, |node| (node == key).then_some(entry))
     }
 
     /// Whether a path may match, by its names alone.
     pub fn matches_names(&self, key: &Key) -> bool {
-        self.follow(&Entries::new(), key, |_node| None)
+        let (entries, nodes) = (Entries::new(), Nodes::default());
+        self.follow(Tree { entries: &entries, nodes: &nodes }, key, |_node| None)
     }
 
     /// Whether an entry and its path tell if it matches.
@@ -31,8 +34,8 @@ impl Pattern {
     /// [`EngineError::InvalidPattern`] says what else would have to be known.
     pub fn check_local(&self) -> Result<(), EngineError> {
         let above = self.parts.split_last().map_or(&[][..], |(_last, above)| above);
-        if self.is_costly() {
-            return Err(invalid("changes are not told by a node's count of children"));
+        if self.parts.iter().any(|part| part.condition.any(&Condition::is_of_node)) {
+            return Err(invalid("changes are not told by a node's count of children, nor by its other numbers"));
         }
         if above.iter().all(|part| part.condition.is_name()) {
             return Ok(());
@@ -51,7 +54,12 @@ impl Pattern {
 impl Condition {
     /// Whether a node's name decides.
     fn is_name(&self) -> bool {
-        !self.any(&|one| matches!(one, Self::Payload(_) | Self::HasData | Self::Version(..) | Self::ChildCount(..)))
+        !self.any(&|one| matches!(one, Self::Payload(_) | Self::HasData | Self::Version(..)) || one.is_of_node())
+    }
+
+    /// Whether it asks for what neither the path nor the entry tells.
+    fn is_of_node(&self) -> bool {
+        matches!(self, Self::ChildCount(..) | Self::PayloadVersion(..) | Self::ChildListVersion(..) | Self::Kind(_))
     }
 
     /// A condition on the name that holds wherever this one does.

@@ -22,10 +22,10 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
-use crate::entries::Entries;
 use crate::entry::Entry;
 use crate::error::EngineError;
 use crate::key::{COMPONENT_BYTES_MAX, Key, first_component};
+use crate::nodes::Tree;
 
 /// The most parts of a pattern: a set of states is one word.
 pub const PARTS_MAX: usize = 63;
@@ -88,14 +88,19 @@ impl States {
 }
 
 impl Pattern {
+    /// The nodes directly below the root of which a condition holds.
+    pub(crate) fn of(condition: Condition) -> Self {
+        Self { parts: vec![Part::one(condition)] }
+    }
+
     /// The nodes that match, in the order of paths; those behind `after`, if it is given.
-    pub fn walk<'e, 'p>(&'p self, entries: &'e Entries, after: Option<Key>) -> Walk<'e, 'p> {
-        Walk::new(self, entries, after)
+    pub fn walk<'e, 'p>(&'p self, tree: Tree<'e>, after: Option<Key>) -> Walk<'e, 'p> {
+        Walk::new(self, tree, after)
     }
 
     /// Whether the path `key` matches, whether or not there is such a node.
-    pub fn matches(&self, entries: &Entries, key: &Key) -> bool {
-        self.follow(entries, key, |node| entries.get(node))
+    pub fn matches(&self, tree: Tree<'_>, key: &Key) -> bool {
+        self.follow(tree, key, |node| tree.entries.get(node))
     }
 
     /// The path that all matches are at or below, and whether the pattern is no more than it.
@@ -105,17 +110,11 @@ impl Pattern {
         (Key::from_bytes(&bytes), names.count() == self.parts.len())
     }
 
-    /// Whether deciding about a node may take long: how many children it has must be counted.
-    pub fn is_costly(&self) -> bool {
-        self.parts.iter().any(|part| part.condition.any(&|condition| matches!(condition, Condition::ChildCount(..))))
-    }
-
     /// Whether checking and matching it compile no regular expression: many take milliseconds, which is
     /// not for a thread that others wait for.
     pub fn is_ready(&self) -> bool {
-        let unready = |condition: &Condition| matches!(condition, Condition::Name(regex) if !regex.is_ready());
         // Too many are refused without a look at them.
-        self.regexes() > REGEXES_MAX || !self.parts.iter().any(|part| part.condition.any(&unready))
+        self.regexes() > REGEXES_MAX || self.parts.iter().all(|part| part.condition.is_ready())
     }
 
     fn regexes(&self) -> usize {
@@ -140,12 +139,12 @@ impl Pattern {
     }
 
     /// Whether the path `key` matches, when the nodes on the way down to it have these entries.
-    fn follow<'e>(&self, entries: &Entries, key: &Key, entry: impl Fn(&Key) -> Option<&'e Arc<Entry>>) -> bool {
+    fn follow<'e>(&self, tree: Tree<'_>, key: &Key, entry: impl Fn(&Key) -> Option<&'e Arc<Entry>>) -> bool {
         let (mut states, mut length) = (States::START, 0);
         while let Some(name) = key.as_bytes().get(length..).and_then(first_component) {
             length += name.len();
             let node = Key::from_bytes(key.as_bytes().get(..length).unwrap_or_default());
-            states = self.step(states, entries, &Node { entry: entry(&node), key: Cow::Owned(node), name });
+            states = self.step(states, tree, &Node { entry: entry(&node), key: Cow::Owned(node), name });
             if states.is_empty() {
                 return false;
             }
@@ -154,7 +153,7 @@ impl Pattern {
     }
 
     /// The states of a node whose parent has `states`.
-    pub(crate) fn step(&self, states: States, entries: &Entries, node: &Node<'_>) -> States {
+    pub(crate) fn step(&self, states: States, tree: Tree<'_>, node: &Node<'_>) -> States {
         let mut next = States(0);
         for (at, part) in self.parts.iter().enumerate() {
             if !states.has(at) {
@@ -163,7 +162,7 @@ impl Pattern {
             if part.many {
                 next = next.with(at);
             }
-            if !next.has(at + 1) && part.condition.holds(entries, node) {
+            if !next.has(at + 1) && part.condition.holds(tree, node) {
                 next = next.with(at + 1);
             }
         }

@@ -4,9 +4,9 @@ use std::borrow::Cow;
 use std::ops::Bound;
 use std::sync::Arc;
 
-use crate::entries::Entries;
 use crate::entry::Entry;
 use crate::key::{Component, Key, first_component};
+use crate::nodes::{Leaves, Tree};
 
 use super::{Next, Pattern, States};
 
@@ -14,7 +14,7 @@ use super::{Next, Pattern, States};
 /// search: mostly there are none.
 const STEPS_MAX: usize = 8;
 
-/// A path with a value or with something below it.
+/// A path with a value, with something below it, or written without a value.
 #[derive(Clone, Debug)]
 pub struct Node<'e> {
     /// The path.
@@ -28,10 +28,10 @@ pub struct Node<'e> {
 /// The nodes that match a pattern, in the order of paths.
 pub struct Walk<'e, 'p> {
     pattern: &'p Pattern,
-    entries: &'e Entries,
-    rest: imbl::ordmap::RangedIter<'e, Key, Arc<Entry>, imbl::shared_ptr::DefaultSharedPtr>,
-    /// The entry whose path is being looked at, one level after the other.
-    current: Option<(&'e Key, &'e Arc<Entry>)>,
+    tree: Tree<'e>,
+    rest: Leaves<'e>,
+    /// The leaf whose path is being looked at, one level after the other.
+    current: Option<(&'e Key, Option<&'e Arc<Entry>>)>,
     /// The nodes from the root to the one looked at last, whose key is `path`.
     levels: Vec<Level>,
     path: Vec<u8>,
@@ -53,6 +53,11 @@ struct Level {
 }
 
 impl<'e> Node<'e> {
+    /// The node at a path.
+    pub(crate) fn at(tree: Tree<'e>, key: &'e Key) -> Self {
+        Self { entry: tree.entries.get(key), key: Cow::Borrowed(key), name: key.name() }
+    }
+
     /// The text of its last component.
     pub(super) fn text(&self) -> Cow<'e, [u8]> {
         match self.name {
@@ -66,12 +71,12 @@ impl<'e> Node<'e> {
 }
 
 impl<'e, 'p> Walk<'e, 'p> {
-    pub(super) fn new(pattern: &'p Pattern, entries: &'e Entries, after: Option<Key>) -> Self {
+    pub(super) fn new(pattern: &'p Pattern, tree: Tree<'e>, after: Option<Key>) -> Self {
         let from = after.clone().map_or(Bound::Unbounded, Bound::Excluded);
         Self {
             pattern,
-            entries,
-            rest: entries.range((from, Bound::Unbounded)),
+            tree,
+            rest: tree.leaves(from),
             current: None,
             levels: vec![Level { length: 0, states: pattern.beyond(States::START) }],
             path: Vec::new(),
@@ -94,13 +99,13 @@ impl<'e, 'p> Walk<'e, 'p> {
     }
 
     fn root(&self) -> Option<Node<'e>> {
-        let matches = self.pattern.is_whole(States::START) && !self.entries.is_empty();
         let root = Key::default();
-        matches.then(|| Node { entry: self.entries.get(&root), key: Cow::Owned(root), name: &[] })
+        let matches = self.pattern.is_whole(States::START) && self.tree.exists(&root);
+        matches.then(|| Node { entry: self.tree.entries.get(&root), key: Cow::Owned(root), name: &[] })
     }
 
     /// Takes the next entry, and goes up to the node that it is below.
-    fn advance(&mut self) -> Option<(&'e Key, &'e Arc<Entry>)> {
+    fn advance(&mut self) -> Option<(&'e Key, Option<&'e Arc<Entry>>)> {
         self.steps += 1;
         if self.steps > self.steps_max {
             return None;
@@ -120,7 +125,7 @@ impl<'e, 'p> Walk<'e, 'p> {
     fn seek(&mut self, from: Key) {
         self.steps += 1;
         self.in_vain = 0;
-        self.rest = self.entries.range((Bound::Included(from), Bound::Unbounded));
+        self.rest = self.tree.leaves(Bound::Included(from));
         self.current = None;
     }
 
@@ -134,7 +139,7 @@ impl<'e, 'p> Walk<'e, 'p> {
     }
 
     /// Looks at the next level of the current entry's path: a node that matches, if it does.
-    fn descend(&mut self, key: &'e Key, entry: &'e Arc<Entry>, level: (usize, States)) -> Option<Node<'e>> {
+    fn descend(&mut self, key: &'e Key, entry: Option<&'e Arc<Entry>>, level: (usize, States)) -> Option<Node<'e>> {
         let (length, states) = level;
         let Some(name) = key.as_bytes().get(length..).and_then(first_component) else {
             // It is the root itself.
@@ -160,12 +165,12 @@ impl<'e, 'p> Walk<'e, 'p> {
         let node = if self.path.len() == key.as_bytes().len() {
             // With it, the current entry is looked at.
             self.current = None;
-            Node { key: Cow::Borrowed(key), name, entry: Some(entry) }
+            Node { key: Cow::Borrowed(key), name, entry }
         } else {
             let key = Key::from_bytes(&self.path);
-            Node { entry: self.entries.get(&key), key: Cow::Owned(key), name }
+            Node { entry: self.tree.entries.get(&key), key: Cow::Owned(key), name }
         };
-        let states = self.pattern.step(states, self.entries, &node);
+        let states = self.pattern.step(states, self.tree, &node);
         self.in_vain = 0;
         self.levels.push(Level { length: self.path.len(), states: self.pattern.beyond(states) });
         let behind = self.after.as_ref().is_none_or(|after| *node.key > *after);

@@ -4,14 +4,17 @@
 use std::sync::Arc;
 
 use crate::command::{Command, Condition, Delete, Request, Write};
-use crate::entries;
 use crate::entry::Entry;
 use crate::environment;
 use crate::key::Key;
 use crate::mutants;
-use crate::outcome::{Outcome, Refusal};
+use crate::outcome::{NodeAfter, Outcome, Refusal};
+use crate::pattern::Node;
 
+use super::keep_while::LOOKS_MAX;
+use super::scope::Scope;
 use super::sessions::Presented;
+use super::undo::Saved;
 use super::{LeaseChange, Remembered, State};
 
 /// The most bytes of an outcome that are remembered for a retry.
@@ -63,6 +66,8 @@ pub(super) struct Work {
     jumped_from: Option<u64>,
     changes: Vec<Change>,
     pub(super) leases: Vec<LeaseChange>,
+    /// Of the operation that is being done.
+    pub(super) scope: Scope,
 }
 
 impl Work {
@@ -82,7 +87,7 @@ impl Work {
     }
 
     /// Notes a change. Several of one key become one.
-    fn note(&mut self, change: Change) {
+    pub(super) fn note(&mut self, change: Change) {
         match self.changes.binary_search_by(|other| other.key.cmp(&change.key)) {
             Err(at) => self.changes.insert(at, change),
             Ok(at) => {
@@ -96,7 +101,7 @@ impl Work {
     fn finish(mut self, outcome: Outcome) -> Applied {
         // Made and unmade by one transaction: nobody ever saw it.
         self.changes.retain(|change| change.previous.is_some() || change.entry.is_some());
-        let Self { revision, jumped_from, changes, leases } = self;
+        let Self { revision, jumped_from, changes, leases, scope: _ } = self;
         Applied { outcome, revision, jumped_from, changes, leases, remembered: None }
     }
 }
@@ -115,7 +120,7 @@ impl State {
         let mut work = Work::default();
         // Checked before it was proposed; a member that did not check must not harm the others.
         let outcome = match request.command.check(usize::MAX) {
-            Ok(()) => self.apply_command(&request.command, &mut work),
+            Ok(()) => self.apply_or_undo(&request.command, &mut work),
             Err(error) => Outcome::Refused(Refusal::Malformed(error.to_string())),
         };
         self.revision = work.revision.unwrap_or(self.revision);
@@ -139,6 +144,17 @@ impl State {
         }
     }
 
+    /// A command that is refused has changed nothing, also when that is found out late.
+    fn apply_or_undo(&mut self, command: &Command, work: &mut Work) -> Outcome {
+        let saved = Saved::of(self, command);
+        let outcome = self.apply_command(command, work);
+        if let (Some(saved), Outcome::Refused(_)) = (saved, &outcome) {
+            saved.restore(self);
+            *work = Work::default();
+        }
+        outcome
+    }
+
     fn apply_command(&mut self, command: &Command, work: &mut Work) -> Outcome {
         match command {
             Command::Put(write) => self.write(write, work),
@@ -151,8 +167,8 @@ impl State {
             Command::Update(write) => self.write(write, work),
             Command::Delete(delete) => self.delete(delete, work),
             Command::PutMany(put) => self.put_many(put, work),
-            Command::DeleteMany(pattern) => self.delete_many(pattern, work),
-            Command::ClearMany(pattern) => self.clear_many(pattern, work),
+            Command::DeleteMany(delete) => self.delete_many(delete, work),
+            Command::ClearMany(clear) => self.clear_many(clear, work),
             Command::Txn(txn) => self.apply_txn(txn, work),
             Command::Lease(command) => self.apply_lease(command, work),
             Command::Compact { revision } => {
@@ -164,64 +180,61 @@ impl State {
     }
 
     fn write(&mut self, write: &Write, work: &mut Work) -> Outcome {
-        if let Err(refusal) = self.check_condition(&write.condition, &write.key).and_then(|()| self.check_lease(write))
-        {
+        if let Err(refusal) = self.check_write(write) {
             return Outcome::Refused(refusal);
         }
+        work.scope.begin(write.how.returns);
         self.put(write, work);
-        Outcome::Done { revision: work.revision(self) }
+        self.done(LOOKS_MAX, work)
+    }
+
+    /// Whether all holds that a write asks for.
+    pub(super) fn check_write(&self, write: &Write) -> Result<(), Refusal> {
+        self.check_condition(&write.condition, &write.key)?;
+        self.check_lease(write)?;
+        self.check_keep_while(write)
     }
 
     fn delete(&mut self, delete: &Delete, work: &mut Work) -> Outcome {
         if let Err(refusal) = self.check_condition(&delete.condition, &delete.key) {
             return Outcome::Refused(refusal);
         }
-        self.remove_subtree(&delete.key, work);
-        Outcome::Done { revision: work.revision.unwrap_or(self.revision) }
+        work.scope.begin(delete.returns);
+        self.remove_subtree(&delete.key, &NodeAfter::Deleted, work);
+        self.done(LOOKS_MAX, work)
     }
 
-    fn check_condition(&mut self, condition: &Condition, key: &Key) -> Result<(), Refusal> {
-        if let Condition::Always = condition {
-            return Ok(());
+    /// Ends a command that was done: deletes what it does not let stay, and answers.
+    pub(super) fn done(&mut self, looks_max: u64, work: &mut Work) -> Outcome {
+        if let Err(refusal) = self.settle(looks_max, work) {
+            return Outcome::Refused(refusal);
         }
-        let entry = self.entries.get(key).map(Arc::as_ref);
-        if condition.holds(key, entry) { Ok(()) } else { Err(Refusal::Conflict(self.found(key))) }
+        let revision = work.revision.unwrap_or(self.revision);
+        match work.scope.answer(self) {
+            Some(nodes) => Outcome::Changed { revision, nodes },
+            None => Outcome::Done { revision },
+        }
+    }
+
+    pub(super) fn check_condition(&self, condition: &Condition, key: &Key) -> Result<(), Refusal> {
+        match condition {
+            Condition::Always => Ok(()),
+            Condition::Node { condition, or_none } => {
+                let tree = self.tree();
+                let is_node = key.is_root() || tree.exists(key);
+                let holds = if is_node { condition.holds(tree, &Node::at(tree, key)) } else { *or_none };
+                if holds { Ok(()) } else { Err(Refusal::Mismatch(self.info(key).map(Box::new))) }
+            }
+            Condition::RevisionIs(_) | Condition::PayloadIs(_) => {
+                let entry = self.entries.get(key).map(Arc::as_ref);
+                if condition.holds(key, entry) { Ok(()) } else { Err(Refusal::Conflict(self.found(key))) }
+            }
+        }
     }
 
     /// Whether the lease that a write asks for is still held.
     pub(super) fn check_lease(&self, write: &Write) -> Result<(), Refusal> {
         if write.lease == 0 || self.holds_lease(write.lease) { Ok(()) } else { Err(Refusal::LeaseEnded) }
-    }
-
-    /// Writes an entry. Returns its version.
-    pub(super) fn put(&mut self, write: &Write, work: &mut Work) -> u64 {
-        let revision = work.revision(self);
-        let entry = match self.entries.get(&write.key) {
-            Some(entry) => entry.updated(&write.key, write.payload.clone(), revision, write.lease),
-            None => Entry::created(&write.key, write.payload.clone(), revision, write.lease),
-        };
-        let entry = Arc::new(entry.counted_in(&self.memory));
-        let version = entry.version;
-        let previous = self.set(&write.key, Some(Arc::clone(&entry)));
-        work.note(Change { key: write.key.clone(), previous, entry: Some(entry), cause: Cause::Command });
-        version
-    }
-
-    /// Deletes the entry at `key` and all below it. Returns how many there were.
-    pub(super) fn remove_subtree(&mut self, key: &Key, work: &mut Work) -> u64 {
-        let keys: Vec<Key> = entries::subtree(&self.entries, key).map(|(key, _)| key.clone()).collect();
-        for key in &keys {
-            self.remove(key, Cause::Command, work);
-        }
-        keys.len() as u64
-    }
-
-    /// Deletes one entry. Returns whether there was one.
-    pub(super) fn remove(&mut self, key: &Key, cause: Cause, work: &mut Work) -> bool {
-        let Some(previous) = self.set(key, None) else { return false };
-        work.revision(self);
-        work.note(Change { key: key.clone(), previous: Some(previous), entry: None, cause });
-        true
     }
 }
 
@@ -235,10 +248,11 @@ fn remembered(outcome: &Outcome) -> Option<Box<Outcome>> {
 }
 
 impl Condition {
-    /// Whether the condition holds of the entry there is.
+    /// Whether the condition holds of the entry there is. One on the node does not: an entry does not tell.
     pub fn holds(&self, key: &Key, entry: Option<&Entry>) -> bool {
         match self {
             Self::Always => true,
+            Self::Node { .. } => false,
             Self::RevisionIs(revision) => entry.map_or(0, |entry| entry.revision) == *revision,
             Self::PayloadIs(payload) => entry.is_some_and(|entry| entry.has_payload(key, payload)),
         }
@@ -261,7 +275,7 @@ mod tests {
     }
 
     fn delete(path: &[&str]) -> Command {
-        Command::Delete(Delete { key: key(path), condition: Condition::Always })
+        Command::Delete(key(path).into())
     }
 
     /// Gives each request the next sequence, as a client does.
@@ -366,9 +380,9 @@ mod tests {
             Outcome::Refused(Refusal::Conflict(Some(found))) if found.entry.revision == 1
         ));
         assert_eq!(c.apply(Command::Put(with(1))).outcome, Outcome::Done { revision: 2 });
-        let stale = Command::Delete(Delete { key: key(&["a"]), condition: Condition::RevisionIs(1) });
+        let stale = Command::Delete(Delete { condition: Condition::RevisionIs(1), ..key(&["a"]).into() });
         assert!(matches!(c.apply(stale).outcome, Outcome::Refused(Refusal::Conflict(Some(_)))));
-        let missing = Command::Delete(Delete { key: key(&["x"]), condition: Condition::RevisionIs(1) });
+        let missing = Command::Delete(Delete { condition: Condition::RevisionIs(1), ..key(&["x"]).into() });
         assert_eq!(c.apply(missing).outcome, Outcome::Refused(Refusal::Conflict(None)));
         let absent = |path| Write { condition: Condition::RevisionIs(0), ..write(path, "2") };
         assert!(matches!(c.apply(Command::Put(absent(&["a"]))).outcome, Outcome::Refused(Refusal::Conflict(Some(_)))));
@@ -411,7 +425,7 @@ mod tests {
         c.apply(Command::Put(write(&["a"], "1")));
         c.apply(Command::Put(write(&["a"], "longer")));
         c.apply(Command::Put(write(&["b"], "1")));
-        c.apply(Command::Delete(Delete { key: Key::default(), condition: Condition::Always }));
+        c.apply(Command::Delete(Key::default().into()));
         assert_eq!((c.0.digest, c.0.bytes), (super::super::Digest::default(), 0));
     }
 

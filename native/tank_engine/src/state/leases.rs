@@ -74,10 +74,14 @@ impl State {
     fn end_lease(&mut self, lease: &Lease, cause: Cause, work: &mut Work) -> Outcome {
         let revision = work.revision(self);
         for key in self.attached.get(&lease.epoch).cloned().unwrap_or_default() {
-            self.remove(&key, cause, work);
+            self.clear(&key, false, cause, work);
         }
         self.change_lease(&lease.name, None, work);
-        Outcome::Done { revision }
+        // The end of a lease cannot be refused.
+        match self.done(u64::MAX, work) {
+            Outcome::Refused(_) => Outcome::Done { revision },
+            done => done,
+        }
     }
 
     fn change_lease(&mut self, name: &Bytes, lease: Option<Arc<Lease>>, work: &mut Work) {

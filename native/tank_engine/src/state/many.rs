@@ -3,56 +3,59 @@
 //! What matches is settled before anything is changed: what a command does to one node does not
 //! make it match others.
 
-use crate::command::{PUT_MANY_BYTES_MAX, PutMany, Write};
+use crate::command::{ClearMany, DeleteMany, PUT_MANY_BYTES_MAX, PutMany, Write};
 use crate::key::Key;
-use crate::outcome::{Outcome, Refusal};
+use crate::outcome::{NodeAfter, Outcome, Refusal};
 use crate::pattern::Pattern;
 
 use super::apply::Work;
+use super::keep_while::LOOKS_MAX;
 use super::{Cause, State};
 
 impl State {
     pub(super) fn put_many(&mut self, put: &PutMany, work: &mut Work) -> Outcome {
-        let (mut keys, mut bytes) = (Vec::new(), 0usize);
-        for node in put.pattern.walk(&self.entries, None) {
+        let (mut writes, mut bytes) = (Vec::new(), 0usize);
+        for node in put.pattern.walk(self.tree(), None) {
             bytes = bytes.saturating_add(node.key.as_bytes().len() + put.payload.len());
             if bytes > PUT_MANY_BYTES_MAX {
                 return Outcome::Refused(Refusal::TooMuch(PUT_MANY_BYTES_MAX as u64));
             }
-            keys.push(node.key.into_owned());
+            let how = put.how.clone();
+            writes.push(Write { how, ..Write::new(node.key.into_owned(), put.payload.clone()) });
         }
-        for key in keys {
-            self.put(&Write::new(key, put.payload.clone()), work);
+        if let Err(refusal) = writes.iter().try_for_each(|write| self.check_keep_while(write)) {
+            return Outcome::Refused(refusal);
         }
-        self.done(work)
+        work.scope.begin(put.how.returns);
+        for write in &writes {
+            self.put(write, work);
+        }
+        self.done(LOOKS_MAX, work)
     }
 
-    pub(super) fn delete_many(&mut self, pattern: &Pattern, work: &mut Work) -> Outcome {
+    pub(super) fn delete_many(&mut self, delete: &DeleteMany, work: &mut Work) -> Outcome {
         let mut above: Option<Key> = None;
-        for key in self.matches(pattern) {
+        work.scope.begin(delete.returns);
+        for key in self.matches(&delete.pattern) {
             // What goes with a match above it is gone already.
             if above.as_ref().is_none_or(|above| !key.is_within(above)) {
-                self.remove_subtree(&key, work);
+                self.remove_subtree(&key, &NodeAfter::Deleted, work);
                 above = Some(key);
             }
         }
-        self.done(work)
+        self.done(LOOKS_MAX, work)
     }
 
-    pub(super) fn clear_many(&mut self, pattern: &Pattern, work: &mut Work) -> Outcome {
-        for key in self.matches(pattern) {
-            self.remove(&key, Cause::Command, work);
+    pub(super) fn clear_many(&mut self, clear: &ClearMany, work: &mut Work) -> Outcome {
+        work.scope.begin(clear.returns);
+        for key in self.matches(&clear.pattern) {
+            self.clear(&key, clear.keep_nodes, Cause::Command, work);
         }
-        self.done(work)
+        self.done(LOOKS_MAX, work)
     }
 
     fn matches(&self, pattern: &Pattern) -> Vec<Key> {
-        pattern.walk(&self.entries, None).map(|node| node.key.into_owned()).collect()
-    }
-
-    fn done(&self, work: &mut Work) -> Outcome {
-        let revision = if work.is_idle() { self.revision } else { work.revision(self) };
-        Outcome::Done { revision }
+        pattern.walk(self.tree(), None).map(|node| node.key.into_owned()).collect()
     }
 }
 
@@ -61,7 +64,7 @@ mod tests {
     use super::*;
     use bytes::Bytes;
 
-    use crate::command::{Command, Request, RequestId};
+    use crate::command::{Command, How, Request, RequestId};
     use crate::key::Component;
     use crate::pattern::{Condition, Part};
 
@@ -104,7 +107,7 @@ mod tests {
     #[test]
     fn all_matches_are_written_at_one_revision() {
         let mut c = Client::with(&["a/x", "b/x/y", "c"]);
-        let put = PutMany { pattern: pattern("*/x"), payload: Bytes::from("new") };
+        let put = PutMany { pattern: pattern("*/x"), payload: Bytes::from("new"), how: How::default() };
         assert_eq!(c.apply(Command::PutMany(put)), Outcome::Done { revision: 4 });
         for (path, version) in [("a/x", 2), ("b/x", 1)] {
             let entry = c.0.entries.get(&key(path)).unwrap();
@@ -119,18 +122,22 @@ mod tests {
     #[test]
     fn deleting_takes_what_is_below_and_clearing_leaves_it() {
         let mut c = Client::with(&["a", "a/x", "a/x/y", "b/x"]);
-        assert_eq!(c.apply(Command::ClearMany(pattern("*"))), Outcome::Done { revision: 5 });
+        assert_eq!(c.apply(Command::ClearMany(pattern("*").into())), Outcome::Done { revision: 5 });
         assert_eq!(c.left(), [key("a/x"), key("a/x/y"), key("b/x")]);
-        assert_eq!(c.apply(Command::DeleteMany(pattern("a/**"))), Outcome::Done { revision: 6 });
+        assert_eq!(c.apply(Command::DeleteMany(pattern("a/**").into())), Outcome::Done { revision: 6 });
         assert_eq!(c.left(), [key("b/x")]);
-        assert_eq!(c.apply(Command::DeleteMany(pattern("nobody/**"))), Outcome::Done { revision: 6 }, "no match");
+        assert_eq!(
+            c.apply(Command::DeleteMany(pattern("nobody/**").into())),
+            Outcome::Done { revision: 6 },
+            "no match"
+        );
     }
 
     #[test]
     fn what_would_take_too_much_is_refused_as_a_whole() {
         let paths: Vec<String> = (0..65).map(|i| format!("a/{i}")).collect();
         let mut c = Client::with(&paths.iter().map(String::as_str).collect::<Vec<_>>());
-        let put = PutMany { pattern: pattern("a/*"), payload: Bytes::from(vec![0; 1 << 20]) };
+        let put = PutMany { pattern: pattern("a/*"), payload: Bytes::from(vec![0; 1 << 20]), how: How::default() };
         let refused = Outcome::Refused(Refusal::TooMuch(PUT_MANY_BYTES_MAX as u64));
         assert_eq!(c.apply(Command::PutMany(put)), refused);
         assert!(c.0.revision == 65 && c.0.entries.values().all(|entry| entry.payload.in_memory().unwrap() == "old"));
@@ -140,7 +147,7 @@ mod tests {
     fn a_pattern_that_makes_no_sense_is_refused() {
         let mut c = Client::with(&["a"]);
         let name = Condition::Is(b"nonsense".to_vec());
-        let outcome = c.apply(Command::DeleteMany(Pattern { parts: vec![Part::one(name)] }));
+        let outcome = c.apply(Command::DeleteMany(Pattern { parts: vec![Part::one(name)] }.into()));
         assert!(matches!(outcome, Outcome::Refused(Refusal::Malformed(_))));
     }
 }

@@ -4,23 +4,30 @@
 //! state here lives in memory; [`crate::machine`] writes what changed to the disk.
 
 mod apply;
-mod children;
 mod digest;
+mod fingerprint;
 mod history;
+mod keep_while;
 mod leases;
 mod log_time;
 mod many;
+mod nodes;
+mod scope;
+mod scratch;
 mod sessions;
 mod txn;
+mod undo;
 mod weight;
 
 pub use apply::{Applied, Cause, Change};
 pub use digest::Digest;
+pub use fingerprint::{Facts, Fingerprint};
 pub use history::{History, REVISION_STEP};
 pub use leases::{LeaseChange, Leases};
 pub use log_time::{LogTime, STEP_MS_MAX};
 pub use sessions::{Remembered, SESSION_MS, SessionRecord, Sessions};
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use imbl::{OrdMap, OrdSet};
@@ -29,6 +36,7 @@ use crate::entries::Entries;
 use crate::entry::Entry;
 use crate::key::Key;
 use crate::lease::Lease;
+use crate::nodes::{Node, Nodes};
 use crate::payload::Memory;
 
 /// Everything that commands read and write.
@@ -36,6 +44,10 @@ use crate::payload::Memory;
 pub struct State {
     /// Every entry, in the order of paths.
     pub entries: Entries,
+    /// What nodes have besides their entries.
+    pub nodes: Nodes,
+    /// The nodes whose records are not written yet as they are.
+    changed_nodes: BTreeSet<Key>,
     /// The leases that are held, by name.
     pub leases: Leases,
     /// The entries that go with each lease that is held, by its epoch.
@@ -54,8 +66,6 @@ pub struct State {
     pub sessions: Sessions,
     /// The time in the log.
     pub log_time: LogTime,
-    /// Counts of children that are kept.
-    child_counts: children::ChildCounts,
     /// What the payloads in memory count in.
     memory: Arc<Memory>,
 }
@@ -75,6 +85,30 @@ impl State {
         self.set(key, Some(Arc::new(entry)));
     }
 
+    /// Takes over the record of a node, after all entries.
+    pub fn load_node(&mut self, key: &Key, node: Node) {
+        self.nodes.set(key, Some(node), self.entries.contains_key(key));
+    }
+
+    /// Makes the records of nodes of the entries: the state was written before there were any.
+    pub fn make_nodes(&mut self) {
+        self.nodes = Nodes::of(&self.entries);
+        self.changed_nodes = self.nodes.records().map(|(key, _)| key.clone()).collect();
+    }
+
+    /// The records of nodes that changed since the last call, as they are now; `None` for one that is gone.
+    pub fn take_changed_nodes(&mut self) -> Vec<(Key, Option<Node>)> {
+        let changed = std::mem::take(&mut self.changed_nodes);
+        changed.into_iter().map(|key| (self.nodes.get(&key).cloned(), key)).map(|(node, key)| (key, node)).collect()
+    }
+
+    /// A hash of everything but the requests that were applied.
+    pub fn whole_digest(&self) -> Digest {
+        let mut digest = self.digest;
+        digest.add(self.nodes.digest().value());
+        digest
+    }
+
     /// Takes over a lease read from a disk or a snapshot.
     pub fn load_lease(&mut self, lease: Lease) {
         self.set_lease(&lease.name.clone(), Some(Arc::new(lease)));
@@ -88,14 +122,10 @@ impl State {
             self.attach(new.lease, key);
         }
         let lease = entry.as_ref().map_or(0, |new| new.lease);
-        let is_gone = entry.is_none();
         let old = match entry {
             Some(new) => self.entries.insert(key.clone(), new),
             None => self.entries.remove(key),
         };
-        if old.is_none() != is_gone {
-            self.child_counts.note(&self.entries, key);
-        }
         if let Some(old) = &old {
             self.digest.remove(old.hash());
             self.bytes -= size(key, old);

@@ -6,10 +6,11 @@ use crate::command::{Compare, Number, Op, Txn};
 use crate::entries;
 use crate::entry::Entry;
 use crate::key::Key;
-use crate::outcome::{Found, Outcome, Refusal, Response};
+use crate::outcome::{Found, NodeAfter, Outcome, Refusal, Response};
 
 use super::apply::Work;
-use super::{Cause, State};
+use super::keep_while::LOOKS_MAX as CONDITIONS_MAX;
+use super::{Cause, Fingerprint, State};
 
 /// The epoch of a lease that is not free yet and has no holder: no grant has it.
 const NOBODYS: u64 = u64::MAX;
@@ -44,12 +45,15 @@ impl State {
         if let Err(refusal) = ops.iter().try_for_each(|op| self.check_op(op, &mut looks)) {
             return Outcome::Refused(refusal);
         }
-        let responses = ops.iter().map(|op| self.apply_op(op, work)).collect();
+        let responses = match ops.iter().map(|op| self.apply_op(op, work)).collect() {
+            Ok(responses) => responses,
+            Err(refusal) => return Outcome::Refused(refusal),
+        };
         let revision = if work.is_idle() { self.revision } else { work.revision(self) };
         Outcome::Txn { succeeded, revision, responses }
     }
 
-    fn all_hold(&mut self, compare: &[Compare], looks: &mut Looks) -> Result<bool, Refusal> {
+    fn all_hold(&self, compare: &[Compare], looks: &mut Looks) -> Result<bool, Refusal> {
         for compare in compare {
             if !self.holds(compare, looks)? {
                 return Ok(false);
@@ -58,7 +62,7 @@ impl State {
         Ok(true)
     }
 
-    fn holds(&mut self, compare: &Compare, looks: &mut Looks) -> Result<bool, Refusal> {
+    fn holds(&self, compare: &Compare, looks: &mut Looks) -> Result<bool, Refusal> {
         Ok(match compare {
             Compare::Payload { key, equal, payload } => {
                 self.entries.get(key).is_some_and(|entry| entry.has_payload(key, payload)) == *equal
@@ -74,6 +78,9 @@ impl State {
                 true
             }
             Compare::Unchanged { prefix, since, count } => self.is_unchanged(prefix, *since, *count, looks)?,
+            Compare::Matches { pattern, facts, fingerprint } => {
+                Fingerprint::of(self.tree(), pattern, *facts, |looks_at| looks.take(looks_at))? == *fingerprint
+            }
             Compare::Lease { name, relation, operand } => relation.holds(self.epoch(name), *operand),
         })
     }
@@ -95,15 +102,17 @@ impl State {
         Ok(left == 0)
     }
 
-    fn number(&mut self, key: &Key, number: Number) -> u64 {
+    fn number(&self, key: &Key, number: Number) -> u64 {
         let of = |field: fn(&Entry) -> u64| self.entries.get(key).map_or(0, |entry| field(entry));
         match number {
             Number::Version => of(|entry| entry.version),
             Number::Revision => of(|entry| entry.revision),
             Number::CreateRevision => of(|entry| entry.create_revision),
             Number::LeaseEpoch => of(|entry| entry.lease),
-            Number::Exists => u64::from(entries::exists(&self.entries, key)),
-            Number::ChildCount => self.child_count(key),
+            Number::Exists => u64::from(self.tree().exists(key)),
+            Number::ChildCount => self.nodes.child_count(key),
+            Number::PayloadVersion => self.tree().payload_version(key),
+            Number::ChildListVersion => self.tree().child_list_version(key),
         }
     }
 
@@ -124,17 +133,32 @@ impl State {
         }
     }
 
-    fn apply_op(&mut self, op: &Op, work: &mut Work) -> Response {
-        match op {
-            Op::Put(write) => Response::Put(self.put(write, work)),
-            Op::Delete(key) => Response::Deleted(self.remove_subtree(key, work)),
-            Op::Clear(key) => Response::Deleted(u64::from(self.remove(key, Cause::Command, work))),
-            Op::Get(key) => Response::Got(self.found(key)),
-            Op::List(key) => Response::Listed(self.list(key)),
-        }
+    /// Does an operation, and all that follows from it.
+    pub(super) fn apply_op(&mut self, op: &Op, work: &mut Work) -> Result<Response, Refusal> {
+        let response = match op {
+            Op::Put(write) => {
+                self.check_condition(&write.condition, &write.key)?;
+                self.check_keep_while(write)?;
+                work.scope.begin(write.how.returns);
+                Response::Put(self.put(write, work))
+            }
+            Op::Delete(delete) => {
+                self.check_condition(&delete.condition, &delete.key)?;
+                work.scope.begin(delete.returns);
+                Response::Deleted(self.remove_subtree(&delete.key, &NodeAfter::Deleted, work))
+            }
+            Op::Clear(clear) => {
+                work.scope.begin(clear.returns);
+                Response::Deleted(u64::from(self.clear(&clear.key, clear.keep_node, Cause::Command, work)))
+            }
+            Op::Get(key) => return Ok(Response::Got(self.found(key))),
+            Op::List(key) => return Ok(Response::Listed(self.list(key))),
+        };
+        self.settle(CONDITIONS_MAX, work)?;
+        Ok(work.scope.answer(self).map_or(response, Response::Changed))
     }
 
-    fn list(&mut self, prefix: &Key) -> Vec<Found> {
+    fn list(&self, prefix: &Key) -> Vec<Found> {
         let children: Vec<Key> = entries::child_keys(&self.entries, prefix).collect();
         children.iter().filter_map(|key| self.found(key)).collect()
     }
@@ -190,7 +214,7 @@ mod tests {
     fn several_changes_of_one_entry_are_one() {
         let mut state = State::default();
         apply(&mut state, vec![], vec![put("a", "1")], vec![]);
-        let ops = vec![put("a", "2"), put("a", "3"), put("b", "1"), Op::Delete(key("b"))];
+        let ops = vec![put("a", "2"), put("a", "3"), put("b", "1"), Op::Delete(key("b").into())];
         let applied = apply(&mut state, vec![], ops, vec![]);
         assert_eq!(applied.changes.len(), 1);
         let change = &applied.changes[0];
@@ -219,7 +243,7 @@ mod tests {
             (put("p/a", "2"), false),
             (put("p/c", "1"), false),
             (put("p", "1"), false),
-            (Op::Delete(key("p/a")), false),
+            (Op::Delete(key("p/a").into()), false),
         ] {
             let mut state = base.clone();
             apply(&mut state, vec![], vec![op.clone()], vec![]);

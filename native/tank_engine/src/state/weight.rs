@@ -1,6 +1,6 @@
 //! How much work a command is, before it is done.
 
-use crate::command::{Command, Compare, Condition, LeaseCommand, Number, Op, Request, Txn};
+use crate::command::{Command, Compare, LeaseCommand, Op, Request, Txn, Write};
 use crate::entries;
 use crate::key::Key;
 
@@ -11,17 +11,17 @@ impl State {
     /// it tells. Counts no further than a little above `max`.
     pub(crate) fn weight(&self, request: &Request, max: usize) -> usize {
         match &request.command {
-            // A refusal tells how many children there are.
-            Command::Create(write) if self.entries.contains_key(&write.key) => self.counting(&write.key, max),
-            Command::Put(write) | Command::Create(write) | Command::Update(write) => {
-                self.refusing(&write.condition, &write.key, max)
-            }
-            Command::Delete(delete) => self.below(&delete.key, max),
+            Command::Put(write) | Command::Create(write) | Command::Update(write) => self.put_weight(write),
+            Command::Delete(delete) => self.delete_weight(&delete.key, max),
             Command::Txn(txn) => self.txn_weight(txn, max),
             Command::Lease(LeaseCommand::Acquire { .. } | LeaseCommand::Renew { .. }) => 1,
             // With a lease goes all that is attached to it.
             Command::Lease(LeaseCommand::Release { epoch, .. } | LeaseCommand::Expire { epoch, .. }) => {
-                self.attached.get(epoch).map_or(0, |keys| keys.len()) + 1
+                if self.nodes.watched.is_empty() {
+                    self.attached.get(epoch).map_or(0, |keys| keys.len()) + 1
+                } else {
+                    usize::MAX
+                }
             }
             // All that match; the history that goes from the disk.
             Command::PutMany(_)
@@ -35,28 +35,54 @@ impl State {
     fn txn_weight(&self, txn: &Txn, max: usize) -> usize {
         let compared = txn.compare.iter().map(|compare| match compare {
             Compare::Below { prefix, .. } | Compare::Unchanged { prefix, .. } => self.below(prefix, max),
-            Compare::Number { key, number: Number::ChildCount, .. } => self.counting(key, max),
+            Compare::Matches { pattern, .. } => self.below(&pattern.prefix().0, max),
             Compare::Payload { .. } | Compare::Number { .. } | Compare::Lease { .. } => 1,
         });
         // One of the two branches is done.
         let done = txn.then.iter().chain(&txn.otherwise).map(|op| match op {
-            Op::Delete(key) | Op::List(key) => self.below(key, max),
-            Op::Get(key) => self.counting(key, max),
-            Op::Put(_) | Op::Clear(_) => 1,
+            Op::Delete(delete) => self.delete_weight(&delete.key, max),
+            Op::List(key) => self.below(key, max),
+            Op::Put(write) => self.put_weight(write),
+            Op::Clear(clear) => self.change_weight(&clear.key, 1),
+            Op::Get(_) => 1,
         });
-        let mut sum = 1;
+        let mut sum = 1usize;
         compared
             .chain(done)
             .take_while(|weight| {
-                sum += weight;
+                sum = sum.saturating_add(*weight);
                 sum <= max
             })
             .for_each(drop);
         sum
     }
 
-    fn refusing(&self, condition: &Condition, key: &Key, max: usize) -> usize {
-        if *condition == Condition::Always { 1 } else { self.counting(key, max) }
+    fn put_weight(&self, write: &Write) -> usize {
+        let conditions = write.how.keep_while.iter().flat_map(|keep_while| keep_while.conditions());
+        let brought = conditions.map(|one| if one.pattern.prefix().1 { 1 } else { usize::MAX });
+        self.change_weight(&write.key, brought.fold(1, usize::saturating_add))
+    }
+
+    fn delete_weight(&self, key: &Key, max: usize) -> usize {
+        if self.nodes.holders_within(key).next().is_some() {
+            return usize::MAX;
+        }
+        self.change_weight(key, self.below(key, max))
+    }
+
+    /// `weight`, unless conditions on the node, or on those above it, have to be looked at.
+    fn change_weight(&self, key: &Key, weight: usize) -> usize {
+        if self.nodes.watched.is_empty() {
+            return weight;
+        }
+        let mut at = Some(key.clone());
+        while let Some(node) = at {
+            if self.nodes.holders_of(&node).next().is_some() {
+                return usize::MAX;
+            }
+            at = node.parent();
+        }
+        weight
     }
 
     fn below(&self, key: &Key, max: usize) -> usize {
@@ -68,8 +94,12 @@ impl State {
 mod tests {
     use bytes::Bytes;
 
-    use crate::command::{Delete, Relation, RequestId, Write};
+    use crate::command::{Condition, Delete, How, Number, Relation, RequestId, Write};
     use crate::key::Component;
+    use crate::nodes::{KeepCondition, KeepWhile};
+    use crate::pattern::Condition::{Any, Is};
+    use crate::pattern::{Part, Pattern};
+    use crate::state::{Facts, Fingerprint};
 
     use super::*;
 
@@ -103,12 +133,12 @@ mod tests {
     #[test]
     fn a_command_weighs_as_much_as_it_may_change() {
         let state = state();
-        let delete = |path: &[&str]| Command::Delete(Delete { key: key(path), condition: Default::default() });
+        let delete = |path: &[&str]| Command::Delete(Delete::from(key(path)));
         let weight = |command: Command| state.weight(&request(200, command), 50);
         assert_eq!(weight(delete(&["t", "7"])), 2);
         assert_eq!(weight(delete(&["t"])), 51, "it counts no further");
         assert_eq!(weight(Command::Put(write(&["t"]))), 1);
-        assert!(weight(txn(vec![], vec![Op::Delete(key(&["t"])); 1_000])) < 200, "nor in sum");
+        assert!(weight(txn(vec![], vec![Op::Delete(key(&["t"]).into()); 1_000])) < 200, "nor in sum");
         assert_eq!(weight(Command::Compact { revision: 1 }), usize::MAX, "it reads the disk");
     }
 
@@ -117,37 +147,31 @@ mod tests {
         let state = state();
         let weight = |command: Command| state.weight(&request(200, command), 50);
         let conditional = |path: &[&str]| Write { condition: Condition::RevisionIs(7), ..write(path) };
-        let refused = [
+        for command in [
             Command::Create(write(&["t"])),
             Command::Put(conditional(&["t"])),
             Command::Update(conditional(&["t"])),
-            Command::Delete(Delete { key: key(&["t"]), condition: Condition::RevisionIs(7) }),
-        ];
-        for command in refused {
-            assert_eq!(weight(command.clone()), 51, "{command:?}");
-        }
-        for (command, expected) in [
-            (Command::Create(write(&["t", "7"])), 1),
-            (Command::Create(write(&["new"])), 1),
-            (Command::Put(conditional(&["t", "7"])), 1),
+            Command::Create(write(&["new"])),
         ] {
-            assert_eq!(weight(command.clone()), expected, "{command:?}");
+            assert_eq!(weight(command.clone()), 1, "a refusal tells a number that is known: {command:?}");
         }
         let prefix = || key(&["t"]);
         let children = |key| Compare::Number { key, number: Number::ChildCount, relation: Relation::Equal, operand: 7 };
         for compare in [
             Compare::Below { prefix: prefix(), relation: Relation::Less, operand: 7 },
             Compare::Unchanged { prefix: prefix(), since: 7, count: 100 },
-            children(prefix()),
+            Compare::Matches {
+                pattern: Pattern { parts: vec![Part::one(Is(prefix().as_bytes().to_vec())), Part::one(Any)] },
+                facts: Facts::Paths,
+                fingerprint: Fingerprint::default(),
+            },
         ] {
             assert!(weight(txn(vec![compare.clone()], vec![])) > 50, "{compare:?}");
             let many = weight(txn(vec![compare.clone(); 1_000], vec![]));
             assert!((51..200).contains(&many), "{many} of many: {compare:?}");
         }
-        for op in [Op::Get(prefix()), Op::List(prefix())] {
-            assert!(weight(txn(vec![], vec![op.clone()])) > 50, "{op:?}");
-        }
-        assert_eq!(weight(txn(vec![children(key(&["t", "7"]))], vec![Op::Get(key(&["t", "7"]))])), 3);
+        assert!(weight(txn(vec![], vec![Op::List(prefix())])) > 50);
+        assert_eq!(weight(txn(vec![children(prefix())], vec![Op::Get(prefix())])), 3);
     }
 
     #[test]
@@ -164,11 +188,18 @@ mod tests {
     }
 
     #[test]
-    fn counting_again_is_no_work() {
+    fn what_conditions_name_weighs_as_much_as_nobody_knows() {
         let mut state = state();
-        let create = request(200, Command::Create(write(&["t"])));
-        assert_eq!(state.weight(&create, 1_000), 101);
-        state.apply(&create, 1);
-        assert_eq!(state.weight(&create, 1_000), 1);
+        let keep = KeepCondition {
+            pattern: Pattern { parts: vec![Part::one(Is(key(&["t"]).as_bytes().to_vec()))] },
+            condition: Any,
+        };
+        let how = How { keep_while: Some(KeepWhile::new(vec![keep], Bytes::new())), ..How::default() };
+        state.apply(&request(200, Command::Put(Write { how, ..write(&["kept"]) })), 200);
+        let weight = |command: Command| state.weight(&request(201, command), 50);
+        assert_eq!(weight(Command::Put(write(&["t"]))), usize::MAX, "a condition names it");
+        assert_eq!(weight(Command::Put(write(&["t", "new"]))), usize::MAX, "the list of children of it changes");
+        assert_eq!(weight(Command::Put(write(&["other"]))), 1);
+        assert_eq!(weight(Command::Delete(key(&["kept"]).into())), 2);
     }
 }

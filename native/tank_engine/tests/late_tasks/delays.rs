@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use tank_engine::command::{Command, Op, PutMany, Relation, Txn, Write};
+use tank_engine::command::{Command, How, Op, PutMany, Relation, Txn, Write};
 use tank_engine::engine::{Engine, From};
 use tank_engine::key::{Component, Key};
 use tank_engine::outcome::Outcome;
@@ -111,7 +111,11 @@ fn watches_of_patterns(entries: usize, watches: usize) {
     let longest = std::thread::scope(|scope| {
         let asking = scope.spawn(|| ask(&engine, &ended));
         let all = Pattern { parts: vec![part_named("items"), Part::one(Condition::Any)] };
-        write(&engine, Command::PutMany(PutMany { pattern: all, payload: Bytes::from_static(b"changed") })).unwrap();
+        write(
+            &engine,
+            Command::PutMany(PutMany { pattern: all, payload: Bytes::from_static(b"changed"), how: How::default() }),
+        )
+        .unwrap();
         let woken = || concerned.iter().filter(|watching| watching.woken.load(Ordering::SeqCst) == 1).count();
         wait::until("the watches that it concerns", LIMIT, woken, |woken| *woken == watches).unwrap();
         // The others are looked at for much longer.

@@ -67,7 +67,7 @@ fn refusals_that_tell_of_100_000_children_delay_no_task() {
     let stale = || Condition::RevisionIs(1_000_000);
     let conditional = (0..256).flat_map(|_| {
         let write = Write { condition: stale(), ..value(path(&["t"])) };
-        [Command::Put(write), Command::Delete(Delete { key: path(&["t"]), condition: stale() })]
+        [Command::Put(write), Command::Delete(Delete { condition: stale(), ..path(&["t"]).into() })]
     });
     apply_all(&engine, "writes with a stale revision", conditional.collect(), |outcome| {
         let Outcome::Refused(Refusal::Conflict(Some(found))) = outcome else { panic!("{outcome:?}") };

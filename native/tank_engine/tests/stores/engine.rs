@@ -4,7 +4,7 @@ use std::sync::mpsc;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use tank_engine::command::{Command, Condition, Delete, Op, Txn, Write};
+use tank_engine::command::{Command, Op, Txn, Write};
 use tank_engine::engine::{Engine, Reply};
 use tank_engine::error::{EngineError, LockHolder};
 use tank_engine::key::{Component, Key};
@@ -40,7 +40,7 @@ fn writes_are_there_after_a_restart() {
     assert_eq!(write(&engine, put("b", b"2")), Ok(Outcome::Done { revision: 2 }));
     let create = Command::Create(Write::new(key("a"), Bytes::new()));
     assert!(matches!(write(&engine, create), Ok(Outcome::Refused(Refusal::Exists(_)))));
-    let delete = Command::Delete(Delete { key: key("b"), condition: Condition::Always });
+    let delete = Command::Delete(key("b").into());
     assert_eq!(write(&engine, delete), Ok(Outcome::Done { revision: 3 }));
     let before = engine.status().unwrap();
     engine.close().unwrap();

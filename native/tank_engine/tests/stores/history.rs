@@ -237,7 +237,9 @@ fn a_backup_of_the_former_format_can_be_restored() {
     assert_eq!((about.store_id.as_str(), about.revision, about.entries, about.history), ("tank", 14, 7, 0));
     let engine = open(root.path());
     let held = held(&engine);
-    assert_eq!((held.digest, held.entries.len()), (about.digest, 7));
+    // Stores had no records of nodes then.
+    let nodes = engine.view().unwrap().nodes.digest().value();
+    assert_eq!((held.digest.wrapping_sub(nodes), held.entries.len()), (about.digest, 7));
     assert!(held.revision >= about.revision + REVISION_STEP);
     assert_eq!(engine.view().unwrap().leases.len(), 1);
     engine.close().unwrap();

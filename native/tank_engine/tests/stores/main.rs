@@ -17,6 +17,7 @@ mod history;
 mod leases;
 mod memory;
 mod model;
+mod nodes;
 mod requests;
 mod snapshots;
 mod watch;

@@ -130,7 +130,7 @@ fn commands_compare_and_answer_with_values_that_are_on_the_disk() {
     assert!(matches!(swapped, Ok(Outcome::Done { .. })), "{swapped:?}");
 
     let compare = vec![Compare::Payload { key: key(&name(d)), equal: true, payload: Bytes::from(payload(d, 1)) }];
-    let txn = Txn { compare, then: vec![Op::Get(key(&name(d))), Op::Delete(key(&name(d)))], otherwise: vec![] };
+    let txn = Txn { compare, then: vec![Op::Get(key(&name(d))), Op::Delete(key(&name(d)).into())], otherwise: vec![] };
     let done = write(&engine, Command::Txn(txn));
     let Ok(Outcome::Txn { succeeded: true, responses, .. }) = done else { panic!("{done:?}") };
     let [Response::Got(Some(found)), Response::Deleted(1)] = &responses[..] else { panic!("{responses:?}") };

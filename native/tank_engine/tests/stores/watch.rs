@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, RwLock, mpsc};
 
 use bytes::Bytes;
-use tank_engine::command::{Command, Condition, Delete, Op, Relation, Request, RequestId, Txn, Write};
+use tank_engine::command::{Command, Op, Relation, Request, RequestId, Txn, Write};
 use tank_engine::engine::{Engine, From, Position, Since};
 use tank_engine::entries::Entries;
 use tank_engine::entry::Entry;
@@ -61,11 +61,11 @@ fn payload(rng: &mut Rng) -> Bytes {
 fn command(rng: &mut Rng, revision: u64) -> Command {
     match rng.below(20) {
         0..=10 => Command::Put(Write::new(place(rng, 3), payload(rng))),
-        11..=13 => Command::Delete(Delete { key: place(rng, 3), condition: Condition::Always }),
-        14 => Command::Delete(Delete { key: place(rng, 1), condition: Condition::Always }),
+        11..=13 => Command::Delete(place(rng, 3).into()),
+        14 => Command::Delete(place(rng, 1).into()),
         15..=18 => {
             let op = |rng: &mut Rng| match rng.below(4) {
-                0 => Op::Delete(place(rng, 3)),
+                0 => Op::Delete(place(rng, 3).into()),
                 _ => Op::Put(Write::new(place(rng, 3), payload(rng))),
             };
             let then = (0..1 + rng.below(12)).map(|_| op(rng)).collect();

@@ -13,7 +13,7 @@ use openraft::entry::RaftEntry;
 use openraft::storage::RaftStateMachine;
 use openraft::vote::RaftLeaderIdExt;
 use openraft::{EntryPayload, RaftTypeConfig};
-use tank_engine::command::{Command, Condition, Delete, Request, Write};
+use tank_engine::command::{Command, Request, Write};
 use tank_engine::engine::{Engine, Reply};
 use tank_engine::error::EngineError;
 use tank_engine::health::Health;
@@ -40,7 +40,7 @@ pub fn put(name: &str, payload: &[u8]) -> Command {
 }
 
 pub fn delete(name: &str) -> Command {
-    Command::Delete(Delete { key: key(name), condition: Condition::Always })
+    Command::Delete(key(name).into())
 }
 
 /// Small enough that the log is purged while a test runs.

@@ -6,7 +6,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use tank_engine::command::{Command, Condition, Delete, Write};
+use tank_engine::command::{Command, Write};
 use tank_engine::engine::{Engine, Reply};
 use tank_engine::error::EngineError;
 use tank_engine::key::{Component, Key};
@@ -183,7 +183,7 @@ fn a_command_that_takes_long_to_apply_does_not_cost_the_leader_its_place() {
     }
     let leader = cluster.engine(cluster.leader());
     let term = leader.cluster().unwrap().term;
-    let delete = Command::Delete(Delete { key: key("t"), condition: Condition::Always });
+    let delete = Command::Delete(key("t").into());
     let started = Instant::now();
     wait(|reply| drop(leader.write(delete, reply))).unwrap();
     eprintln!("{ENTRIES} entries deleted in {:?}", started.elapsed());

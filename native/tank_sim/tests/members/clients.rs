@@ -180,7 +180,7 @@ impl Client {
 
     async fn delete(&mut self, member: usize, path: &str) {
         let (serial, _) = self.oracle().write_begins("delete", path, true);
-        let delete = Delete { key: key(path), condition: Condition::Always };
+        let delete = Delete::from(key(path));
         let done = self.write(member, Command::Delete(delete)).await;
         self.note(serial, done, false);
     }

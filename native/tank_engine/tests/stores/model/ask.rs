@@ -2,7 +2,9 @@
 
 use bytes::Bytes;
 use proptest::prelude::*;
-use tank_engine::command::{self, Command, Condition, Delete, LeaseCommand, Number, PutMany, Relation, Txn, Write};
+use tank_engine::command::{
+    self, Command, Condition, Delete, How, LeaseCommand, Number, PutMany, Relation, Txn, Write,
+};
 use tank_engine::entry::Entry;
 use tank_engine::key::{Component, Key};
 use tank_engine::lease::Lease;
@@ -26,12 +28,14 @@ pub fn command(ask: &Ask, model: &Model) -> Command {
         }
         Ask::Create(place, payload, when) => Command::Create(write(place, payload, when)),
         Ask::Update(place, payload, when) => Command::Update(write(place, payload, when)),
-        Ask::Delete(place, when) => Command::Delete(Delete { key: Key::of(place), condition: condition(when) }),
-        Ask::PutMany(parts, payload) => {
-            Command::PutMany(PutMany { pattern: pattern(parts), payload: Bytes::copy_from_slice(payload) })
-        }
-        Ask::DeleteMany(parts) => Command::DeleteMany(pattern(parts)),
-        Ask::ClearMany(parts) => Command::ClearMany(pattern(parts)),
+        Ask::Delete(place, when) => Command::Delete(Delete { condition: condition(when), ..Key::of(place).into() }),
+        Ask::PutMany(parts, payload) => Command::PutMany(PutMany {
+            pattern: pattern(parts),
+            payload: Bytes::copy_from_slice(payload),
+            how: How::default(),
+        }),
+        Ask::DeleteMany(parts) => Command::DeleteMany(pattern(parts).into()),
+        Ask::ClearMany(parts) => Command::ClearMany(pattern(parts).into()),
         Ask::Txn(compare, then, otherwise) => Command::Txn(Txn {
             compare: compare.iter().map(|compare| comparison(compare, model)).collect(),
             then: then.iter().map(|op| operation(op, model)).collect(),
@@ -97,6 +101,7 @@ fn response(response: &outcome::Response) -> Response {
             let listed = |one: &Found| (one.key.components().unwrap(), value(&one.entry), one.child_count);
             Response::Listed(all.iter().map(listed).collect())
         }
+        outcome::Response::Changed(_) => panic!("no operation of the model asks for it"),
     }
 }
 
@@ -147,8 +152,8 @@ fn operation(op: &Op, model: &Model) -> command::Op {
             lease: model.epoch(*lease),
             ..Write::new(Key::of(place), Bytes::copy_from_slice(payload))
         }),
-        Op::Delete(place) => command::Op::Delete(Key::of(place)),
-        Op::Clear(place) => command::Op::Clear(Key::of(place)),
+        Op::Delete(place) => command::Op::Delete(Key::of(place).into()),
+        Op::Clear(place) => command::Op::Clear(Key::of(place).into()),
         Op::Get(place) => command::Op::Get(Key::of(place)),
         Op::List(place) => command::Op::List(Key::of(place)),
     }

@@ -18,6 +18,7 @@ use tank_engine::entries::Entries;
 use tank_engine::error::EngineError;
 use tank_engine::key::Key;
 use tank_engine::machine::StateStore;
+use tank_engine::nodes::Nodes;
 use tank_engine::snapshot::{Frame, SnapshotData, SnapshotReceiver};
 use tank_engine::state::{Digest, Leases, State};
 use tank_engine::storage::Directory;
@@ -64,6 +65,7 @@ proptest! {
             prop_assert_eq!(answer(applied.outcome), model.apply(ask), "command {}: {:?}", number, ask);
         }
         check(&model, &state.entries, &state.leases, state.digest.value())?;
+        check_nodes(&state.nodes, &state.entries)?;
         prop_assert_eq!((state.revision, state.compacted), (model.revision, model.compacted));
     }
 }
@@ -144,8 +146,27 @@ fn check(model: &Model, entries: &Entries, leases: &Leases, digest: u64) -> Resu
     Ok(())
 }
 
+/// The records of nodes, whose counts of children are those of the entries.
+fn check_nodes(nodes: &Nodes, entries: &Entries) -> Result<(), TestCaseError> {
+    let counted = |nodes: &Nodes| {
+        let counted = nodes.records().filter(|(_, node)| node.children > 0);
+        counted.map(|(key, node)| (key.clone(), node.children)).collect::<Vec<_>>()
+    };
+    prop_assert_eq!(counted(nodes), counted(&Nodes::of(entries)));
+    for (key, node) in nodes.records().filter(|(_, node)| node.children == 0) {
+        prop_assert!(
+            key.is_root() || entries.contains_key(key),
+            "a node without entry and children: {:?}, {:?}",
+            key,
+            node
+        );
+    }
+    Ok(())
+}
+
 fn check_view(model: &Model, view: &View) -> Result<(), TestCaseError> {
-    check(model, &view.entries, &view.leases, view.digest)?;
+    check(model, &view.entries, &view.leases, view.digest.wrapping_sub(view.nodes.digest().value()))?;
+    check_nodes(&view.nodes, &view.entries)?;
     prop_assert_eq!((view.revision, view.compacted), (model.revision, model.compacted));
     let bytes = |(place, value): (&plain::Place, &plain::Value)| Key::of(place).as_bytes().len() + value.payload.len();
     prop_assert_eq!(view.bytes, model.entries.iter().map(bytes).sum::<usize>() as u64);
@@ -198,6 +219,7 @@ fn transfer(from: &Path, to: &Path, model: &Model) -> Result<(), TestCaseError> 
         prop_assert_eq!(&header, &sent_header);
         prop_assert_eq!(&state.sessions, &sent.sessions);
         check(model, &state.entries, &state.leases, state.digest.value())?;
+        check_nodes(&state.nodes, &state.entries)?;
         prop_assert_eq!((state.revision, state.compacted), (model.revision, model.compacted));
         let (again, again_header) = target.load(&Arc::default()).unwrap();
         prop_assert_eq!((again.digest, again.revision, again_header), (state.digest, state.revision, header));

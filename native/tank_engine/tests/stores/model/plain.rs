@@ -302,6 +302,7 @@ impl Model {
             Number::LeaseEpoch => of(|value| value.lease),
             Number::Exists => u64::from(self.entries.keys().any(|path| path.starts_with(place))),
             Number::ChildCount => self.children(place).len() as u64,
+            Number::PayloadVersion | Number::ChildListVersion => unreachable!("the model does not ask for it"),
         }
     }
 
