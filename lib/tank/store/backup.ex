@@ -109,7 +109,8 @@ defmodule Tank.Store.Backup do
   A line is `{Path, Value}.` in Erlang's text, or `{Path, etf, <<"...">>}.`, the Base64 of the external term format, for a
   value that has no text, such as a pid, for one of more than 64 KB, and for one with a binary of more than 64 bytes that
   is not text. The lines are sorted by path, and of one revision, which is returned
-  with the number of entries. Entries that go with a lease are left out (`skipped`): without it, they would stay for
+  with the number of entries. Behind them come `{node, Path}.` for nodes without a value that stay, and
+  `{keep_while, Path, <<"...">>}.` for the conditions that keep nodes (`Tank.Store.Tree.put_node/3`, `keep_while/3`). Entries that go with a lease are left out (`skipped`): without it, they would stay for
   good.
 
       iex> file = Path.join(System.tmp_dir!(), "export_doc_#{System.unique_integer([:positive])}")
@@ -144,7 +145,7 @@ defmodule Tank.Store.Backup do
   (`restore/3`): the entries do not go on from what clients have seen. Until the import ends, readers see a part of them.
 
       iex> file = Path.join(System.tmp_dir!(), "import_doc_#{System.unique_integer([:positive])}")
-      iex> File.write!(file, "%% tank_store export, format 1\\n{[doc,<<\\"a\\">>],{1,two}}.\\n%% end\\n")
+      iex> File.write!(file, "%% tank_store export, format 2\\n{[doc,<<\\"a\\">>],{1,two}}.\\n%% end\\n")
       :ok
       iex> {:ok, %{entries: 1}} = Tank.Store.Backup.import(:tank, file)
       iex> Tank.Store.get_at([:doc, "a"])

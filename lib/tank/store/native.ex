@@ -253,6 +253,9 @@ defmodule Tank.Store.Native do
   @spec read_lease(store, binary, boolean) :: {:ok, tuple} | :not_found | :wait | {:error, reason}
   def read_lease(_store, _name, _local), do: nif()
 
+  @spec pinned_nodes(pinned) :: [{Tank.Store.Path.t(), bare? :: boolean, binary | nil}]
+  def pinned_nodes(_pinned), do: nif()
+
   @spec check_put(store, binary, non_neg_integer) :: :ok | {:error, term}
   def check_put(_store, _key, _payload_bytes), do: nif()
 

@@ -23,6 +23,10 @@ defmodule Tank.Store.Options do
     {:txn_bytes_max, @count, @txn_bytes_max,
      "the largest command of several parts, such as a transaction: its paths and values together, in bytes. At least " <>
        "`:value_bytes_max`, which raises it when it is not given"},
+    {:txn_operations_max, 1..1_048_576, 1_024,
+     "the most operations of a transaction, and the most comparisons or reads of it"},
+    {:path_component_bytes_max, 1..65_535, 255, "the largest component of a path that is written, in bytes"},
+    {:path_bytes_max, 1..65_535, 1_024, "the largest path that is written: its components together, in bytes"},
     {:memory_bytes_max, @bytes, nil,
      "bytes of values that may be in memory, encoded and decoded; those that were not read for long are then read from " <>
        "the disk. Paths and revisions come on top. Without it all values stay in memory"},

@@ -3,7 +3,8 @@ defmodule Tank.Store.Path do
   Paths: lists of atoms and strings that name the entries of a store.
 
   `:a` and `"a"` are different components; `[]` is the root. A string component may hold any bytes, also none, a
-  slash, a zero byte, or what is not UTF-8. A component is at most 255 bytes long, a path 1 KiB.
+  slash, a zero byte, or what is not UTF-8. A component is at most 255 bytes long, a path 1 KiB, unless
+  the store's options say otherwise (`:path_component_bytes_max`, `:path_bytes_max`).
   """
 
   import Kernel, except: [to_string: 1]

@@ -82,9 +82,10 @@ defmodule Tank.Store.Tree do
   error, and returns what stands in the `:ok`, several values as a tuple. `exists/3`, `has_data/3` and `stream/3` have
   none: they raise by themselves.
 
-  Limits are checked before anything is logged: a component of a path 255 bytes, a path 1 KiB, a value 16 MiB
-  (`:value_bytes_max`), a transaction 1,024 operations and as many comparisons, a pattern 63 parts, and all paths and
-  values of a transaction or a pattern together 32 MiB (`:txn_bytes_max`; `{:error, {:too_large, :txn, limit}}`).
+  Limits are checked before anything is logged: a component of a path 255 bytes (`:path_component_bytes_max`), a path 1 KiB
+  (`:path_bytes_max`), a value 16 MiB (`:value_bytes_max`), a transaction 1,024 operations and as many comparisons
+  (`:txn_operations_max`), a pattern 63 parts, and all paths and values of a transaction or a pattern together 32 MiB
+  (`:txn_bytes_max`; `{:error, {:too_large, :txn, limit}}`). The options of a store set those that have a name.
   """
 
   import Tank.Store.Position, only: [is_position: 1]
@@ -561,7 +562,8 @@ defmodule Tank.Store.Tree do
   `{:error, reason}`; what `fun` raises passes through; neither logs anything. Transactions do not nest:
   `ArgumentError`.
 
-  `{:ok, result}` has what `fun` returned. More than 1,024 reads or writes are `{:error, {:too_large, :transaction, 1024}}`;
+  `{:ok, result}` has what `fun` returned. More than 1,024 reads or writes (`:txn_operations_max`) are
+  `{:error, {:too_large, :transaction, 1024}}`;
   a list is one read.
 
       iex> alias Tank.Store.Tree

@@ -4,13 +4,18 @@ use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
 use crate::error::EngineError;
-use crate::key::Key;
+use crate::key::{Key, KeyLimits};
 use crate::nodes::{KeepWhile, VALUE};
 use crate::pattern::{self, Pattern};
 use crate::state::{Facts, Fingerprint};
 
-/// The most comparisons, and the most operations of one branch, that a transaction may have.
+/// The most comparisons, and the most operations of one branch, that a transaction may have in a store that is not told
+/// otherwise; and in any store.
 pub const TXN_OPERATIONS_MAX: usize = 1_024;
+const TXN_OPERATIONS_WIDEST: usize = 1 << 20;
+
+/// The longest name of a lease, and the longest encoding of its holder, in bytes.
+const LEASE_BYTES_MAX: usize = 1_024;
 
 /// The most bytes of entries that one command may write on the matches of a pattern: all of them
 /// stand in one batch.
@@ -23,6 +28,26 @@ pub struct Limits {
     pub value_bytes_max: usize,
     /// All paths and payloads of a command of several parts, in bytes.
     pub txn_bytes_max: usize,
+    /// Paths.
+    pub keys: KeyLimits,
+    /// Comparisons, and operations of one branch, of a transaction.
+    pub operations_max: usize,
+}
+
+impl Limits {
+    /// What no command may be above, whatever a store's options say: a member that did not check must not harm the others.
+    pub const WIDEST: Self = Self {
+        value_bytes_max: usize::MAX,
+        txn_bytes_max: usize::MAX,
+        keys: KeyLimits::WIDEST,
+        operations_max: TXN_OPERATIONS_WIDEST,
+    };
+
+    /// The same for payloads, and no narrower than any for paths and counts of operations.
+    #[must_use]
+    pub fn widened(self) -> Self {
+        Self { keys: Self::WIDEST.keys, operations_max: Self::WIDEST.operations_max, ..self }
+    }
 }
 
 /// A command as it stands in the log.
@@ -439,16 +464,16 @@ impl Command {
     }
 
     /// Whether the command is within the limits and its paths are paths. Checked before it is
-    /// proposed, with the store's own limit for values; and when it is applied, with none: a
-    /// member that did not check must not harm the others.
+    /// proposed, with the store's own limits; and when it is applied, with [`Limits::WIDEST`].
     ///
     /// # Errors
     /// [`EngineError::InvalidPath`], [`EngineError::InvalidPattern`] or [`EngineError::TooLarge`].
-    pub fn check(&self, value_bytes_max: usize) -> Result<(), EngineError> {
+    pub fn check(&self, limits: Limits) -> Result<(), EngineError> {
+        let value_bytes_max = limits.value_bytes_max;
         match self {
-            Self::Put(write) | Self::Create(write) | Self::Update(write) => write.check(value_bytes_max),
+            Self::Put(write) | Self::Create(write) | Self::Update(write) => write.check(limits),
             Self::Delete(delete) => {
-                Key::check(&delete.key)?;
+                delete.key.check(limits.keys)?;
                 delete.condition.check(value_bytes_max)
             }
             Self::PutMany(put) => {
@@ -459,7 +484,7 @@ impl Command {
             Self::DeleteMany(DeleteMany { pattern, .. }) | Self::ClearMany(ClearMany { pattern, .. }) => {
                 pattern.check(value_bytes_max)
             }
-            Self::Txn(txn) => txn.check(value_bytes_max),
+            Self::Txn(txn) => txn.check(limits),
             Self::Lease(command) => command.check(),
             Self::Compact { .. } | Self::NewHistory { .. } => Ok(()),
         }
@@ -490,19 +515,19 @@ impl Write {
         self.condition.check_size(value_bytes_max)
     }
 
-    fn check(&self, value_bytes_max: usize) -> Result<(), EngineError> {
-        Self::check_sizes(&self.key, self.payload.len(), value_bytes_max)?;
-        self.condition.check(value_bytes_max)?;
-        self.how.check(value_bytes_max)
+    fn check(&self, limits: Limits) -> Result<(), EngineError> {
+        Self::check_sizes(&self.key, self.payload.len(), limits)?;
+        self.condition.check(limits.value_bytes_max)?;
+        self.how.check(limits.value_bytes_max)
     }
 
     /// Checks the path of a write and the size of its payload.
     ///
     /// # Errors
     /// [`EngineError::InvalidPath`] or [`EngineError::TooLarge`].
-    pub fn check_sizes(key: &Key, payload_bytes: usize, value_bytes_max: usize) -> Result<(), EngineError> {
-        Key::check(key)?;
-        within("value", payload_bytes, value_bytes_max)
+    pub fn check_sizes(key: &Key, payload_bytes: usize, limits: Limits) -> Result<(), EngineError> {
+        key.check(limits.keys)?;
+        within("value", payload_bytes, limits.value_bytes_max)
     }
 }
 
@@ -565,22 +590,22 @@ impl Txn {
         ops.chain(compared).sum()
     }
 
-    fn check(&self, value_bytes_max: usize) -> Result<(), EngineError> {
+    fn check(&self, limits: Limits) -> Result<(), EngineError> {
         for count in [self.compare.len(), self.then.len(), self.otherwise.len()] {
-            within("transaction", count, TXN_OPERATIONS_MAX)?;
+            within("transaction", count, limits.operations_max)?;
         }
         for compare in &self.compare {
             match compare {
-                Compare::Payload { key, .. } | Compare::Number { key, .. } => Key::check(key)?,
-                Compare::Below { prefix, .. } | Compare::Unchanged { prefix, .. } => Key::check(prefix)?,
-                Compare::Matches { pattern, .. } => pattern.check(value_bytes_max)?,
+                Compare::Payload { key, .. } | Compare::Number { key, .. } => key.check(limits.keys)?,
+                Compare::Below { prefix, .. } | Compare::Unchanged { prefix, .. } => prefix.check(limits.keys)?,
+                Compare::Matches { pattern, .. } => pattern.check(limits.value_bytes_max)?,
                 Compare::Lease { .. } => {}
             }
         }
         for op in self.then.iter().chain(&self.otherwise) {
             match op {
-                Op::Put(write) => write.check(value_bytes_max)?,
-                _ => Key::check(op.key())?,
+                Op::Put(write) => write.check(limits)?,
+                _ => op.key().check(limits.keys)?,
             }
         }
         Ok(())
@@ -599,9 +624,9 @@ impl LeaseCommand {
     }
 
     fn check(&self) -> Result<(), EngineError> {
-        within("lease_name", self.name().len(), crate::key::PATH_BYTES_MAX)?;
+        within("lease_name", self.name().len(), LEASE_BYTES_MAX)?;
         match self {
-            Self::Acquire { holder, .. } => within("lease_holder", holder.len(), crate::key::PATH_BYTES_MAX),
+            Self::Acquire { holder, .. } => within("lease_holder", holder.len(), LEASE_BYTES_MAX),
             _ => Ok(()),
         }
     }
@@ -637,7 +662,7 @@ mod tests {
     use crate::key::Component;
     use crate::pattern::{Condition as NodeCondition, Part};
 
-    const LIMITS: Limits = Limits { value_bytes_max: 100, txn_bytes_max: 1_000 };
+    const LIMITS: Limits = Limits { value_bytes_max: 100, txn_bytes_max: 1_000, ..Limits::WIDEST };
 
     fn write(bytes: usize) -> Write {
         Write::new(Key::of(&[Component::Atom(b"a".to_vec())]), Bytes::from(vec![0; bytes]))
@@ -688,6 +713,24 @@ mod tests {
             assert_eq!(too_large(&Command::PutMany(put)), expected);
             assert_eq!(too_large(&Command::DeleteMany(pattern(count).into())), expected);
             assert_eq!(too_large(&Command::ClearMany(pattern(count).into())), expected);
+        }
+    }
+
+    #[test]
+    fn a_store_counts_operations_and_any_store_does_at_some_point() {
+        let store = Limits { operations_max: TXN_OPERATIONS_MAX, keys: KeyLimits::DEFAULT, ..Limits::WIDEST };
+        let gets = |count| txn(vec![], vec![Op::Get(Key::default()); count], vec![]);
+        let too_many = |size, limit| Err(EngineError::TooLarge { what: "transaction", size, limit });
+        assert_eq!((gets(1_024).check(store), gets(1_025).check(store)), (Ok(()), too_many(1_025, 1_024)));
+        assert_eq!(gets(100_000).check(store.widened()), Ok(()));
+        assert_eq!(gets((1 << 20) + 1).check(Limits::WIDEST), too_many((1 << 20) + 1, 1 << 20));
+        let long = Key::of(&[Component::String(vec![0; 300])]);
+        for command in [Command::Delete(long.clone().into()), Command::Put(Write::new(long, Bytes::new()))] {
+            assert!(matches!(
+                command.check(store),
+                Err(EngineError::TooLarge { what: "path_component", limit: 255, .. })
+            ));
+            assert_eq!(command.check(store.widened()), Ok(()));
         }
     }
 }

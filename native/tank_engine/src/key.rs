@@ -20,12 +20,24 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 use crate::error::EngineError;
 
-/// The largest path component, in bytes.
-pub const COMPONENT_BYTES_MAX: usize = 255;
-/// The largest path, in bytes of its components.
-pub const PATH_BYTES_MAX: usize = 1024;
-/// No key of a path within the limits is longer: each byte may be escaped, and each component has a tag and an end.
-pub const KEY_BYTES_MAX: usize = 4 * PATH_BYTES_MAX;
+/// How large paths may be.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct KeyLimits {
+    /// One component, in bytes.
+    pub component_bytes_max: usize,
+    /// All of them together.
+    pub path_bytes_max: usize,
+}
+
+impl KeyLimits {
+    /// Those of a store that is not told otherwise.
+    pub const DEFAULT: Self = Self { component_bytes_max: 255, path_bytes_max: 1024 };
+    /// The largest paths that a store takes at all: what a key may do to the log and the database is bounded.
+    pub const WIDEST: Self = Self { component_bytes_max: 65_535, path_bytes_max: 65_535 };
+}
+
+/// No key of a path within the widest limits is longer: each byte may be escaped, and each component has a tag and an end.
+pub const KEY_BYTES_MAX: usize = 4 * KeyLimits::WIDEST.path_bytes_max;
 
 const ATOM: u8 = 0x01;
 const STRING: u8 = 0x02;
@@ -91,21 +103,21 @@ impl Key {
         }
     }
 
-    /// Takes bytes as a key if they encode a path within the limits.
+    /// Takes bytes as a key if they encode a path within the widest limits.
     ///
     /// # Errors
     /// [`EngineError::InvalidPath`] or [`EngineError::TooLarge`].
     pub fn checked(bytes: &[u8]) -> Result<Self, EngineError> {
-        check(bytes)?;
+        check(bytes, KeyLimits::WIDEST)?;
         Ok(Self::from_bytes(bytes))
     }
 
-    /// Whether this is the encoding of a path within the limits.
+    /// Whether this is the encoding of a path within limits.
     ///
     /// # Errors
     /// [`EngineError::InvalidPath`] or [`EngineError::TooLarge`].
-    pub fn check(&self) -> Result<(), EngineError> {
-        check(self.as_bytes())
+    pub fn check(&self, limits: KeyLimits) -> Result<(), EngineError> {
+        check(self.as_bytes(), limits)
     }
 
     /// The encoding.
@@ -269,16 +281,16 @@ fn push_component(bytes: &mut Vec<u8>, component: &Component) {
     bytes.push(END);
 }
 
-fn check(bytes: &[u8]) -> Result<(), EngineError> {
+fn check(bytes: &[u8], limits: KeyLimits) -> Result<(), EngineError> {
     let mut total = 0;
     for component in (Components { rest: bytes }) {
         let size = match component? {
             Component::Atom(text) | Component::String(text) => text.len(),
         };
-        too_large("path_component", size, COMPONENT_BYTES_MAX)?;
+        too_large("path_component", size, limits.component_bytes_max)?;
         total += size;
     }
-    too_large("path", total, PATH_BYTES_MAX)
+    too_large("path", total, limits.path_bytes_max)
 }
 
 fn too_large(what: &'static str, size: usize, limit: usize) -> Result<(), EngineError> {
@@ -378,11 +390,14 @@ mod tests {
     #[test]
     fn limits_are_exact() {
         let of = |n: usize| Key::of(&[Component::String(vec![b'x'; n])]);
-        assert!(Key::checked(of(COMPONENT_BYTES_MAX).as_bytes()).is_ok());
-        let too_large = Key::checked(of(COMPONENT_BYTES_MAX + 1).as_bytes()).unwrap_err();
-        let expected = EngineError::TooLarge { what: "path_component", size: 256, limit: 255 };
-        assert_eq!(too_large, expected);
+        assert_eq!(of(255).check(KeyLimits::DEFAULT), Ok(()));
+        let too_large = |size, limit| Err(EngineError::TooLarge { what: "path_component", size, limit });
+        assert_eq!(of(256).check(KeyLimits::DEFAULT), too_large(256, 255));
         let long = Key::of(&vec![Component::String(vec![0; 205]); 5]);
-        assert!(matches!(Key::checked(long.as_bytes()), Err(EngineError::TooLarge { what: "path", .. })));
+        assert!(matches!(long.check(KeyLimits::DEFAULT), Err(EngineError::TooLarge { what: "path", .. })));
+        assert!(Key::checked(long.as_bytes()).is_ok());
+        assert!(Key::checked(of(65_535).as_bytes()).is_ok());
+        assert_eq!(of(65_536).check(KeyLimits::WIDEST), too_large(65_536, 65_535));
+        assert!(of(65_535).as_bytes().len() <= KEY_BYTES_MAX);
     }
 }

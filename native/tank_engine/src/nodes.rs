@@ -32,6 +32,8 @@ use crate::state::Digest;
 pub const NO_PAYLOAD: u8 = 0;
 /// The kind of an ordinary payload. What higher kinds mean is the writer's own business.
 pub const VALUE: u8 = 1;
+/// In a write: whatever the node has. Only its conditions are written, and nothing where there is no node.
+pub const AS_IT_IS: u8 = 255;
 
 /// The most conditions that keep one node.
 pub const KEEP_WHILE_MAX: usize = 1_024;

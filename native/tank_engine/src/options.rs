@@ -2,9 +2,9 @@
 
 use std::path::PathBuf;
 
-use crate::command::Limits;
+use crate::command::{Limits, TXN_OPERATIONS_MAX};
 use crate::error::EngineError;
-use crate::key::KEY_BYTES_MAX;
+use crate::key::{KEY_BYTES_MAX, KeyLimits};
 use crate::storage::Expected;
 
 /// Default of [`Timing::checkpoint_bytes`].
@@ -36,6 +36,10 @@ pub struct Options {
     /// The largest command of several parts, such as a transaction: its paths and payloads together,
     /// in bytes. No less than `value_bytes_max`; one payload and its path always fit.
     pub txn_bytes_max: usize,
+    /// The most comparisons, and the most operations of one branch, of a transaction.
+    pub txn_operations_max: usize,
+    /// How large paths may be.
+    pub keys: KeyLimits,
     /// How many bytes of payloads may be in memory, encoded and decoded; no bound when it is
     /// `None`. Paths and revisions come on top.
     pub memory_bytes_max: Option<u64>,
@@ -129,6 +133,8 @@ impl Options {
             in_flight_bytes_max: 256 << 20,
             value_bytes_max: 16 << 20,
             txn_bytes_max: TXN_BYTES_MAX,
+            txn_operations_max: TXN_OPERATIONS_MAX,
+            keys: KeyLimits::DEFAULT,
             memory_bytes_max: None,
             history_revisions: 100_000,
             history_age_ms: None,
@@ -143,7 +149,12 @@ impl Options {
     /// How large commands may be.
     pub fn limits(&self) -> Limits {
         let txn_bytes_max = self.txn_bytes_max.max(self.value_bytes_max.saturating_add(KEY_BYTES_MAX));
-        Limits { value_bytes_max: self.value_bytes_max, txn_bytes_max }
+        Limits {
+            value_bytes_max: self.value_bytes_max,
+            txn_bytes_max,
+            keys: self.keys,
+            operations_max: self.txn_operations_max,
+        }
     }
 
     /// Whether the limits fit together.

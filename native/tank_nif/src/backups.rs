@@ -136,6 +136,22 @@ fn page<'a>(env: Env<'a>, pinned: ResourceArc<Pinned>, after: Option<Binary<'a>>
     (page, atoms::nil()).encode(env)
 }
 
+/// What the entries of a pinned view do not say: `{path, bare?, source | nil}` of each node that has no value and stays, and
+/// of each one that conditions keep, with what those were made of. Not of entries that go with a lease.
+#[rustler::nif(schedule = "DirtyCpu")]
+fn pinned_nodes(env: Env<'_>, pinned: ResourceArc<Pinned>) -> Vec<Term<'_>> {
+    let Some(view) = &pinned.0 else { return Vec::new() };
+    let nodes = view.nodes.records().filter_map(|(key, node)| {
+        let entry = view.get(key);
+        let is_bare = entry.is_none() && node.stays;
+        let is_leased = entry.is_some_and(|entry| entry.lease != 0);
+        let source = node.keep_while.as_ref().map(|keep_while| binary(env, keep_while.source()));
+        let is_told = !is_leased && (is_bare || source.is_some());
+        is_told.then(|| (found::path(env, key), is_bare, source).encode(env))
+    });
+    nodes.collect()
+}
+
 /// Whether a put of `payload_bytes` bytes at `key` is within the store's limits: `:ok` or `{:error, reason}`.
 #[rustler::nif]
 fn check_put<'a>(env: Env<'a>, store: &'a Store, key: Binary<'a>, payload_bytes: usize) -> Term<'a> {

@@ -12,6 +12,7 @@ use tank_engine::state::{Facts, Fingerprint};
 use tank_engine::storage::format::random_id;
 
 use crate::store::Store;
+use crate::writes::Limited;
 use crate::{atoms, patterns, writes};
 
 /// As `write`, of a command:
@@ -22,7 +23,8 @@ use crate::{atoms, patterns, writes};
 /// - `{:put_many, pattern, payload[, how]}`, `{:delete_many, pattern[, returns?]}`,
 ///   `{:clear_many, pattern[, keep_nodes?, returns?]}`,
 /// - `{:txn, comparisons, then, otherwise}`,
-/// - `{:compact, revision}`, `{:new_history}`.
+/// - `{:compact, revision}`, `{:new_history}`,
+/// - `{:wide, command}`: it may have more operations and longer paths than the store's options allow.
 ///
 /// Gives `:dirty` when regular expressions have to be compiled first; then `command_large` is to be called.
 #[rustler::nif]
@@ -33,11 +35,11 @@ fn command<'a>(
     term: Term<'a>,
     timeout_ms: u64,
 ) -> NifResult<Term<'a>> {
-    let command = decode(term)?;
+    let (command, limited) = decode_limited(term)?;
     if !command.is_ready() {
         return Ok(atoms::dirty().encode(env));
     }
-    writes::hand_over(env, store, reference, command, timeout_ms)
+    writes::hand_over_by(env, store, reference, command, limited, timeout_ms)
 }
 
 /// The same, on a dirty CPU scheduler: copying megabytes takes milliseconds, and so does compiling.
@@ -49,7 +51,15 @@ fn command_large<'a>(
     term: Term<'a>,
     timeout_ms: u64,
 ) -> NifResult<Term<'a>> {
-    writes::hand_over(env, store, reference, decode(term)?, timeout_ms)
+    let (command, limited) = decode_limited(term)?;
+    writes::hand_over_by(env, store, reference, command, limited, timeout_ms)
+}
+
+fn decode_limited(term: Term<'_>) -> NifResult<(Command, Limited)> {
+    match term.decode::<(Atom, Term<'_>)>() {
+        Ok((kind, command)) if kind == atoms::wide() => Ok((decode(command)?, Limited::Widely)),
+        _ => Ok((decode(term)?, Limited::ByOptions)),
+    }
 }
 
 fn decode(term: Term<'_>) -> NifResult<Command> {

@@ -19,6 +19,9 @@ pub(crate) fn decode(map: Term<'_>) -> NifResult<Options> {
     set(&mut options.in_flight_bytes_max, map, atoms::in_flight_bytes_max())?;
     set(&mut options.value_bytes_max, map, atoms::value_bytes_max())?;
     set(&mut options.txn_bytes_max, map, atoms::txn_bytes_max())?;
+    set(&mut options.txn_operations_max, map, atoms::txn_operations_max())?;
+    set(&mut options.keys.component_bytes_max, map, atoms::path_component_bytes_max())?;
+    set(&mut options.keys.path_bytes_max, map, atoms::path_bytes_max())?;
     set(&mut options.memory_bytes_max, map, atoms::memory_bytes_max())?;
     set(&mut options.history_revisions, map, atoms::history_revisions())?;
     set(&mut options.history_age_ms, map, atoms::history_age_ms())?;

@@ -128,7 +128,7 @@ fn begin<'a>(
     subscriber: LocalPid,
     reference: Term<'a>,
 ) -> NifResult<Term<'a>> {
-    let filter = match what.filter() {
+    let filter = match what.filter(store) {
         Ok(filter) => filter,
         Err(error) => return Ok(errors::error(env, &error)),
     };
@@ -232,7 +232,7 @@ fn watch_cancel(watch: ResourceArc<Watch>) -> Atom {
 #[rustler::nif]
 fn list_since<'a>(env: Env<'a>, store: &'a Store, what: Term<'a>, since: Term<'a>) -> NifResult<Term<'a>> {
     let since = position(since)?;
-    Ok(match (check(what)?, store.engine.authoritative_view()) {
+    Ok(match (check(store, what)?, store.engine.authoritative_view()) {
         (Err(error), _) | (_, Err(error)) => errors::error(env, &error),
         (Ok(_), Ok(None)) => atoms::wait().encode(env),
         (Ok(true), Ok(Some(view))) => unchanged_or_dirty(env, store.engine.place(&view, since, true)),
@@ -244,7 +244,7 @@ fn list_since<'a>(env: Env<'a>, store: &'a Store, what: Term<'a>, since: Term<'a
 #[rustler::nif]
 fn list_since_local<'a>(env: Env<'a>, store: &'a Store, what: Term<'a>, since: Term<'a>) -> NifResult<Term<'a>> {
     let since = position(since)?;
-    Ok(match (check(what)?, store.engine.view()) {
+    Ok(match (check(store, what)?, store.engine.view()) {
         (Err(error), _) | (_, Err(error)) => errors::error(env, &error),
         (Ok(true), Ok(view)) => unchanged_or_dirty(env, store.engine.place(&view, since, false)),
         (Ok(false), Ok(_)) => atoms::dirty().encode(env),
@@ -261,7 +261,7 @@ fn list_since_large<'a>(
     since: Term<'a>,
     asked: bool,
 ) -> NifResult<Term<'a>> {
-    let (filter, since) = (watched(what)?.filter(), position(since)?);
+    let (filter, since) = (watched(what)?.filter(store), position(since)?);
     Ok(filter.and_then(|filter| changed(env, store, &filter, since, asked)).unwrap_or_else(|e| errors::error(env, &e)))
 }
 
@@ -324,12 +324,12 @@ fn changed<'a>(
 
 /// Tells an invalid pattern also while nothing has changed; `false` when that takes too long here. A
 /// path is not looked at: a store that holds nothing new is asked again and again.
-fn check(what: Term<'_>) -> NifResult<Result<bool, EngineError>> {
+fn check(store: &Store, what: Term<'_>) -> NifResult<Result<bool, EngineError>> {
     if what.is_binary() {
         return Ok(Ok(true));
     }
     let what = watched(what)?;
-    Ok(if what.is_ready() { what.filter().map(|_| true) } else { Ok(false) })
+    Ok(if what.is_ready() { what.filter(store).map(|_| true) } else { Ok(false) })
 }
 
 /// A path as a key, for all at it and below, or a pattern.
@@ -354,9 +354,12 @@ impl Watched {
         }
     }
 
-    fn filter(self) -> Result<Filter, EngineError> {
+    fn filter(self, store: &Store) -> Result<Filter, EngineError> {
         match self {
-            Self::Below(prefix) => Key::checked(&prefix).map(Filter::prefix),
+            Self::Below(prefix) => {
+                let prefix = Key::from_bytes(&prefix);
+                store.engine.check_path(&prefix).map(|()| Filter::prefix(prefix))
+            }
             Self::Matching(pattern) => Filter::pattern(pattern),
         }
     }

@@ -69,8 +69,34 @@ pub(crate) fn hand_over<'a>(
     command: Command,
     timeout_ms: u64,
 ) -> NifResult<Term<'a>> {
+    hand_over_by(env, store, reference, command, Limited::ByOptions, timeout_ms)
+}
+
+/// Which limits a command has.
+#[derive(Clone, Copy)]
+pub(crate) enum Limited {
+    /// Those of the store's options.
+    ByOptions,
+    /// For paths and counts of operations, those that no store goes beyond.
+    Widely,
+}
+
+/// See [`hand_over`].
+pub(crate) fn hand_over_by<'a>(
+    env: Env<'a>,
+    store: &Store,
+    reference: Term<'a>,
+    command: Command,
+    limited: Limited,
+    timeout_ms: u64,
+) -> NifResult<Term<'a>> {
     let (call, reply) = reply::expect(env, reply::reference(reference)?, encode);
-    Ok(match store.engine.write_within(command, Duration::from_millis(timeout_ms), reply) {
+    let timeout = Duration::from_millis(timeout_ms);
+    let handed = match limited {
+        Limited::ByOptions => store.engine.write_within(command, timeout, reply),
+        Limited::Widely => store.engine.write_widely(command, timeout, reply),
+    };
+    Ok(match handed {
         Ok(()) => (atoms::ok(), call).encode(env),
         Err((error, reply)) => refused(env, &call, reply, &error),
     })

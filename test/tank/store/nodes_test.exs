@@ -230,6 +230,37 @@ defmodule Tank.Store.NodesTest do
     end
   end
 
+  @tag :tmp_dir
+  test "conditions and nodes without a value are in an export", %{store: s, tmp_dir: dir} do
+    Tree.put!(s, [:by], 1)
+    Tree.put!(s, [:k, "below"], {:a, self()}, keep_while: %{[:by] => :has_data, [:k, "below"] => :has_data})
+    Tree.put_node!(s, [:empty, "node"], keep_while: %{[:by] => :*})
+    file = Path.join(dir, "export")
+    {:ok, %{entries: 2}} = Backup.export(s, file)
+    other = start_store(Path.join(dir, "other"))
+    assert {:ok, %{entries: 2}} = Backup.import(other, file)
+    assert Tree.get_many!(other, [:**], nodes: :all) |> elem(0) == Tree.get_many!(s, [:**], nodes: :all) |> elem(0)
+    assert Tree.keep_while!(other, [:k, "below"]) == Tree.keep_while!(s, [:k, "below"])
+    Tree.delete!(other, [:by])
+    assert Tree.get_many!(other, [:**], nodes: :all) |> elem(0) == %{}
+  end
+
+  @tag :tmp_dir
+  test "limits of paths and operations are options of a store", %{store: s, tmp_dir: dir} do
+    long = String.duplicate("x", 300)
+    ops = for n <- 1..1_025, do: {:put, ["#{n}"], n}
+    assert Tree.put(s, [long], 1) == {:error, {:too_large, :path_component, 255}}
+    assert Tree.put(s, List.duplicate(String.duplicate("x", 250), 5), 1) == {:error, {:too_large, :path, 1024}}
+    assert Tree.txn(s, [], ops, []) == {:error, {:too_large, :transaction, 1024}}
+    options = [path_component_bytes_max: 300, path_bytes_max: 65_535, txn_operations_max: 2_000]
+    wide = start_store(Path.join(dir, "wide"), options)
+    deep = List.duplicate(long, 200)
+    assert {:ok, _revision} = Tree.put(wide, deep, 1)
+    assert Tree.put(wide, [long <> "x"], 1) == {:error, {:too_large, :path_component, 300}}
+    assert {:ok, %{succeeded: true}} = Tree.txn(wide, [], ops, [])
+    assert {Tree.get!(wide, deep), Tree.count!(wide, [:*])} == {1, 1_026}
+  end
+
   test "a scan conflicts with what it matches, and with nothing else", %{store: s} do
     for vhost <- ["v1", "v2"], do: Tree.put!(s, [:vhosts, vhost, :exchanges, "x", :bindings, "q"], 1)
     runs = :counters.new(1, [])

@@ -5,7 +5,7 @@ defmodule Tank.Store.Backup.Export do
   alias Tank.Store.Backup.Lines
   alias Tank.Store.{Call, Error, Native}
 
-  @head "%% tank_store export, format 1"
+  @head "%% tank_store export, format 2"
   @end_mark "%% end"
   @page_bytes 1024 * 1024
   # Printing and parsing takes a microsecond and 200 bytes of memory for each byte: larger values have no text, and are
@@ -19,6 +19,7 @@ defmodule Tank.Store.Backup.Export do
     Lines.write(path, fn write ->
       with :ok <- write.("#{@head}, revision #{revision}\n"),
            {:ok, done, skipped} <- pages(pinned, nil, write, {0, 0}, count, progress),
+           :ok <- write.(pinned |> Native.pinned_nodes() |> node_lines()),
            :ok <- write.("#{@end_mark}, #{done} entries\n"),
            do: {:ok, %{revision: revision, entries: done, skipped: skipped}}
     end)
@@ -43,6 +44,18 @@ defmodule Tank.Store.Backup.Export do
       :ok -> pages(pinned, next, write, {done, skipped}, count, progress)
       error -> error
     end
+  end
+
+  # Conditions last: they must hold when they are written.
+  defp node_lines(nodes) do
+    bare = for {path, true, _source} <- nodes, do: ["{node,", text(path), "}.\n"]
+
+    kept =
+      for {path, _bare?, source} <- nodes, source != nil do
+        ["{keep_while,", text(path), ~s(,<<"), Base.encode64(source), ~s(">>}.\n)]
+      end
+
+    [bare | kept]
   end
 
   defp line(path, payload) do
@@ -116,7 +129,8 @@ defmodule Tank.Store.Backup.Export do
     alias Tank.Store.Backup.{Export, Lines}
     alias Tank.Store.Call
 
-    @head "%% tank_store export, format 1"
+    # Format 1 has entries only.
+    @heads for format <- 1..2, do: "%% tank_store export, format #{format}"
     @end_mark "%% end"
 
     # What a value without a text is written between.
@@ -136,7 +150,9 @@ defmodule Tank.Store.Backup.Export do
       end
     end
 
-    defp line(@head <> _rest, 1, {:head, acc}, _fun), do: {:cont, {{:body, 1}, acc}}
+    defp line(line, 1, {:head, acc}, _fun),
+      do: if(String.starts_with?(line, @heads), do: {:cont, {{:body, 1}, acc}}, else: malformed(1))
+
     defp line(_line, number, {:head, _acc}, _fun), do: malformed(number)
     defp line("\n", number, {{:body, _last}, acc}, _fun), do: {:cont, {{:body, number}, acc}}
     defp line(@end_mark <> _rest, number, {{:body, _last}, acc}, _fun), do: {:cont, {{:ended, number}, acc}}
@@ -183,6 +199,16 @@ defmodule Tank.Store.Backup.Export do
     end
 
     # What does not decode would make each list of its part of the store fail, for good.
+    defp decodes(:node, _path, :node), do: :ok
+
+    defp decodes(:etf, path, {:keep_while, source}) do
+      with :ok <- decodes(:etf, path, source) do
+        # What each source is: Tank.Store.Tree.KeepWhile.
+        term = :erlang.binary_to_term(source)
+        if is_tuple(term) and tuple_size(term) > 1 and is_list(elem(term, 1)), do: :ok, else: {:invalid_value, path}
+      end
+    end
+
     defp decodes(:etf, path, payload) do
       {_value, used} = :erlang.binary_to_term(payload, [:used])
       if used == byte_size(payload), do: :ok, else: {:invalid_value, path}
@@ -195,6 +221,12 @@ defmodule Tank.Store.Backup.Export do
 
     defp entry({path, :etf, encoded}) when is_list(path) and is_binary(encoded) do
       with {:ok, payload} <- Export.decode(encoded), do: {:ok, :etf, path, payload}
+    end
+
+    defp entry({:node, path}) when is_list(path), do: {:ok, :node, path, :node}
+
+    defp entry({:keep_while, path, encoded}) when is_list(path) and is_binary(encoded) do
+      with {:ok, source} <- Base.decode64(encoded), do: {:ok, :etf, path, {:keep_while, source}}
     end
 
     defp entry({path, value}) when is_list(path), do: {:ok, :term, path, Call.encode(value)}

@@ -17,7 +17,11 @@ defmodule Tank.Store.Backup.Import do
     with {:ok, native} <- Call.fetch_to_write(store),
          {:ok, total, _found} <- reader.fold(path, 0, &check(native, &1, &2, &3)),
          :ok <- if(replace?, do: empty(store, opts[:timeout]), else: :ok) do
-      write = fn batch -> put_all(native, Enum.reverse(batch), opts[:timeout]) end
+      write = fn
+        [{key, other, 0}] when not is_binary(other) -> put_node(store, key, other, opts[:timeout])
+        batch -> put_all(native, Enum.reverse(batch), opts[:timeout])
+      end
+
       write_all(reader, path, write, total, opts[:progress])
     end
   end
@@ -31,11 +35,15 @@ defmodule Tank.Store.Backup.Import do
 
   # The store would refuse a batch in the middle of the file.
   defp check(native, key, payload, count) do
-    case Native.check_put(native, key, byte_size(payload)) do
-      :ok -> {:cont, count + 1}
+    case Native.check_put(native, key, size(payload)) do
+      :ok -> {:cont, if(is_binary(payload), do: count + 1, else: count)}
       {:error, reason} -> {:halt, {:error, Error.public(reason)}}
     end
   end
+
+  defp size(payload) when is_binary(payload), do: byte_size(payload)
+  defp size({:keep_while, source}), do: byte_size(source)
+  defp size(:node), do: 0
 
   defp write_all(reader, path, write, total, progress) do
     flush = &flush(&1, write, total, progress)
@@ -49,6 +57,13 @@ defmodule Tank.Store.Backup.Import do
       {:error, _reason} = error -> error
     end
   end
+
+  # What nodes have besides: by itself, behind all that is before it.
+  defp add(key, other, {[], 0, _bytes, _done} = none, flush) when not is_binary(other),
+    do: flush.({[{key, other, 0}], 0, 0, elem(none, 3)})
+
+  defp add(key, other, batch, flush) when not is_binary(other),
+    do: with({:cont, flushed} <- flush.(batch), do: add(key, other, flushed, flush))
 
   defp add(key, payload, {batch, count, bytes, done}, flush) do
     size = byte_size(key) + byte_size(payload)
@@ -74,6 +89,28 @@ defmodule Tank.Store.Backup.Import do
       {:cont, {[], 0, 0, done + count}}
     else
       error -> {:halt, error}
+    end
+  end
+
+  defp put_node(store, key, :node, timeout), do: put_node(store, key, {0, false, nil, false}, timeout)
+
+  # Of kind 255: the value stays what it is.
+  defp put_node(store, key, {:keep_while, source}, timeout) do
+    conditions = source |> :erlang.binary_to_term() |> elem(1)
+    put_node(store, key, {255, false, {conditions, source}, false}, timeout)
+  end
+
+  defp put_node(store, key, how, timeout) do
+    case Writes.write(store, :put, key, "", nil, 0, how, timeout) do
+      {:ok, _revision} ->
+        :ok
+
+      {:error, :overloaded} ->
+        Process.sleep(@retry_ms)
+        put_node(store, key, how, timeout)
+
+      {:error, _reason} = error ->
+        error
     end
   end
 

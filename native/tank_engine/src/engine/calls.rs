@@ -5,7 +5,7 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use crate::alarms::Alarm;
-use crate::command::{Command, Write};
+use crate::command::{Command, Limits, Write};
 use crate::error::EngineError;
 use crate::key::Key;
 use crate::outcome::Outcome;
@@ -116,13 +116,44 @@ impl Engine {
         timeout: Duration,
         reply: Reply<Outcome>,
     ) -> Result<(), (EngineError, Reply<Outcome>)> {
-        let limits = self.0.options.limits();
+        self.write_limited(command, self.0.options.limits(), timeout, reply)
+    }
+
+    /// As [`Engine::write_within`], of a caller that does not count operations and the bytes of paths as the store's
+    /// options do.
+    ///
+    /// # Errors
+    /// As there.
+    pub fn write_widely(
+        &self,
+        command: Command,
+        timeout: Duration,
+        reply: Reply<Outcome>,
+    ) -> Result<(), (EngineError, Reply<Outcome>)> {
+        self.write_limited(command, self.0.options.limits().widened(), timeout, reply)
+    }
+
+    fn write_limited(
+        &self,
+        command: Command,
+        limits: Limits,
+        timeout: Duration,
+        reply: Reply<Outcome>,
+    ) -> Result<(), (EngineError, Reply<Outcome>)> {
         let sized = self.check_serves().and_then(|()| command.check_size(limits));
-        let checked = sized.and_then(|()| command.check(limits.value_bytes_max));
+        let checked = sized.and_then(|()| command.check(limits));
         if let Err(error) = checked {
             return Err((error, reply));
         }
         self.0.ingress.submit(command, timeout, reply)
+    }
+
+    /// Whether a path is within the store's limits.
+    ///
+    /// # Errors
+    /// [`EngineError::InvalidPath`] or [`EngineError::TooLarge`].
+    pub fn check_path(&self, key: &Key) -> Result<(), EngineError> {
+        key.check(self.0.options.keys)
     }
 
     /// Whether a put of `payload_bytes` bytes at `key` is within the limits that [`Engine::write`] checks.
@@ -130,7 +161,7 @@ impl Engine {
     /// # Errors
     /// [`EngineError::InvalidPath`] or [`EngineError::TooLarge`].
     pub fn check_put(&self, key: &Key, payload_bytes: usize) -> Result<(), EngineError> {
-        Write::check_sizes(key, payload_bytes, self.0.options.value_bytes_max)
+        Write::check_sizes(key, payload_bytes, self.0.options.limits())
     }
 
     /// Calls `reply` once the view holds every write that was acknowledged before this call. Gives

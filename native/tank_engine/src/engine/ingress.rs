@@ -380,7 +380,7 @@ impl Forwarded {
                     Some(_) => self.end(Err(EngineError::Unknown)),
                 },
                 Err(NotWritten::TooLarge { limit }) => {
-                    let limits = Limits { value_bytes_max: limit, txn_bytes_max: limit };
+                    let limits = Limits { value_bytes_max: limit, txn_bytes_max: limit, ..Limits::WIDEST };
                     let too_large = self.request.command.check_size(limits).err();
                     let too_large = too_large.filter(|_| !self.maybe_logged);
                     self.end(Err(too_large.unwrap_or(EngineError::Unknown)));

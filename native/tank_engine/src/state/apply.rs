@@ -3,7 +3,7 @@
 
 use std::sync::Arc;
 
-use crate::command::{Command, Condition, Delete, Request, Write};
+use crate::command::{Command, Condition, Delete, Limits, Request, Write};
 use crate::entry::Entry;
 use crate::environment;
 use crate::key::Key;
@@ -119,7 +119,7 @@ impl State {
         }
         let mut work = Work::default();
         // Checked before it was proposed; a member that did not check must not harm the others.
-        let outcome = match request.command.check(usize::MAX) {
+        let outcome = match request.command.check(Limits::WIDEST) {
             Ok(()) => self.apply_or_undo(&request.command, &mut work),
             Err(error) => Outcome::Refused(Refusal::Malformed(error.to_string())),
         };

@@ -13,7 +13,7 @@ use crate::command::{How, Write};
 use crate::entries;
 use crate::entry::Entry;
 use crate::key::Key;
-use crate::nodes::{NO_PAYLOAD, Node, Tree, VALUE};
+use crate::nodes::{AS_IT_IS, NO_PAYLOAD, Node, Tree, VALUE};
 use crate::outcome::{Found, NodeAfter, NodeInfo};
 
 use super::apply::{Change, Work};
@@ -51,6 +51,12 @@ impl State {
         if write.how.kind == NO_PAYLOAD {
             self.put_bare(&write.key, &write.how, work);
             return 0;
+        }
+        if write.how.kind == AS_IT_IS {
+            if self.tree().exists(&write.key) {
+                self.keep(&write.key, &write.how, work);
+            }
+            return self.entries.get(&write.key).map_or(0, |entry| entry.version);
         }
         if let Some(version) = self.same_version(write) {
             self.keep(&write.key, &write.how, work);
