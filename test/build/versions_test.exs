@@ -2,9 +2,11 @@ defmodule Tank.Store.Build.VersionsTest do
   # The same number stands in several files, as each tool wants it in its own.
   use ExUnit.Case, async: true
 
-  test "the Elixir application and the Rust workspace have one version" do
+  test "the Elixir applications and the Rust workspace have one version" do
     version = Mix.Project.config()[:version]
     assert setting("Cargo.toml", ~r/^\[workspace\.package\]\nversion = "([^"]+)"/m) == version
+
+    assert setting("khepri/mix.exs", ~r/^  @version "([^"]+)"/m) == version
 
     for crate <- ["tank_engine", "tank_lab", "tank_nif", "tank_sim"] do
       assert setting("Cargo.lock", ~r/^name = "#{crate}"\nversion = "([^"]+)"/m) == version

@@ -20,6 +20,8 @@ defmodule Tank.Store.Application do
       # Before the stores: it stops after them, so that their watches are told.
       {DynamicSupervisor, name: Tank.Store.Watches, strategy: :one_for_one},
       {PartitionSupervisor, child_spec: DynamicSupervisor, name: Tank.Store.Instances, partitions: @instances},
+      # What Khepri's API runs next to a store; nothing without it.
+      {DynamicSupervisor, name: Tank.Khepri.Processes, strategy: :one_for_one},
       # Last, so that its end is not that of a store.
       Tank.Store.Registry.Supervisor
     ]

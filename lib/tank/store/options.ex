@@ -53,6 +53,10 @@ defmodule Tank.Store.Options do
 
   @names [:create | Enum.map(@schema, &elem(&1, 0))]
 
+  @doc "The names of the options."
+  @spec names :: [atom]
+  def names, do: @names
+
   @doc "A table of the options, for documentation."
   @spec docs :: String.t()
   def docs do

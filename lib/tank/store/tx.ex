@@ -155,6 +155,29 @@ defmodule Tank.Store.Tx do
     end
   end
 
+  @doc false
+  # Does an operation at once, and gives what it answers. What the caller relies on of that, it notes itself.
+  @spec apply_op(t, tuple) :: {:ok, tuple} | {:error, Error.reason()}
+  def apply_op(tx, op) do
+    with {:ok, view, response} <- View.with_op(view(tx), op) do
+      state = state(tx)
+      Process.put(@running, %{state | ops: [Operation.silent(op) | state.ops], view: view})
+      {:ok, response}
+    end
+  end
+
+  @doc false
+  # How many children a node has, and how often they came or went.
+  @spec note_children(t, binary) :: :ok
+  def note_children(tx, key) do
+    note_child_count(tx, key)
+
+    note(tx, fn base, _revision ->
+      version = with {:ok, node} <- View.node(base, key), do: elem(node, 4)
+      {:child_list_version, key, :==, if(is_integer(version), do: version, else: 0)}
+    end)
+  end
+
   defp answer(tx, path, {:changed, changes}) do
     changes = Enum.map(changes, &NodeChange.decode/1)
     note_matches(tx, Pattern.below(path, :many), :nodes)

@@ -1,0 +1,258 @@
+defmodule Tank.Khepri.Core do
+  @moduledoc false
+  # What Khepri's reading and writing commands do, on a view or within a transaction of the engine.
+  #
+  # A write is planned: which operations there are to do, by path. What they answer makes the command's answer.
+
+  import Tank.Khepri.Records
+
+  alias Tank.Khepri.{Engine, Error, KeepWhile, Path, Props, Walk}
+
+  @type op :: {list, tuple}
+
+  # -- Reading
+
+  @doc "Calls `fun.(path, node, acc)` for each node that a pattern matches."
+  @spec fold(Engine.source(), list, map, acc, (list, Engine.t(), acc -> acc)) :: {:ok, acc} | {:error, Error.t()}
+        when acc: term
+  def fold(source, pattern, opts, acc, fun) do
+    need = Props.need(Map.get(opts, :props_to_return, Props.default()))
+
+    if nodes = selected(source, pattern, opts, need),
+      do: {:ok, Enum.reduce(nodes, acc, fn {path, node}, acc -> fun.(path, node, acc) end)},
+      else: walk(source, pattern, opts, need, acc, fun)
+  end
+
+  defp walk(source, pattern, opts, need, acc, fun) do
+    specific? = opts[:expect_specific_node] == true
+
+    found = fn
+      path, {:node, node}, acc -> {:ok, fun.(path, node, acc)}
+      _path, {:missing, info}, _acc when specific? -> throw({__MODULE__, Error.new(:node_not_found, info)})
+      _path, _not_matched, acc -> {:ok, acc}
+    end
+
+    options = [specific?: specific?, root?: opts[:include_root_props], need: need]
+    {:ok, Walk.fold(source, pattern, acc, found, options)}
+  catch
+    :throw, {__MODULE__, error} -> {:error, error}
+  end
+
+  # A pattern that the engine has words for is looked up at once, in the order in which a walk would come to the nodes.
+  defp selected(_source, _pattern, %{expect_specific_node: true}, _need), do: nil
+
+  defp selected(source, pattern, opts, need) do
+    with [_ | _] = parts <- engine_pattern(pattern) do
+      root = if opts[:include_root_props] && not is_component(hd(pattern)), do: [{[], Engine.root(source)}], else: []
+      root ++ Engine.select(source, parts, need)
+    end
+  end
+
+  # Nodes are matched in several ways where two parts match at any depth: a walk counts them so often.
+  defp engine_pattern(pattern) do
+    names? = Enum.all?(pattern, &(is_node_id(&1) or is_condition(&1)))
+    parts = if names? and Enum.any?(pattern, &is_condition/1), do: Enum.map(pattern, &engine_part/1), else: []
+    if :unknown not in parts and Enum.count(parts, &match?({:many, _}, &1)) < 2 and parts != [], do: parts
+  end
+
+  defp engine_part(if_name_matches(regex: :any)), do: {:one, :any}
+  defp engine_part(if_path_matches(regex: :any)), do: {:many, :any}
+  defp engine_part(name) when is_node_id(name), do: KeepWhile.part_or_unknown(name)
+  defp engine_part(if_has_data(has_data: true) = condition), do: KeepWhile.part_or_unknown(condition)
+  defp engine_part(_condition), do: :unknown
+
+  @doc "The properties of all nodes that a pattern matches."
+  @spec get(Engine.source(), list, map) :: {:ok, map} | {:error, Error.t()}
+  def get(source, pattern, opts) do
+    fold(source, pattern, opts, %{}, fn path, node, found ->
+      Map.put(found, path, Props.gather(source, node, opts.props_to_return))
+    end)
+  end
+
+  # -- Putting
+
+  @doc "Plans to put a payload on every node that a pattern matches, and on those that it names."
+  @spec put(Engine.source() | nil, list, term, map) :: {:ok, [op]} | {:error, Error.t()} | :needs_source
+  def put(source, pattern, payload, opts) do
+    with {:ok, paths} <- paths_to_put(source, pattern, opts) do
+      {:ok, for(path <- paths, do: {path, put_op(path, payload, opts)})}
+    end
+  end
+
+  defp put_op(path, payload, opts) do
+    keep_while = if conditions = keep_while(path, opts), do: KeepWhile.encode!(conditions)
+    Engine.put_op(Engine.key(path), payload, keep_while, answers?(opts))
+  end
+
+  defp answers?(opts), do: opts.props_to_return != []
+
+  defp paths_to_put(source, pattern, opts) do
+    cond do
+      names?(pattern) -> {:ok, [Path.realpath(pattern)]}
+      source == nil -> :needs_source
+      true -> walk_to_put(source, pattern, opts)
+    end
+  end
+
+  # Which node it is does not depend on what there is.
+  defp names?([first | rest]) when first in [root(), this()], do: Enum.all?(rest, &is_node_id/1)
+  defp names?(pattern), do: Enum.all?(pattern, &is_node_id/1)
+
+  defp walk_to_put(source, pattern, opts) do
+    options = [
+      specific?: opts[:expect_specific_node] == true,
+      root?: opts[:include_root_props],
+      need: :nothing,
+      need_above: :nothing
+    ]
+
+    {:ok, source |> Walk.fold(pattern, [], &to_put/3, options) |> Enum.reverse() |> Enum.uniq()}
+  catch
+    :throw, {__MODULE__, error} -> {:error, error}
+  end
+
+  defp to_put(path, {:node, _node}, acc), do: {:ok, [path | acc]}
+
+  defp to_put(path, {:missing, info}, acc) do
+    if may_create?(Map.get(info, :condition, info.node_name)),
+      do: {:create, if(info.node_is_target, do: [path | acc], else: acc)},
+      else: throw({__MODULE__, Error.new(:node_not_found, info)})
+  end
+
+  defp to_put(_path, {:mismatch, info}, _acc), do: throw({__MODULE__, Error.new(:mismatching_node, info)})
+
+  defp may_create?(name) when is_component(name), do: true
+  defp may_create?(if_node_exists(exists: false)), do: true
+  defp may_create?(if_all(conditions: inner)), do: Enum.all?(inner, &may_create?/1)
+  defp may_create?(if_any(conditions: inner)), do: Enum.any?(inner, &may_create?/1)
+  defp may_create?(_condition), do: false
+
+  defp keep_while(path, opts) do
+    if conditions = opts[:keep_while],
+      do: Map.new(conditions, fn {relative, condition} -> {Path.abspath(relative, path), condition} end)
+  end
+
+  @doc "The answer of a put, of what its operations answered. `read` gives a source, for what they do not tell."
+  @spec put_answer([op], [tuple], term, map, (() -> Engine.source())) :: {:ok, map}
+  def put_answer(ops, responses, payload, opts, read) do
+    wanted = opts.props_to_return
+
+    {:ok,
+     for {{path, _op}, response} <- Enum.zip(ops, responses), reduce: %{} do
+       answer ->
+         changes = if wanted == [], do: [], else: Engine.changes(response)
+         props = written(List.keyfind(changes, path, 0), path, payload, wanted, read)
+         answer |> Map.put(path, props) |> add_deleted(changes, opts)
+     end}
+  end
+
+  defp written(_change, _path, _payload, [], _read), do: %{}
+
+  # An equal payload: nothing has changed.
+  defp written(nil, path, _payload, wanted, read) do
+    source = read.()
+
+    case Engine.node(source, Engine.key(path), Props.need(wanted)) do
+      nil -> %{}
+      node -> Props.gather(source, node, wanted)
+    end
+  end
+
+  defp written({_path, old, new}, path, payload, wanted, read) when is_map(new),
+    do: Props.of_written(old, {Engine.key(path), Props.with_payload(new, payload)}, wanted, read)
+
+  # It went at once.
+  defp written({_path, _old, _reason}, _path_again, _payload, _wanted, _read), do: %{}
+
+  @doc "Why a put was refused: by conditions that are to keep a node."
+  @spec refused({:keep_while, list, non_neg_integer, atom}, map) :: Error.t()
+  def refused({:keep_while, path, index, why}, opts) do
+    info = %{node_name: List.last(path, root()), node_path: path}
+    reason = path |> keep_while(opts) |> KeepWhile.reason(index, why)
+    Error.new(:keep_while_conditions_not_met, Map.put(info, :keep_while_reason, reason))
+  end
+
+  # -- Deleting
+
+  @doc "Plans to delete every node that a pattern matches, with all below."
+  @spec delete(Engine.source() | nil, list, map) :: {:ok, [op]} | {:error, Error.t()} | :needs_source
+  def delete(source, pattern, opts) do
+    cond do
+      names?(pattern) and Path.realpath(pattern) != [] ->
+        {:ok, [delete_op(Path.realpath(pattern), opts)]}
+
+      source == nil ->
+        :needs_source
+
+      true ->
+        {:ok, source |> walk_to_delete(pattern, opts) |> topmost() |> Enum.flat_map(&delete_ops(source, &1, opts))}
+    end
+  end
+
+  defp walk_to_delete(source, pattern, opts) do
+    found = fn
+      path, {:node, _node}, paths -> {:ok, [path | paths]}
+      _path, _not_matched, paths -> {:ok, paths}
+    end
+
+    options = [specific?: opts[:expect_specific_node] == true, root?: opts[:include_root_props], need: :exists]
+    Walk.fold(source, pattern, [], found, options)
+  end
+
+  # What is below another one goes with that.
+  defp topmost(paths) do
+    paths
+    |> Enum.uniq()
+    |> Enum.sort_by(&length/1)
+    |> Enum.reduce(MapSet.new(), fn path, kept ->
+      if Enum.any?(prefixes(path), &MapSet.member?(kept, &1)), do: kept, else: MapSet.put(kept, path)
+    end)
+    |> Enum.to_list()
+  end
+
+  defp prefixes(path), do: for(n <- 0..(length(path) - 1)//1, do: Enum.take(path, n))
+
+  # The root stays, and so does what this application keeps below it.
+  defp delete_ops(source, [], opts) do
+    clear = {{:root, Engine.node(source, "", :all)}, Engine.put_op("", no_payload(), nil, false)}
+    [clear | for({name, _child} <- Engine.children(source, Engine.root(source), :exists), do: delete_op([name], opts))]
+  end
+
+  defp delete_ops(_source, path, opts), do: [delete_op(path, opts)]
+
+  defp delete_op(path, opts), do: {path, Engine.delete_op(Engine.key(path), opts[:silent] != true)}
+
+  @doc "The answer of a deletion."
+  @spec delete_answer([op], [tuple], map) :: {:ok, map}
+  def delete_answer(ops, responses, opts) do
+    answer = Enum.reduce(responses, %{}, fn response, answer -> add_deleted(answer, Engine.changes(response), opts) end)
+
+    case ops do
+      [{{:root, root}, _op} | _] -> {:ok, Map.put(answer, [], of_root(root, answer, opts))}
+      _below_the_root -> {:ok, answer}
+    end
+  end
+
+  defp of_root(root, answer, opts) do
+    names = for [name] <- Map.keys(answer), do: name
+    Props.of_deleted(root, :explicit, names, opts.props_to_return)
+  end
+
+  defp add_deleted(answer, changes, opts) do
+    indirect? = Map.get(opts, :return_indirect_deletes, true)
+
+    gone =
+      for {path, node, reason} when is_atom(reason) <- changes,
+          indirect? or reason == :explicit,
+          do: {path, node, reason}
+
+    names = if :child_names in opts.props_to_return, do: Enum.group_by(gone, &parent_of/1, &name_of/1), else: %{}
+
+    for {path, node, reason} <- gone, not is_map_key(answer, path), into: answer do
+      {path, Props.of_deleted(node, reason, Map.get(names, path, []), opts.props_to_return)}
+    end
+  end
+
+  defp parent_of({path, _node, _reason}), do: Enum.drop(path, -1)
+  defp name_of({path, _node, _reason}), do: List.last(path)
+end

@@ -1,0 +1,231 @@
+defmodule Tank.Khepri.Projector do
+  @moduledoc false
+  # Keeps the tables of all projections of a store on this member. It owns them, fills them from a view, and follows the
+  # store by a watch. A writer waits until its own revision is in the tables; that costs nothing while there are none.
+  #
+  # A view that tables were filled from may be ahead of the watch: changes up to its revision are passed over.
+
+  use GenServer
+
+  require Logger
+
+  alias Tank.Khepri.{Core, Engine, Match, Path, Projections, Tables}
+  alias Tank.Store.{Native, Watch}
+
+  @retry_ms 50
+  @progress_ms 50
+  # In the atomics: the last revision that is in the tables, and how many projections there are.
+  @revision 1
+  @count 2
+
+  @spec start_link(atom) :: GenServer.on_start()
+  def start_link(store), do: GenServer.start_link(__MODULE__, store)
+
+  @spec child_spec(atom) :: Supervisor.child_spec()
+  def child_spec(store), do: %{id: __MODULE__, start: {__MODULE__, :start_link, [store]}}
+
+  @doc "Waits until the tables hold a revision."
+  @spec await(atom, non_neg_integer) :: :ok
+  def await(store, revision) do
+    with {pid, counters} <- :persistent_term.get({__MODULE__, store}, nil),
+         true <- :atomics.get(counters, @count) > 0 and :atomics.get(counters, @revision) < revision do
+      call(pid, {:await, revision})
+    else
+      _nothing_to_wait_for -> :ok
+    end
+  end
+
+  @doc "Waits until the tables are those of the projections that are registered now."
+  @spec await_registered(atom) :: :ok
+  def await_registered(store) do
+    with {pid, _counters} <- :persistent_term.get({__MODULE__, store}, nil),
+         {:ok, view} <- Engine.view(store, :low_latency, 5_000) do
+      call(pid, {:await, Native.view_revision(view)})
+    else
+      _nobody_or_no_store -> :ok
+    end
+  end
+
+  # A projector that is late or gone does not fail what is written already.
+  defp call(pid, request) do
+    GenServer.call(pid, request, 30_000)
+  catch
+    :exit, _late_or_gone -> :ok
+  end
+
+  @impl GenServer
+  def init(store) do
+    Process.flag(:trap_exit, true)
+    counters = :atomics.new(2, [])
+    :persistent_term.put({__MODULE__, store}, {self(), counters})
+    state = %{store: store, counters: counters, watch: nil, projections: %{}, waiting: [], revision: 0}
+    {:ok, connect(state)}
+  end
+
+  @impl GenServer
+  def terminate(_reason, state) do
+    :persistent_term.erase({__MODULE__, state.store})
+    :ok
+  end
+
+  @impl GenServer
+  def handle_call({:await, revision}, from, state),
+    do: {:noreply, answer(%{state | waiting: [{revision, from} | state.waiting]})}
+
+  @impl GenServer
+  def handle_info({:store_watch, ref, message}, %{watch: %{ref: ref}} = state), do: {:noreply, told(message, state)}
+  def handle_info(:connect, state), do: {:noreply, connect(state)}
+  def handle_info(_other, state), do: {:noreply, state}
+
+  # -- Following the store
+
+  defp connect(state) do
+    with {:ok, watch} <- Watch.start(state.store, [], from: :now, favor: :low_latency, interval: @progress_ms),
+         {:ok, view} <- Engine.view(state.store, :low_latency, 5_000) do
+      %{state | watch: watch} |> register(view) |> reached(Native.view_revision(view))
+    else
+      {:error, _reason} ->
+        Process.send_after(self(), :connect, @retry_ms)
+        %{state | watch: nil}
+    end
+  end
+
+  defp told({:changes, revision, changes}, state) do
+    overlay = {Map.new(changes, &{&1.path, &1}), state.store}
+    state = Enum.reduce(changes, state, &change(&1, revision, overlay, &2))
+
+    state = if Enum.any?(changes, &Projections.registration?(&1.path)), do: register_anew(state), else: state
+
+    reached(state, revision)
+  end
+
+  defp told({kind, revision}, state) when kind in [:synced, :progress], do: reached(state, revision)
+
+  # Opened again, or too far behind: all is compared with the store.
+  defp told({:cancelled, _reason}, state) do
+    Process.send_after(self(), :connect, @retry_ms)
+    %{state | watch: nil}
+  end
+
+  defp told(_other, state), do: state
+
+  defp reached(state, revision) do
+    :atomics.put(state.counters, @count, map_size(state.projections))
+    :atomics.put(state.counters, @revision, max(revision, state.revision))
+    answer(%{state | revision: max(revision, state.revision)})
+  end
+
+  defp answer(state) do
+    {done, waiting} = Enum.split_with(state.waiting, fn {revision, _from} -> revision <= state.revision end)
+    for {_revision, from} <- done, do: GenServer.reply(from, :ok)
+    %{state | waiting: waiting}
+  end
+
+  # -- Registrations
+
+  defp register_anew(state) do
+    case Engine.view(state.store, :low_latency, 5_000) do
+      {:ok, view} -> register(state, view, Map.keys(state.projections))
+      {:error, _reason} -> state
+    end
+  end
+
+  # `filled`: those that are followed already.
+  defp register(state, view, filled \\ []) do
+    registered = Map.new(Projections.all(view))
+    for {name, known} <- state.projections, not is_map_key(registered, name), do: Tables.delete(known.projection)
+
+    projections =
+      Map.new(registered, fn {name, {pattern, projection}} ->
+        known = state.projections[name]
+        same? = name in filled and known != nil and known.projection == projection and known.given == pattern
+        {name, if(same?, do: known, else: filled(view, pattern, projection))}
+      end)
+
+    %{state | projections: projections}
+  end
+
+  defp filled(view, given, projection) do
+    :ok = Tables.create(projection)
+    {:ok, nodes} = Core.fold(view, given, %{}, [], fn path, {_key, props}, nodes -> [{path, props} | nodes] end)
+    :ok = Tables.fill(projection, nodes)
+    pattern = given |> Path.realpath() |> Path.compile()
+
+    %{
+      given: given,
+      projection: projection,
+      pattern: pattern,
+      shape: Match.shape(pattern),
+      by_name?: Match.by_name?(pattern),
+      # Which nodes have a row, where that does not follow from their paths.
+      matched: if(Match.by_name?(pattern), do: nil, else: MapSet.new(nodes, &elem(&1, 0))),
+      revision: Native.view_revision(view)
+    }
+  end
+
+  # -- Changes
+
+  defp change(%{path: path} = change, revision, overlay, state) do
+    Enum.reduce(state.projections, state, fn {name, projection}, state ->
+      if revision > projection.revision and Match.matches?(projection.shape, path, fn _path -> %{} end),
+        do: put_in(state.projections[name], changed(projection, change, overlay)),
+        else: state
+    end)
+  end
+
+  defp changed(%{by_name?: true} = projection, change, _overlay) do
+    Tables.update(projection.projection, change.path, old(change), new(change))
+    projection
+  end
+
+  defp changed(projection, change, overlay) do
+    was? = MapSet.member?(projection.matched, change.path)
+    is? = new(change) != %{} and Match.matches?(projection.pattern, change.path, &lookup(&1, overlay))
+
+    if was? or is?,
+      do:
+        Tables.update(
+          projection.projection,
+          change.path,
+          if(was?, do: old(change), else: %{}),
+          if(is?, do: new(change), else: %{})
+        )
+
+    matched =
+      if is?, do: MapSet.put(projection.matched, change.path), else: MapSet.delete(projection.matched, change.path)
+
+    %{projection | matched: matched}
+  end
+
+  defp lookup(path, {changes, store}) do
+    case changes do
+      %{^path => %{type: type} = change} when type in [:created, :updated] -> with_children(new(change), path, store)
+      %{^path => _gone} -> nil
+      _unchanged -> now(path, store)
+    end
+  end
+
+  defp with_children(props, path, store) do
+    case Engine.view(store, :low_latency, 5_000) do
+      {:ok, view} -> Engine.with_children(props, view, path)
+      {:error, _reason} -> props
+    end
+  end
+
+  defp now(path, store) do
+    with {:ok, view} <- Engine.view(store, :low_latency, 5_000),
+         {_key, props} <- Engine.node(view, Engine.key(path), :props) do
+      props
+    else
+      _missing -> nil
+    end
+  end
+
+  defp old(%{type: :created}), do: %{}
+  defp old(change), do: Engine.props_of_value(change.previous, max(change.version - 1, 1))
+
+  defp new(%{type: type} = change) when type in [:created, :updated],
+    do: Engine.props_of_value(change.value, change.version)
+
+  defp new(_gone), do: %{}
+end
