@@ -8,8 +8,9 @@ defmodule Tank.Store.Cluster.DegradeTest do
 
   @served_ms_max 1_000
 
-  for which <- [:leader, :follower] do
-    test "the disk of the #{which} is full: the others serve within a second, and it heals", %{tmp_dir: dir} do
+  for which <- [:leader, :follower], {what, point} <- [{"is full", "log_full"}, {"fails", "log_error"}] do
+    @point point
+    test "the disk of the #{which} #{what}: the others serve within a second, and it heals", %{tmp_dir: dir} do
       peers = start_cluster(dir, 3)
       leader = await_leader(peers)
       failing = if unquote(which) == :leader, do: leader, else: hd(peers -- [leader])
@@ -18,7 +19,7 @@ defmodule Tank.Store.Cluster.DegradeTest do
       # A busy machine takes its time for each of the steps: two votes, the entry of the new leader, and the write.
       usual_ms = for(n <- 1..5, do: timed_ms(fn -> {:ok, _} = put(other, "usual", n) end)) |> Enum.max()
 
-      :ok = call(failing, Native, :arm_fault, ["log_full", "return"])
+      :ok = call(failing, Native, :arm_fault, [@point, "return"])
       failed_at = System.monotonic_time(:millisecond)
       # Whoever writes makes its log be written.
       _unknown = put(other, "trigger", 1, 300)
@@ -27,22 +28,27 @@ defmodule Tank.Store.Cluster.DegradeTest do
       took_ms = System.monotonic_time(:millisecond) - failed_at
 
       IO.puts(
-        "\ndisk of the #{unquote(which)} full: another member serves after #{took_ms} ms (a write takes #{usual_ms} ms)"
+        "\ndisk of the #{unquote(which)} #{unquote(what)}: another member serves after #{took_ms} ms (a write takes #{usual_ms} ms)"
       )
 
       assert took_ms < @served_ms_max + 4 * usual_ms
       for peer <- others, do: assert({:ok, 1} = get(peer, "during"))
 
-      eventually("the failing member to say so", fn ->
-        match?({:ok, %{failure: :disk_full}}, cluster(failing, :status, [store()]))
-      end)
+      failure =
+        eventually("the failing member to say so", fn ->
+          with {:ok, status} <- cluster(failing, :status, [store()]), do: status.failure
+        end)
+
+      if @point == "log_full",
+        do: assert(failure == :disk_full),
+        else: assert({:storage, "Input/output error" <> _more} = failure)
 
       # It reads from memory, and answers no more than that.
       assert list(failing)["before"] == 1
-      assert put(failing, "refused", 1) == {:error, :disk_full}
-      assert get(failing, "before") == {:error, :disk_full}
+      assert put(failing, "refused", 1) == {:error, failure}
+      assert get(failing, "before") == {:error, failure}
 
-      :ok = call(failing, Native, :arm_fault, ["log_full", "off"])
+      :ok = call(failing, Native, :arm_fault, [@point, "off"])
       eventually("it to take writes again", fn -> match?({:ok, _}, put(failing, "after", 1, 1_000)) end)
       await_agreement(peers)
       assert list(failing)["during"] == 1

@@ -8,6 +8,7 @@ pub const POINTS: &[&str] = &[
     "ingress",
     "log_writer",
     "log_full",
+    "log_error",
     "log_committed",
     "log_sync",
     "log_stage",

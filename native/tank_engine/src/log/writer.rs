@@ -191,6 +191,9 @@ fn write<D: LogDisk>(shared: &Shared<D>, writes: &[LogWrite], health: &Health) -
         if faults::skipped("log_full") {
             return Err(io::ErrorKind::StorageFull.into());
         }
+        if faults::skipped("log_error") {
+            return Err(rustix::io::Errno::IO.into());
+        }
         shared.disk.write(writes)?;
         written(shared, writes);
         shared.stats.disk_bytes.store(shared.disk.bytes(), Ordering::Relaxed);
