@@ -34,10 +34,13 @@ impl KeyLimits {
     pub const DEFAULT: Self = Self { component_bytes_max: 255, path_bytes_max: 1024 };
     /// The largest paths that a store takes at all: what a key may do to the log and the database is bounded.
     pub const WIDEST: Self = Self { component_bytes_max: 65_535, path_bytes_max: 65_535 };
-}
 
-/// No key of a path within the widest limits is longer: each byte may be escaped, and each component has a tag and an end.
-pub const KEY_BYTES_MAX: usize = 4 * KeyLimits::WIDEST.path_bytes_max;
+    /// No key of a path within these limits is longer: each byte may be escaped, and each component has a tag and an end.
+    #[must_use]
+    pub const fn key_bytes_max(self) -> usize {
+        4 * self.path_bytes_max
+    }
+}
 
 const ATOM: u8 = 0x01;
 const STRING: u8 = 0x02;
@@ -398,6 +401,6 @@ mod tests {
         assert!(Key::checked(long.as_bytes()).is_ok());
         assert!(Key::checked(of(65_535).as_bytes()).is_ok());
         assert_eq!(of(65_536).check(KeyLimits::WIDEST), too_large(65_536, 65_535));
-        assert!(of(65_535).as_bytes().len() <= KEY_BYTES_MAX);
+        assert!(of(65_535).as_bytes().len() <= KeyLimits::WIDEST.key_bytes_max());
     }
 }

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use crate::command::{Limits, TXN_OPERATIONS_MAX};
 use crate::error::EngineError;
-use crate::key::{KEY_BYTES_MAX, KeyLimits};
+use crate::key::KeyLimits;
 use crate::storage::Expected;
 
 /// Default of [`Timing::checkpoint_bytes`].
@@ -148,7 +148,7 @@ impl Options {
 
     /// How large commands may be.
     pub fn limits(&self) -> Limits {
-        let txn_bytes_max = self.txn_bytes_max.max(self.value_bytes_max.saturating_add(KEY_BYTES_MAX));
+        let txn_bytes_max = self.txn_bytes_max.max(self.value_bytes_max.saturating_add(self.keys.key_bytes_max()));
         Limits {
             value_bytes_max: self.value_bytes_max,
             txn_bytes_max,

@@ -39,7 +39,7 @@ fn a_damaged_snapshot_is_refused_and_the_old_state_stays() {
     let stays = |target: &Member, when: &str| {
         assert_eq!(target.held(), old, "{when}");
         assert_eq!(
-            target.store().load(&std::sync::Arc::default()).unwrap().0.digest.value(),
+            target.store().load(&std::sync::Arc::default()).unwrap().0.whole_digest().value(),
             old.digest,
             "{when}: on the disk"
         );

@@ -190,8 +190,12 @@ fn most_went_back() -> (Cluster, [usize; 2], usize) {
     let mut cluster = Cluster::of(3);
     let (kept, first, second) = roles(&cluster);
     let copies = [first, second].map(|node| (node, copy(&mut cluster, node)));
-    fill(&cluster, cluster.leader(), "kept");
+    let leader = cluster.leader();
+    fill(&cluster, leader, "kept");
     cluster.agree();
+    for node in [first, second] {
+        await_known(&cluster, kept, leader, id(&cluster, node));
+    }
     (0..3).for_each(|node| cluster.stop(node));
     copies.iter().for_each(|(node, old)| put_back(&cluster, *node, old));
     (cluster, [first, second], kept)
