@@ -110,6 +110,18 @@ fn a_leader_that_cannot_hand_over_answers_nothing_meanwhile_and_writes_go_on_aft
 
 #[test]
 fn a_witness_answers_nothing_though_it_leads_for_a_moment() {
+    // It leads so briefly that whoever looks may miss it.
+    let led = (0..5).any(|_| {
+        let (led, answered) = leading_witness();
+        assert!(!answered, "a witness answered");
+        led
+    });
+    assert!(led, "the witness was not seen leading in five rounds");
+}
+
+/// Has a witness elected before the other member, which lacks entries. Gives whether it was seen leading, and whether
+/// it answered.
+fn leading_witness() -> (bool, bool) {
     let mut cluster = Cluster::of(2);
     cluster.nodes.push(None);
     cluster.join_as(2, true);
@@ -134,6 +146,6 @@ fn a_witness_answers_nothing_though_it_leads_for_a_moment() {
         cluster.start(lagging, Formation::NewCluster);
         eventually("the lagging member to take writes", || put(cluster.engine(lagging), "later", b"1").ok());
         over.store(true, Ordering::SeqCst);
-        assert_eq!(watched.join().unwrap(), (true, false), "whether it led, and answered");
-    });
+        watched.join().unwrap()
+    })
 }
