@@ -71,6 +71,11 @@ impl Marks {
         self.recent.extend(mark);
     }
 
+    /// The newest log entry that is noted.
+    pub(crate) fn newest(&self) -> Option<u64> {
+        self.recent.back().map(|mark| mark.id.index())
+    }
+
     /// What another member needs to compare, newest first.
     pub(crate) fn sample(&self) -> Vec<Mark> {
         let recent = self.recent.iter().rev();

@@ -203,10 +203,13 @@ impl Comparison {
     }
 }
 
-/// Returns once the member `id` was compared with this one, which leads: whether they hold the same.
+/// Returns once the member `id` has come to where this one, which leads, is now, and was compared with it: whether they
+/// hold the same.
 pub(crate) async fn holds_the_same(rpc: &Rpc, published: &Published, id: MemberId, member: &Member) -> bool {
+    let reached = published.marks(|marks| marks.newest());
     loop {
         if let Some(sample) = ask(rpc, id, member, None).await
+            && sample.first().map(|mark| mark.id.index()) >= reached
             && let Some(compared) = published.marks(|marks| marks.compare(&sample))
         {
             return compared.is_ok();
