@@ -3,9 +3,10 @@ defmodule Mix.Tasks.Tank.Files do
   # What the tasks about files of a running node's stores share. No task itself: it has no `run/1`.
 
   alias Mix.Tasks.Tank.Connection
-  alias Tank.Store.Deadline
 
   @bar_columns 40
+  # A backup takes as long as it takes; a node that does not answer for a day never does.
+  @longest_ms 24 * 60 * 60 * 1000
   @switches [node: :string, cookie: :string, store: :string, name: :string]
 
   @doc "Has `Tank.Store.Backup` of the node in `arguments` do something with the file there."
@@ -81,7 +82,7 @@ defmodule Mix.Tasks.Tank.Files do
   end
 
   defp call(node, function, arguments) do
-    :erpc.call(node, Tank.Store.Backup, function, arguments, Deadline.bounded(:infinity))
+    :erpc.call(node, Tank.Store.Backup, function, arguments, @longest_ms)
   catch
     :error, {:exception, :undef, _stacktrace} -> {:error, :no_tank_store}
     :error, {:erpc, reason} -> {:error, reason}

@@ -41,7 +41,6 @@ defmodule Tank.Store.Server do
     Running
   }
 
-  alias Tank.Store.Cluster.Unready
   alias Tank.Store.Formation.Forming
   alias Tank.Store.Registry.Feed
   alias Tank.Store.Server.{Joining, Opening, Serving, State}
@@ -241,12 +240,6 @@ defmodule Tank.Store.Server do
     {store_id, [instance | _above]} = {state.config.store_id, Process.get(:"$ancestors")}
     spawn(fn -> Instance.stop(store_id, instance) end)
     {:noreply, %{state | owner_crashed?: not Owner.in_order?(reason)}}
-  end
-
-  def handle_info(:name_missing, state) do
-    # The others are asked, which takes a moment.
-    spawn(fn -> Unready.log_missing(state.config.store_id) end)
-    {:noreply, state}
   end
 
   def handle_info(:sweep, %{config: config} = state) do

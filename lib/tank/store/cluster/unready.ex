@@ -4,7 +4,7 @@ defmodule Tank.Store.Cluster.Unready do
 
   require Logger
 
-  alias Tank.Store.{Alarms, Error, Members, Missing, Server}
+  alias Tank.Store.{Alarms, Call, Error, Members, Missing, Native, Server}
 
   @doc """
   An error of a start, with the nodes that are missing when it is for want of those.
@@ -21,10 +21,11 @@ defmodule Tank.Store.Cluster.Unready do
 
   def explain(_store_id, reason), do: reason
 
-  @doc "Logs the members that are missing when the store, which has others, has no quorum."
-  @spec log_missing(atom) :: :ok
-  def log_missing(store_id) do
-    with {:ok, %{quorum: false} = cluster} <- Members.local(store_id),
+  @doc "Logs the members that are missing when the store, which has others, has no quorum within `wait_ms` from now."
+  @spec log_missing(atom, Native.store(), non_neg_integer) :: :ok
+  def log_missing(store_id, store, wait_ms) do
+    with {:error, _unreadable} <- Call.await_readable(store, wait_ms),
+         {:ok, %{quorum: false} = cluster} <- Members.local(store_id),
          [_one | _more] = missing <- Missing.of(store_id, cluster) do
       Logger.error("store #{inspect(store_id)} has no quorum since it was opened: #{Missing.text(missing)}")
     end

@@ -24,11 +24,12 @@ defmodule Tank.Store.Server.Opening do
     Running
   }
 
+  alias Tank.Store.Cluster.Unready
   alias Tank.Store.Formation.Finish
   alias Tank.Store.Registry.Feed
   alias Tank.Store.Server.{Serving, State}
 
-  # A store that has no quorum so long after it was opened says which members it lacks.
+  # A store that had no quorum for so long since it was opened says which members it lacks.
   @name_missing_ms 10_000
 
   @type opened :: {:ok, State.t()} | {:stop, Error.t(), State.t()}
@@ -69,7 +70,7 @@ defmodule Tank.Store.Server.Opening do
     :ok = Identity.opened(config, store)
     :ok = NodeName.check(config.store_id, store)
     :ok = Alarms.clear(config.store_id, :directory_lost)
-    Process.send_after(self(), :name_missing, @name_missing_ms)
+    spawn(fn -> Unready.log_missing(config.store_id, store, @name_missing_ms) end)
 
     if formation = config[:formation] do
       OtherClusters.look(config.store_id, formation.nodes)
