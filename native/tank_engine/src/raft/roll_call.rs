@@ -33,6 +33,7 @@ use tokio::sync::{Notify, watch};
 use tokio::time::{Instant, sleep_until};
 
 use crate::health::Health;
+use crate::mutants;
 use crate::peers::{Answer, Call, Lane, Rpc, Wait};
 use crate::runtime;
 use crate::sync::lock;
@@ -107,6 +108,7 @@ impl RollCall {
         (me, is_new): (MemberId, bool),
         votes_after: Duration,
     ) -> Arc<Self> {
+        let votes_after = if mutants::is("vote_right_after_a_start") { Duration::ZERO } else { votes_after };
         let roll_call = Self {
             raft,
             rpc,

@@ -115,11 +115,8 @@ async fn restart_a_voter(cluster: &Cluster, rng: &mut Rng) {
     free.iter().for_each(|node| cut(cluster, old, *node));
     sleep(Duration::from_millis(210 + rng.below(100) as u64)).await;
     cluster.end(voter, End::Kill).await;
-    restart(cluster, voter).await;
-    // Until the leader has told it how far it had come, and perhaps nothing more.
-    let weather = cluster.links().fair_weather();
-    sleep((weather.latency + weather.jitter) * 2 + Duration::from_millis(1 + rng.below(5) as u64)).await;
     cut_off(cluster, old);
+    restart(cluster, voter).await;
     for node in &others {
         if let Some((engine, environment)) = cluster.engine(*node) {
             environment.enter(|| engine.peer_lost(&name(old)));

@@ -186,11 +186,6 @@ impl Links {
         self.0.inner.lock().unwrap().fair = weather;
     }
 
-    /// How links are that nobody said something else about.
-    pub fn fair_weather(&self) -> Weather {
-        self.0.inner.lock().unwrap().fair
-    }
-
     /// Changes the weather of a direction.
     pub fn change(&self, from: usize, to: usize, change: impl FnOnce(&mut Weather)) {
         let mut inner = self.0.inner.lock().unwrap();
