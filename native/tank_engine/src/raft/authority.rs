@@ -69,6 +69,9 @@ use super::{MemberId, Raft, Types, Vote};
 
 use clock::Clock;
 
+/// Between two questions whether this member leads, when it was not sure.
+const ASK_AGAIN: Duration = Duration::from_millis(5);
+
 const SHUT: u64 = 0;
 const FOR_GOOD: u64 = u64::MAX;
 
@@ -329,6 +332,11 @@ pub(crate) async fn follow(of: Follow, mut current: Option<Vote>) {
             // The only voter has no lease to follow, and need not wake with each write.
             match leadership {
                 Leadership::Alone if current.is_some() => server.changed().await.is_ok(),
+                // A leader that hands over refuses at once, and whatever it is asked changes the metrics.
+                Leadership::Alone | Leadership::Lease(_) if current.is_none() => {
+                    tokio::time::sleep(ASK_AGAIN).await;
+                    metrics.changed().await.is_ok()
+                }
                 _ => metrics.changed().await.is_ok(),
             }
         };

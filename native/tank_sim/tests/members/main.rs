@@ -46,7 +46,7 @@ const STORM: Duration = Duration::from_secs(20);
 
 /// Seeds that once found something: how long the storm lasted, and what it was.
 const KNOWN: &[(u64, u64, &str)] = &[
-    (1_005, 60, "a member that had nothing on its disk yet founded a cluster of its own"),
+    (1_005, 60, "a leader that handed over before it was sure of its lead asked itself again without a pause"),
     (1_013, 60, "a member that had nothing on its disk yet founded a cluster of its own"),
     (37, 20, "the answer to a call of before a restart was taken for one to a call of now"),
     (3, 20, "a learner that had nothing yet was made a voter, and ended"),
