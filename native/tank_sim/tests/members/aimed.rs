@@ -13,14 +13,18 @@ use crate::cluster::{Cluster, End, key};
 use crate::links::name;
 use crate::storm::{applied, cut_off, leads, restart};
 
+/// How late a request comes that is delayed, at the most.
+const DELAY_MAX: Duration = Duration::from_secs(4);
+
 /// Strikes at a moment at which something was promised, which a member that made a mistake does not keep.
 pub async fn aim(cluster: &Cluster, rng: &mut Rng) {
-    match rng.below(7) {
+    match rng.below(8) {
         0 => lose_a_voter(cluster, rng).await,
         1 => lose_what_was_acknowledged(cluster, rng).await,
         2 => lose_a_truncation(cluster, rng).await,
         3 => restart_a_voter(cluster, rng).await,
         4 => suspend_a_leader(cluster).await,
+        5 => delay_requests(cluster, rng).await,
         _ => cut_off_a_leader_that_hands_over(cluster, rng).await,
     }
 }
@@ -94,6 +98,24 @@ async fn cut_off_a_leader_that_hands_over(cluster: &Cluster, rng: &mut Rng) {
     sleep(Duration::from_millis(rng.below(300) as u64)).await;
     cluster.links().heal();
     let _done = handing_over.await;
+}
+
+/// Has requests come so late that they were answered by another leader, and others were made since, and that the one
+/// they were sent to leads again.
+async fn delay_requests(cluster: &Cluster, rng: &mut Rng) {
+    let Some(old) = leader(cluster) else { return };
+    let from = (old + 1 + rng.below(cluster.count() - 1)) % cluster.count();
+    let to = (0..cluster.count()).find(|node| ![old, from].contains(node)).unwrap_or(from);
+    cluster.trace().note(format_args!("requests of {from} to {old} are late, which {to} answers"));
+    cluster.links().change(from, old, |weather| (weather.late, weather.late_max) = (1_000, DELAY_MAX));
+    let delayed = tokio::spawn(put_many(cluster.clone(), from, 8));
+    sleep(Duration::from_millis(50)).await;
+    let _done = cluster.transfer(old, to, Duration::from_secs(1)).await;
+    let _done = delayed.await;
+    cluster.links().heal();
+    put_many(cluster.clone(), from, 8).await;
+    let _done = cluster.transfer(to, old, Duration::from_secs(1)).await;
+    sleep(DELAY_MAX).await;
 }
 
 /// Suspends a leader until another one has written: when it goes on, its lease has ended.
