@@ -139,7 +139,7 @@ impl Checkpoints {
     /// Brings all that was applied to the disk. Blocks.
     ///
     /// # Errors
-    /// As [`Checkpoints::write`].
+    /// The disk's, or what is there is damaged.
     pub fn finish(&self) -> Result<(), EngineError> {
         self.cut();
         self.write()
@@ -148,7 +148,7 @@ impl Checkpoints {
     /// The state as it is now, which is brought to the disk. Blocks.
     ///
     /// # Errors
-    /// As [`Checkpoints::write`].
+    /// The disk's, or what is there is damaged.
     pub fn pin(&self) -> Result<Arc<PinnedSnapshot>, EngineError> {
         let awaited = self.cut_to_pin();
         self.write()?;

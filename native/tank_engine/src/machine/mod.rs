@@ -1,7 +1,7 @@
 //! The replicated state machine: applies the committed log to the state, publishes the new view, and answers.
 //!
 //! In this order, for a batch of log entries at a time: the state, all in memory, and what it changed by
-//! ([`delta`], which gets to the disk later), then the view, then the answers, then the watches. So a caller that has its
+//! (`delta.rs`, which gets to the disk later), then the view, then the answers, then the watches. So a caller that has its
 //! answer sees its write, and so does who is told of it.
 
 mod checkpoint;

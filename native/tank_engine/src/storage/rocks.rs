@@ -6,7 +6,7 @@
 //! | `meta` | a name | MessagePack |
 //!
 //! Nothing is written to RocksDB's write-ahead log. The state is put in place in files that are durable
-//! ([`super::Tables`]), `meta` is flushed after each write.
+//! (`tables.rs`), `meta` is flushed after each write.
 
 use std::path::Path;
 use std::sync::Arc;
