@@ -11,7 +11,7 @@ use openraft::errors::{ChangeMembershipError, ClientWriteError};
 use openraft::metrics::RaftMetrics;
 use openraft::raft::ReadPolicy;
 use tokio::sync::oneshot;
-use tokio::time::{Instant, timeout_at};
+use tokio::time::{Instant, timeout, timeout_at};
 
 use crate::error::EngineError;
 use crate::health::Health;
@@ -23,6 +23,9 @@ use crate::runtime;
 
 use super::Engine;
 use super::calls::Reply;
+
+/// How often the leader looks whether others have answered, should nothing else tell it.
+const LOOK_AGAIN: Duration = Duration::from_millis(10);
 
 /// A member, as this one knows it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -197,19 +200,20 @@ pub(crate) struct Changing {
 pub(crate) async fn change_by(at: Changing, change: Change, deadline: Instant) -> Option<Result<(), NotChanged>> {
     if matches!(change, Change::AddLearner(..)) {
         // It waits for as long as the learner takes to catch up.
-        return timeout_at(deadline, self::change(&at, change)).await.ok()?;
+        return timeout_at(deadline, self::change(&at, change, deadline)).await.ok()?;
     }
     let (sender, changed) = oneshot::channel();
     let health = Arc::clone(&at.health);
     runtime::spawn_here("change-voters", health, async move {
-        let _caller_gone = sender.send(self::change(&at, change).await);
+        let _caller_gone = sender.send(self::change(&at, change, deadline).await);
     });
     timeout_at(deadline, changed).await.ok()?.ok()?
 }
 
 /// Changes the members through this member's raft core; `None` when it does not lead, or when it
-/// is not in touch with enough members for the change to come about.
-async fn change(at: &Changing, change: Change) -> Option<Result<(), NotChanged>> {
+/// is not in touch with enough members for the change to come about. Until `deadline`,
+/// one that is to vote is compared.
+async fn change(at: &Changing, change: Change, deadline: Instant) -> Option<Result<(), NotChanged>> {
     let Changing { raft, rpc, authority, in_touch_within, .. } = at;
     if let Change::Remove(id) = change
         && is_gone(raft, id).await
@@ -220,18 +224,16 @@ async fn change(at: &Changing, change: Change) -> Option<Result<(), NotChanged>>
     if leaves_only_witnesses(&raft.metrics().borrow_watched().membership_config, &change) {
         return Some(Err(NotChanged::OnlyWitnesses));
     }
-    if !may_come_about(&raft.metrics().borrow_watched(), &change, *in_touch_within) {
-        return None;
-    }
     if let Change::Promote(id) = change {
         let member = raft.server_metrics().borrow_watched().membership_config.membership().get_node(&id).cloned();
         if let Some(member) = member
             && id != raft.server_metrics().borrow_watched().id
-            && !holds_the_same(rpc, authority.published(), id, &member).await
+            && !timeout_at(deadline, holds_the_same(rpc, authority.published(), id, &member)).await.ok()?
         {
             return Some(Err(NotChanged::Differs));
         }
     }
+    timeout(*in_touch_within, will_come_about(raft, &change)).await.ok()?;
     let adds = matches!(change, Change::AddLearner(..));
     // The others may elect a leader once they have it, and this one would be told last.
     let leaves =
@@ -292,9 +294,22 @@ async fn is_gone(raft: &Raft, id: MemberId) -> bool {
     !known(&now.membership_config) && !known(&now.committed_membership_config)
 }
 
-/// Whether majorities of the voters before and after the change are in touch with this member,
-/// which leads. A change that is in the log counts at once, and cannot be taken back: one that no
-/// majority can commit would stop the cluster until the missing member is back.
+/// Returns once majorities of the voters before and after the change have answered this member, which leads, since this
+/// was called. A change that is in the log counts at once, and cannot be taken back: one that no majority can commit
+/// would stop the cluster until the missing member is back. So an answer of before does not count: the member may have
+/// stopped since.
+async fn will_come_about(raft: &Raft, change: &Change) {
+    let began = Instant::now();
+    let mut metrics = raft.metrics();
+    while !may_come_about(&metrics.borrow_and_update(), change, began.elapsed()) {
+        // Without a raft core there is nothing to wait for: the change says so.
+        if matches!(timeout(LOOK_AGAIN, metrics.changed()).await, Ok(Err(_))) {
+            return;
+        }
+    }
+}
+
+/// Whether majorities of the voters before and after the change answered this member `within` this time.
 fn may_come_about(metrics: &RaftMetrics<Types>, change: &Change, within: Duration) -> bool {
     let before: BTreeSet<MemberId> = metrics.membership_config.voter_ids().collect();
     let after = voters_after(&metrics.membership_config, change);

@@ -83,6 +83,21 @@ fn a_change_that_is_refused_costs_no_lease() {
 }
 
 #[test]
+fn a_removal_right_after_another_member_stopped_does_not_stop_the_cluster() {
+    for _ in 0..3 {
+        let mut cluster = Cluster::of(3);
+        let leader = cluster.leader();
+        let (stops, stays) = ((leader + 1) % 3, (leader + 2) % 3);
+        put(cluster.engine(leader), "a", b"1").unwrap();
+        cluster.stop(stops);
+        let removal = Change::Remove(id(&cluster, stays));
+        let result = wait(|reply| cluster.engine(leader).change_members(removal, Duration::from_secs(3), reply));
+        assert!(result.is_err(), "of the two that were left, one had stopped");
+        put(cluster.engine(leader), "a", b"2").unwrap();
+    }
+}
+
+#[test]
 fn a_leader_that_cannot_hand_over_answers_nothing_meanwhile_and_writes_go_on_afterwards() {
     let (cluster, old) = with_a_lease();
     let to = (old + 1) % 3;
