@@ -1,6 +1,8 @@
 defmodule Tank.Store.Cluster.RolledBackTest do
   use Tank.Store.ClusterCase, async: false
 
+  alias Tank.Store.AlarmWatch
+
   @moduletag :tmp_dir
 
   # From its start until it has everything again.
@@ -82,6 +84,8 @@ defmodule Tank.Store.Cluster.RolledBackTest do
     eventually("it to catch up", fn -> status(back).revision >= wanted or {:not_yet, status(back)} end, @caught_up_ms)
     caught_up_ms = now() - started_at
     assert caught_up_ms <= @caught_up_ms
+    # The others may have heard of it only when it was replaced already.
+    assert :log_lost in call(back, AlarmWatch, :stop, [])
 
     written = for peer <- others, do: {prefix.(peer), call(peer, Tank.Store.ClusterCase, :stop_writer, [prefix.(peer)])}
     peers = Enum.map(peers, &if(&1.node == back.node, do: back, else: &1))
@@ -98,7 +102,7 @@ defmodule Tank.Store.Cluster.RolledBackTest do
   defp start_copy(back, copy, _prefix, :killed) do
     kill_node(back)
     put_copy(back, copy)
-    restart_node(back)
+    back |> boot_again() |> start_watched()
   end
 
   # Booting a VM takes much longer.
@@ -106,6 +110,11 @@ defmodule Tank.Store.Cluster.RolledBackTest do
     _written = call(back, Tank.Store.ClusterCase, :stop_writer, [prefix])
     :ok = cluster(back, :stop, [store()])
     put_copy(back, copy)
+    start_watched(back)
+  end
+
+  defp start_watched(back) do
+    :ok = call(back, AlarmWatch, :start, [store()])
     {:ok, _store} = cluster(back, :start, [back.dir, store(), 30_000])
     back
   end
