@@ -20,6 +20,8 @@ defmodule Tank.Khepri do
 
   @type store :: atom
   @type error :: {:error, term}
+  @typedoc "A function, or the path of a stored procedure."
+  @type procedure :: (... -> term) | [term] | binary
 
   # -- Stores
 
@@ -237,7 +239,11 @@ defmodule Tank.Khepri do
   runs in the calling process, **again when something that it read has changed** before it could be committed: side
   effects are allowed, and repeated.
   """
+  @spec transaction(procedure) :: {:ok, term} | :ok | error
   def transaction(fun), do: transaction(fun, [])
+
+  @doc "See `transaction/1`."
+  @spec transaction(store | procedure, procedure | [term] | atom | map) :: {:ok, term} | :ok | error
   def transaction(store, fun) when is_atom(store) and not is_list(fun), do: transaction(store, fun, [])
 
   def transaction(store, path) when is_atom(store) and (is_list(path) or is_binary(path)),
@@ -247,6 +253,8 @@ defmodule Tank.Khepri do
   def transaction(fun, mode) when is_atom(mode), do: transaction(App.get_default_store_id(), fun, [], mode)
   def transaction(fun, opts) when is_map(opts), do: transaction(App.get_default_store_id(), fun, [], opts)
 
+  @doc "See `transaction/1`."
+  @spec transaction(store | procedure, procedure | [term], [term] | atom | map) :: {:ok, term} | :ok | error
   def transaction(store, fun, args) when is_atom(store) and is_list(args), do: transaction(store, fun, args, :auto)
   def transaction(store, fun, mode) when is_atom(store) and is_atom(mode), do: transaction(store, fun, [], mode)
   def transaction(store, fun, opts) when is_atom(store) and is_map(opts), do: transaction(store, fun, [], :auto, opts)
@@ -260,6 +268,8 @@ defmodule Tank.Khepri do
   def transaction(fun, mode, opts) when is_atom(mode) and is_map(opts),
     do: transaction(App.get_default_store_id(), fun, [], mode, opts)
 
+  @doc "See `transaction/1`."
+  @spec transaction(store | procedure, procedure | [term], [term] | atom, atom | map) :: {:ok, term} | :ok | error
   def transaction(store, fun, args, mode) when is_atom(store) and is_list(args) and is_atom(mode),
     do: transaction(store, fun, args, mode, %{})
 
@@ -272,6 +282,8 @@ defmodule Tank.Khepri do
   def transaction(fun, args, mode, opts) when is_list(args) and is_atom(mode) and is_map(opts),
     do: transaction(App.get_default_store_id(), fun, args, mode, opts)
 
+  @doc "See `transaction/1`."
+  @spec transaction(store, procedure, [term], :auto | :ro | :rw, map) :: {:ok, term} | :ok | error
   def transaction(store, fun_or_path, args, mode, opts), do: Transaction.run(store, fun_or_path, args, mode, opts)
 
   @doc "Waits until this member has applied all that was acknowledged before."

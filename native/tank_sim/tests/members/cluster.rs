@@ -468,7 +468,9 @@ impl Cluster {
         self.0.trace.note(format_args!("stop {node}"));
         self.leave(node);
         let closed = timeout(OPEN_MAX, running.engine.close_simulated(&running.environment)).await;
-        let excused = running.failed.load(Ordering::Relaxed);
+        // It says so when its directory was lost a moment ago, which it had not noticed yet.
+        let lost = self.state(node).away.is_some() && matches!(closed, Ok(Err(EngineError::Lost { .. })));
+        let excused = lost || running.failed.load(Ordering::Relaxed);
         if closed != Ok(Ok(())) && !excused {
             self.0.oracle.finds(format!("member {node} did not close: {closed:?}"));
         }
