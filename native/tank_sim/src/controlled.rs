@@ -31,11 +31,7 @@ impl<D: LogDisk> LogDisk for Controlled<D> {
     }
 
     fn write(&self, writes: &[LogWrite]) -> io::Result<()> {
-        if writes.iter().any(LogWrite::must_be_durable) {
-            self.control.sync(|| self.disk.write(writes))
-        } else {
-            self.disk.write(writes)
-        }
+        self.control.sync(|| self.disk.write(writes))
     }
 
     fn next_takes_long(&self) -> bool {

@@ -19,16 +19,9 @@ pub enum LogWrite {
     Purge(LogId),
     /// Replace the vote.
     Vote(Vote),
-    /// Replace the last log entry known to be committed.
+    /// Replace the last log entry known to be committed. It comes with others: nobody counts on it, and an older value
+    /// after a crash costs only time.
     Committed(Option<LogId>),
-}
-
-impl LogWrite {
-    /// Whether someone counts on this one being durable when it is reported. What is not comes
-    /// back as an older value after a crash, which costs only time.
-    pub fn must_be_durable(&self) -> bool {
-        !matches!(self, Self::Committed(_))
-    }
 }
 
 /// What a disk holds when it is opened.
@@ -52,8 +45,8 @@ pub trait LogDisk: Send + Sync + 'static {
     /// [`EngineError::Corrupt`] when what is there cannot be all that was once reported durable.
     fn recover(&self) -> Result<Recovered, EngineError>;
 
-    /// Makes all of `writes`, in order; when it returns they are durable, if one of them
-    /// [must be](LogWrite::must_be_durable). One writer calls this, and never again after an error.
+    /// Makes all of `writes`, in order; when it returns they are durable. One writer calls this, and never again after an
+    /// error.
     ///
     /// # Errors
     /// The disk's. Then it is not known which of them are durable.

@@ -85,8 +85,8 @@ impl AtOnce {
 pub struct LogStore<D> {
     shared: Arc<Shared<D>>,
     queue: Queue,
-    /// Whether the last entries were to be written at once; then so is that they are committed.
-    at_once: bool,
+    /// What is committed, if that is not written yet. It goes with the next write: nobody waits for it.
+    committed: Option<LogWrite>,
 }
 
 /// Reads the log. It does not keep the log open.
@@ -126,7 +126,7 @@ impl<D: LogDisk> LogStore<D> {
             health: Arc::clone(health),
         });
         let writer = Writer::start(Arc::clone(&shared), Arc::clone(health))?;
-        let log = Self { shared, queue: writer.queue(), at_once: false };
+        let log = Self { shared, queue: writer.queue(), committed: None };
         let staging = log.staging();
         Ok((log, LogCloser(writer, staging)))
     }
@@ -152,12 +152,12 @@ impl<D: LogDisk> LogStore<D> {
         self.shared.at_once.clone()
     }
 
-    fn hand_over(&self, write: LogWrite, done: Done) -> io::Result<()> {
-        self.queue.push(Job { write, done })
+    fn hand_over(&mut self, write: LogWrite, done: Done) -> io::Result<()> {
+        self.queue.push(Job { committed: self.committed.take(), write, done })
     }
 
     /// Hands a write over, and waits until it is durable.
-    async fn make_durable(&self, write: LogWrite) -> io::Result<()> {
+    async fn make_durable(&mut self, write: LogWrite) -> io::Result<()> {
         let (sender, durable) = oneshot::channel();
         self.hand_over(write, Done::Caller(sender))?;
         durable.await.map_err(|_| io::Error::other("the log's writer has ended"))?
@@ -172,16 +172,15 @@ impl<D: LogDisk> LogStore<D> {
         Err(io::Error::other(detail))
     }
 
-    /// As `hand_over`, of what may be written at once.
-    fn write(&self, write: LogWrite, done: Done) -> io::Result<()> {
+    /// As `hand_over`, of entries, which may be written at once.
+    fn write(&mut self, write: LogWrite, done: Done) -> io::Result<()> {
         // Only the raft core pushes, and it is here: nothing can come before this.
-        if !self.at_once || !self.queue.is_idle() {
+        if !self.shared.at_once.take() || !self.queue.is_idle() {
             return self.hand_over(write, done);
         }
-        if write.must_be_durable() {
-            self.shared.stats.syncs_at_once.fetch_add(1, Ordering::Relaxed);
-        }
-        let serve = || writer::serve(&self.shared, &[write], vec![done]);
+        self.shared.stats.syncs_at_once.fetch_add(1, Ordering::Relaxed);
+        let writes: Vec<LogWrite> = self.committed.take().into_iter().chain([write]).collect();
+        let serve = || writer::serve(&self.shared, &writes, vec![done]);
         // What letting the other tasks go on meanwhile costs is little beside a slow disk.
         if self.shared.is_slow.load(Ordering::Relaxed) || self.shared.disk.next_takes_long() {
             runtime::blocking(serve);
@@ -189,6 +188,16 @@ impl<D: LogDisk> LogStore<D> {
             serve();
         }
         Ok(())
+    }
+}
+
+impl<D> Drop for LogStore<D> {
+    /// A log that is closed has what is committed, as one has that goes on.
+    fn drop(&mut self) {
+        if let Some(write) = self.committed.take() {
+            // Without a writer, the log has failed.
+            let _ = self.queue.push(Job { committed: None, write, done: Done::Nobody });
+        }
     }
 }
 
@@ -379,10 +388,10 @@ impl<D: LogDisk> RaftLogStorage<Types> for LogStore<D> {
 
     async fn save_committed(&mut self, committed: Option<LogId>) -> io::Result<()> {
         *lock(&self.shared.committed) = committed;
-        if faults::skipped("log_committed") {
-            return Ok(());
+        if !faults::skipped("log_committed") {
+            self.committed = Some(LogWrite::Committed(committed));
         }
-        self.write(LogWrite::Committed(committed), Done::Nobody)
+        Ok(())
     }
 
     async fn read_committed(&mut self) -> io::Result<Option<LogId>> {
@@ -401,7 +410,6 @@ impl<D: LogDisk> RaftLogStorage<Types> for LogStore<D> {
                 tail.append(entry.clone());
             }
         }
-        self.at_once = self.shared.at_once.take();
         if mutants::is("ack_before_sync") {
             let written = self.write(LogWrite::Append(entries), Done::Nobody);
             callback.io_completed(Ok(()));

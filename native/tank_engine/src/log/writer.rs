@@ -41,6 +41,8 @@ const BATCH_BYTES_MAX: usize = 8 << 20;
 
 /// A write on its way to the disk, and who waits for it.
 pub(super) struct Job {
+    /// What was committed before it, if that is not written yet.
+    pub(super) committed: Option<LogWrite>,
     pub(super) write: LogWrite,
     pub(super) done: Done,
 }
@@ -207,13 +209,14 @@ fn write<D: LogDisk>(shared: &Shared<D>, writes: &[LogWrite], health: &Health) -
 
 /// Takes what has gathered since the last batch.
 fn gather(first: Job, jobs: &mut UnboundedReceiver<Job>) -> (Vec<LogWrite>, Vec<Done>) {
-    let mut bytes = size(&first.write);
-    let (mut writes, mut waiting) = (vec![first.write], vec![first.done]);
-    while bytes < BATCH_BYTES_MAX {
-        let Ok(job) = jobs.try_recv() else { break };
+    let (mut writes, mut waiting, mut bytes) = (Vec::new(), Vec::new(), 0);
+    let mut next = Some(first);
+    while let Some(job) = next {
         bytes += size(&job.write);
+        writes.extend(job.committed);
         writes.push(job.write);
         waiting.push(job.done);
+        next = if bytes < BATCH_BYTES_MAX { jobs.try_recv().ok() } else { None };
     }
     (writes, waiting)
 }
@@ -227,9 +230,7 @@ fn size(write: &LogWrite) -> usize {
 
 fn written<D: LogDisk>(shared: &Shared<D>, writes: &[LogWrite]) {
     let stats = &shared.stats;
-    if writes.iter().any(LogWrite::must_be_durable) {
-        stats.syncs.fetch_add(1, Ordering::Relaxed);
-    }
+    stats.syncs.fetch_add(1, Ordering::Relaxed);
     let mut last = None;
     for write in writes {
         if let LogWrite::Append(entries) = write {

@@ -1,12 +1,20 @@
 //! What the log promises, on every disk that there is.
 
-use std::sync::atomic::Ordering;
+use std::io;
+use std::ops::Range;
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use openraft::entry::RaftEntry;
-use openraft::storage::{RaftLogReader, RaftLogStorage};
+use openraft::storage::{IOFlushed, RaftLogReader, RaftLogStorage};
+use openraft::type_config::TypeConfigExt;
 use tank_engine::error::EngineError;
-use tank_engine::raft::{LogEntry, LogId};
-use tank_sim::wait;
+use tank_engine::health::Health;
+use tank_engine::log::LogStore;
+use tank_engine::log::disk::{LogDisk, LogWrite, Recovered};
+use tank_engine::raft::{LogEntry, LogId, Types};
+use tank_sim::{SimDisk, wait};
 
 use crate::support::{Bed, LIMIT, OpenLog, SegmentBed, SimBed, acknowledged, block_on, entries, entry, log_id, vote};
 
@@ -413,4 +421,49 @@ async fn after_a_failed_sync_nothing_is_acknowledged<B: Bed>(mut bed: B) {
     assert!(found.len() >= 5 && found == ids_of(&entries(1, 0..7))[..found.len()], "what was acknowledged: {found:?}");
     assert_eq!(log.log.read_vote().await.unwrap(), None);
     log.close();
+}
+
+/// A disk that counts what is written at once.
+struct Counted(SimDisk, Arc<AtomicUsize>);
+
+impl LogDisk for Counted {
+    fn recover(&self) -> Result<Recovered, EngineError> {
+        self.0.recover()
+    }
+
+    fn write(&self, writes: &[LogWrite]) -> io::Result<()> {
+        self.1.fetch_add(1, Ordering::Relaxed);
+        self.0.write(writes)
+    }
+
+    fn read(&self, range: Range<u64>, bytes_max: usize) -> io::Result<Vec<LogEntry>> {
+        self.0.read(range, bytes_max)
+    }
+}
+
+#[test]
+fn what_is_committed_is_written_with_what_comes_next() {
+    let (disk, writes) = (SimDisk::new(), Arc::new(AtomicUsize::new(0)));
+    let health = Arc::new(Health::new(Box::new(|_| {})));
+    let counted = Counted(disk.clone(), Arc::clone(&writes));
+    let (mut log, closer) = LogStore::open(counted, Path::new("simulated"), &health).unwrap();
+    block_on(async {
+        for index in 0..6 {
+            if index % 2 == 0 {
+                log.at_once().ask();
+            }
+            let (sender, receiver) = Types::oneshot();
+            log.append(entries(1, index..index + 1), IOFlushed::signal(sender)).await.unwrap();
+            acknowledged(receiver).await.unwrap();
+            log.save_committed(Some(log_id(1, index))).await.unwrap();
+            assert_eq!(disk.durable().committed, index.checked_sub(1).map(|before| log_id(1, before)));
+        }
+        drop(log);
+        closer.join();
+    });
+    assert_eq!(
+        (writes.load(Ordering::Relaxed), disk.durable().committed),
+        (7, Some(log_id(1, 5))),
+        "the end comes next"
+    );
 }

@@ -151,9 +151,6 @@ impl LogDisk for MemberDisk {
             return Duration::ZERO;
         }
         self.begun.store(true, Ordering::Relaxed);
-        if !writes.iter().any(LogWrite::must_be_durable) {
-            return Duration::ZERO;
-        }
         let about = usize::try_from(self.behaviour.0.sync_us.load(Ordering::Relaxed)).unwrap();
         let random = self.behaviour.0.rng.lock().unwrap().below(about);
         Duration::from_micros((about / 2 + random) as u64) + self.behaviour.writing_takes(writes)
@@ -176,7 +173,7 @@ impl LogDisk for MemberDisk {
             }
             self.disk.put(writes)?;
         }
-        if writes.iter().any(LogWrite::must_be_durable) { self.disk.sync() } else { Ok(()) }
+        self.disk.sync()
     }
 
     fn read(&self, range: Range<u64>, bytes_max: usize) -> io::Result<Vec<LogEntry>> {

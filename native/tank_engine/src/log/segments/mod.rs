@@ -203,7 +203,7 @@ impl SegmentLog {
     /// Goes on in a new segment.
     fn rotate(&self, open: &mut Open) -> io::Result<()> {
         self.check_location()?;
-        // What is no entry may not be synced yet. The space reserved behind the end is given back.
+        // The space reserved behind the end is given back.
         let ended = open.last.end_at(open.end.bytes, open.end.bytes, &[])?;
         let number = open.last.number + 1;
         let head = lock(&self.table).index.head(self.member_id, ended.bytes);
@@ -242,7 +242,7 @@ impl Open {
         let mut buffer = std::mem::take(&mut self.buffer);
         let spots = batch.encode(&mut buffer, self.place(), self.end.synced)?;
         self.last.append(&mut self.end, &buffer)?;
-        if batch.writes.iter().any(LogWrite::must_be_durable) && !faults::skipped("log_sync") {
+        if !faults::skipped("log_sync") {
             self.last.sync(&mut self.end)?;
         }
         buffer.clear();
@@ -371,9 +371,7 @@ impl LogDisk for SegmentLog {
             table.index.take_unneeded()
         };
         self.blobs.remove(&unneeded);
-        if writes.iter().any(LogWrite::must_be_durable) {
-            self.raise_note(writes)?;
-        }
+        self.raise_note(writes)?;
         if writes.iter().any(|write| matches!(write, LogWrite::Purge(_))) {
             self.remove_purged(open)?;
         }
