@@ -30,7 +30,8 @@ defmodule Tank.Store do
       left running.
     * `:create` - `false` refuses a directory that is missing or empty, with `{:no_store, path}`, instead of making a store
       there: for machines whose mount may be missing. The application environment's unless given, which is true by default.
-    * `:store_id` - the store's id, `:tank` by default.
+    * `:store_id` - the store's id; that of `Tank.Store.Cluster.get_default_store_id/0`, `:tank`, unless given.
+    * `:timeout` - milliseconds that the start may take until the store answers, 30,000 unless given.
     * those of `Tank.Store.Cluster`, with a `:data_dir`.
 
   A start that fails gives `{:error, {:store_init_failed, error}}`, mostly with a `Tank.Store.Error` that says what is

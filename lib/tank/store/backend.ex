@@ -33,7 +33,7 @@ defmodule Tank.Store.Backend do
   Only after a `DatastoreError` with the reason `:timeout` or `:failed` may something have been written.
   """
 
-  alias Tank.Store.{KVPair, Path, Syncer}
+  alias Tank.Store.{KVPair, Options, Path, Syncer}
   alias Tank.Store.Backend.{DoesNotExist, Failure, Key, ListOptions, Read, Revision}
   alias Tank.Store.Backend.{ValidationError, Watcher, Write}
 
@@ -128,7 +128,7 @@ defmodule Tank.Store.Backend do
   """
   @spec apply(t, KVPair.t(), cas: boolean) :: {:ok, KVPair.t()} | {:error, Exception.t()}
   def apply(%__MODULE__{} = client, %KVPair{} = kv, opts \\ []) do
-    write(client, :apply, kv, if(Keyword.validate!(opts, cas: true)[:cas], do: kv.revision))
+    write(client, :apply, kv, if(Options.with_defaults!(opts, cas: true)[:cas], do: kv.revision))
   end
 
   @doc """
@@ -160,7 +160,7 @@ defmodule Tank.Store.Backend do
   @spec get(t, key, revision: Revision.t() | nil) :: {:ok, KVPair.t()} | {:error, Exception.t()}
   def get(%__MODULE__{} = client, key, opts \\ []) do
     with {:ok, parts} <- Key.parse(key),
-         {:ok, revision} <- Revision.parse(Keyword.validate!(opts, revision: nil)[:revision]),
+         {:ok, revision} <- Revision.parse(Options.with_defaults!(opts, revision: nil)[:revision]),
          {:ok, kv} <- Read.get(client, parts, revision) do
       if kv, do: {:ok, %{kv | key: key}}, else: {:error, %DoesNotExist{key: parts}}
     end

@@ -32,7 +32,7 @@ defmodule Tank.Store.Backup do
   is replaced when the new one is whole; of several that are written to one name at once, the last one stays.
   """
 
-  alias Tank.Store.{Call, Error, Identity, LongCall, Native, Running}
+  alias Tank.Store.{Call, Error, Identity, LongCall, Native, Options, Running}
   alias Tank.Store.Backup.{Export, Import, Khepri}
 
   @timeout 5_000
@@ -94,10 +94,10 @@ defmodule Tank.Store.Backup do
   @spec restore(Path.t(), Path.t(), [{:store_id, atom} | {:progress, progress} | {:timeout, timeout}]) ::
           {:ok, about} | {:error, Error.reason()}
   def restore(path, data_dir, opts \\ []) do
-    {store_id, opts} = Keyword.pop(opts, :store_id)
+    {store_id, opts} = opts |> options!(store_id: nil) |> Keyword.pop(:store_id)
     {path, dir} = {Path.expand(path), Path.expand(data_dir)}
 
-    with {:ok, about} <- work(options!(opts), &LongCall.restore(path, dir, store_id && Atom.to_string(store_id), &1)) do
+    with {:ok, about} <- work(opts, &LongCall.restore(path, dir, store_id && Atom.to_string(store_id), &1)) do
       Identity.forget_dir(dir)
       {:ok, about}
     end
@@ -156,8 +156,8 @@ defmodule Tank.Store.Backup do
   @spec import(atom, Path.t(), [{:replace, boolean} | {:progress, progress} | {:timeout, timeout}]) ::
           {:ok, %{entries: non_neg_integer}} | {:error, Error.reason()}
   def import(store, path, opts \\ []) when is_atom(store) do
-    {replace?, opts} = Keyword.pop(opts, :replace, false)
-    Import.run(store, Export.Reader, Path.expand(path), replace?, options!(opts))
+    {replace?, opts} = opts |> options!(replace: false) |> Keyword.pop(:replace)
+    Import.run(store, Export.Reader, Path.expand(path), replace?, opts)
   end
 
   @doc """
@@ -185,9 +185,9 @@ defmodule Tank.Store.Backup do
     Import.run(store, Khepri, Path.expand(path), false, options!(opts))
   end
 
-  defp options!(opts) do
+  defp options!(opts, more \\ []) do
     opts
-    |> Keyword.validate!(timeout: @timeout, progress: fn _done, _total -> :ok end)
+    |> Options.with_defaults!([timeout: @timeout, progress: fn _done, _total -> :ok end] ++ more)
     |> Keyword.update!(:progress, &progress/1)
   end
 

@@ -2,8 +2,10 @@ defmodule Tank.Store.Cluster do
   @moduledoc """
   Starts and stops stores, joins them to clusters, and says how they are.
 
-  A store is known by its id, an atom, and lives in a directory of its own. It runs under this library's supervisor:
-  it outlives the process that started it, until `stop/1`.
+  A store is known by its id, an atom, and lives in a directory of its own. As a child of your supervisor (`start_link/1`) it
+  starts and stops with that. With `start/3` it outlives the process that started it, until `stop/1`.
+
+      children = [{Tank.Store.Cluster, store_id: :app, data_dir: "/var/lib/app"}, MyApp.Worker]
 
       iex> dir = Path.join(System.tmp_dir!(), "cluster_doc_#{System.unique_integer([:positive])}")
       iex> {:ok, :cluster_doc} = Tank.Store.Cluster.start(dir, :cluster_doc)
@@ -51,11 +53,12 @@ defmodule Tank.Store.Cluster do
   joining again changes that.
 
   Functions without a store id are about the default store (`get_default_store_id/0`). Timeouts are in milliseconds,
-  5,000 unless given, and may be `:infinity`, which is a day: no call waits longer.
+  5,000 unless given, and may be `:infinity`, which is a day: no call waits longer. They are the last argument, as a number or
+  as `timeout: ms`.
 
   ## Options
 
-  The config map of `start/3` takes, besides `:cluster_name`:
+  The config map of `start/3` and `start_link/1` take, besides `:store_id`:
 
   #{Tank.Store.Options.docs()}
 
@@ -64,22 +67,69 @@ defmodule Tank.Store.Cluster do
   """
 
   alias Tank.Store.Cluster.{Arguments, Start, Unready}
-  alias Tank.Store.{Alarms, Deadline, Error, Events, Instance, Join, Leave, Membership, Native}
+  alias Tank.Store.{Alarms, Deadline, Error, Events, Instance, Join, Leave, Membership, Native, Options, Owner}
   alias Tank.Store.{ReadCache, Recovery, Remote, Running, Server}
 
   @timeout 5_000
+  # Stopping a store takes two minutes at the most.
+  @shutdown 150_000
 
   @type store_id :: atom
   @type data_dir_or_system :: String.t() | charlist | atom
   @type member :: {store_id, node}
+  @typedoc "Milliseconds or `:infinity`, as they are or as an option."
+  @type call_timeout :: timeout | [timeout: timeout]
   @type query_options :: timeout | %{optional(:timeout | :favor) => term} | keyword
-  @type config :: store_id | %{required(:cluster_name) => store_id, optional(atom) => term}
+  @type config :: store_id | %{optional(atom) => term}
+
+  @doc """
+  The child specification of a store. Its id is `{Tank.Store.Cluster, store_id}`, so that a supervisor can have many.
+
+      iex> spec = Tank.Store.Cluster.child_spec(store_id: :app, data_dir: "/var/lib/app")
+      iex> {spec.id, spec.type, spec.shutdown}
+      {{Tank.Store.Cluster, :app}, :worker, 150_000}
+  """
+  @spec child_spec(keyword) :: Supervisor.child_spec()
+  def child_spec(options) do
+    id = {__MODULE__, Options.store_id!(options, get_default_store_id())}
+    %{id: id, start: {__MODULE__, :start_link, [options]}, type: :worker, shutdown: @shutdown}
+  end
+
+  @doc """
+  Starts a store for a supervisor, or attaches to a running one. It has started once the store answers reads and writes.
+
+      children = [
+        {Tank.Store.Cluster, store_id: :app, data_dir: "/var/lib/app", cluster: [:"app@10.0.0.1", :"app@10.0.0.2"]},
+        {Tank.Store.Cluster, store_id: :cache, data_dir: "/var/lib/cache", value_bytes_max: 65_536}
+      ]
+
+  Options:
+
+    * `:store_id` - the store's id; that of `get_default_store_id/0` unless given
+    * `:data_dir` - its directory. The store starts and stops with this process, which its supervisor gives 150 seconds for
+      that. Without it, the store must run already (`start/3`): it is used, and left running
+    * `:timeout` - milliseconds that the start may take until the store answers, 30,000 unless given. A member that waits for
+      other nodes of its `:cluster` needs them to be up within this time; `:infinity` waits for them
+    * those of the config of `start/3`
+
+  The process ends when the store does. Errors are `{:store_init_failed, error}` with a `Tank.Store.Error`. An unknown option
+  raises `ArgumentError`.
+
+      iex> Process.flag(:trap_exit, true)
+      iex> {:error, {:store_init_failed, error}} = Tank.Store.Cluster.start_link(store_id: :never_started)
+      iex> Exception.message(error)
+      "no :data_dir given, and no store :never_started runs: give a :data_dir, or start that store with " <>
+        "Tank.Store.Cluster.start/2 before"
+  """
+  @spec start_link(keyword) :: GenServer.on_start()
+  def start_link(options), do: Owner.start_child(options)
 
   @doc """
   Starts a store, and returns once it answers reads and writes.
 
   `data_dir_or_system` is a directory, made when it is missing, or the id of a running store, whose directory is meant
-  then. `store_id_or_config` is an id, or a map with the id as `:cluster_name` and options.
+  then. `store_id_or_config` is an id, or a map with the id as `:store_id` (or `:cluster_name`, Khepri's name for it) and
+  options.
 
   A store that runs already in that directory stays as it is. One that was stopped has its data. One that ended otherwise, in
   this VM, must be there again: `{:lost, what}` if it is not. With `create: false` no directory is made:
@@ -92,7 +142,7 @@ defmodule Tank.Store.Cluster do
   its cluster, and serves nobody until then. `stop/1` ends that.
 
       iex> dir = Path.join(System.tmp_dir!(), "start_doc_#{System.unique_integer([:positive])}")
-      iex> Tank.Store.Cluster.start(dir, %{cluster_name: :start_doc, value_bytes_max: 1024})
+      iex> Tank.Store.Cluster.start(dir, %{store_id: :start_doc, value_bytes_max: 1024})
       {:ok, :start_doc}
       iex> Tank.Store.Cluster.start(dir <> "_other", :start_doc)
       {:error, {:already_running, dir}}
@@ -101,7 +151,7 @@ defmodule Tank.Store.Cluster do
       iex> File.rm_rf!(dir) |> is_list()
       true
   """
-  @spec start(data_dir_or_system, config, timeout) :: {:ok, store_id} | {:error, term}
+  @spec start(data_dir_or_system, config, call_timeout) :: {:ok, store_id} | {:error, term}
   def start(
         data_dir_or_system \\ get_default_data_dir(),
         store_id_or_config \\ get_default_store_id(),
@@ -111,7 +161,7 @@ defmodule Tank.Store.Cluster do
 
     with {:ok, dir} <- Arguments.dir(data_dir_or_system) do
       config = %{store_id: store_id, data_dir: dir, owner: nil, options: options, formation: formation}
-      Start.within(config, timeout)
+      Start.within(config, Arguments.timeout!(timeout))
     end
   end
 
@@ -156,16 +206,16 @@ defmodule Tank.Store.Cluster do
       iex> Tank.Store.Cluster.wait_for_leader(:never_started, 50)
       {:error, :noproc}
   """
-  @spec wait_for_leader(store_id | {store_id, node}, timeout) :: :ok | {:error, :noproc | :timeout | :nodedown}
+  @spec wait_for_leader(store_id | {store_id, node}, call_timeout) :: :ok | {:error, :noproc | :timeout | :nodedown}
   def wait_for_leader(store_id_or_member \\ get_default_store_id(), timeout \\ @timeout)
   def wait_for_leader({store_id, node}, timeout) when node == node(), do: wait_for_leader(store_id, timeout)
 
   def wait_for_leader({store_id, node}, timeout) when is_atom(store_id) and is_atom(node) do
-    Start.await_leader_on(node, store_id, Deadline.in_ms(timeout))
+    Start.await_leader_on(node, store_id, Arguments.deadline!(timeout))
   end
 
   def wait_for_leader(store_id, timeout) when is_atom(store_id) do
-    Start.await_leader(store_id, Deadline.in_ms(timeout))
+    Start.await_leader(store_id, Arguments.deadline!(timeout))
   end
 
   @doc """
@@ -252,17 +302,18 @@ defmodule Tank.Store.Cluster do
   def join(node_or_member), do: join(node_or_member, @timeout)
 
   @spec join(store_id, node) :: :ok | {:error, term}
-  @spec join(node | member, timeout) :: :ok | {:error, term}
+  @spec join(node | member, call_timeout) :: :ok | {:error, term}
   def join({store_id, node}, timeout), do: join(store_id, node, timeout)
 
-  def join(node, timeout) when is_integer(timeout) or timeout == :infinity,
+  def join(node, timeout) when is_integer(timeout) or timeout == :infinity or is_list(timeout),
     do: join(get_default_store_id(), node, timeout)
 
   def join(store_id, node), do: join(store_id, node, @timeout)
 
-  @spec join(store_id, node, timeout, role: :voter | :learner | :witness) :: :ok | {:error, term}
+  @spec join(store_id, node, call_timeout, role: :voter | :learner | :witness) :: :ok | {:error, term}
   def join(store_id, node, timeout, options \\ []) when is_atom(store_id) and is_atom(node) do
-    Join.join(store_id, node, Arguments.role!(options), Deadline.in_ms(timeout))
+    Options.known!(options, [:role])
+    Join.join(store_id, node, Arguments.role!(options), Arguments.deadline!(timeout))
   end
 
   @doc """
@@ -277,13 +328,16 @@ defmodule Tank.Store.Cluster do
       iex> Tank.Store.Cluster.reset(:never_started)
       {:error, {:tank, :not_a_tank_store, %{store_id: :never_started}}}
   """
-  @spec reset(store_id | timeout) :: :ok | {:error, term}
+  @spec reset(store_id | call_timeout) :: :ok | {:error, term}
   def reset(store_id_or_timeout \\ get_default_store_id())
-  def reset(timeout) when is_integer(timeout) or timeout == :infinity, do: reset(get_default_store_id(), timeout)
+
+  def reset(timeout) when is_integer(timeout) or timeout == :infinity or is_list(timeout),
+    do: reset(get_default_store_id(), timeout)
+
   def reset(store_id), do: reset(store_id, @timeout)
 
-  @spec reset(store_id, timeout) :: :ok | {:error, term}
-  def reset(store_id, timeout) when is_atom(store_id), do: Leave.reset(store_id, Deadline.in_ms(timeout))
+  @spec reset(store_id, call_timeout) :: :ok | {:error, term}
+  def reset(store_id, timeout) when is_atom(store_id), do: Leave.reset(store_id, Arguments.deadline!(timeout))
 
   @doc """
   Makes this node's member, with all it holds, the only member of a new cluster: the way out when a majority is lost
@@ -306,7 +360,8 @@ defmodule Tank.Store.Cluster do
   """
   @spec force_new_cluster(store_id, force: boolean, timeout: timeout) :: :ok | {:error, term}
   def force_new_cluster(store_id, options \\ []) when is_atom(store_id) do
-    Recovery.force_new_cluster(store_id, options[:force] || false, Deadline.in_ms(options[:timeout] || @timeout))
+    options = Options.with_defaults!(options, force: false, timeout: @timeout)
+    Recovery.force_new_cluster(store_id, options[:force], Arguments.deadline!(options[:timeout]))
   end
 
   @doc """
@@ -327,7 +382,7 @@ defmodule Tank.Store.Cluster do
   @spec members(store_id, query_options) :: {:ok, [member, ...]} | {:error, term}
   def members(store_id, options) when is_atom(store_id) do
     {favor, timeout} = Arguments.query!(options)
-    Membership.members(store_id, favor, Deadline.in_ms(timeout))
+    Membership.members(store_id, favor, Arguments.deadline!(timeout))
   end
 
   @doc """
@@ -383,9 +438,9 @@ defmodule Tank.Store.Cluster do
   Errors: `{:tank, :not_a_member, %{store_id: _, node: _}}`, `{:tank, :is_a_witness, %{store_id: _, node: _}}`,
   `:timeout`.
   """
-  @spec transfer_leader(store_id, node, timeout) :: :ok | {:error, term}
+  @spec transfer_leader(store_id, node, call_timeout) :: :ok | {:error, term}
   def transfer_leader(store_id, node, timeout \\ @timeout) when is_atom(store_id) and is_atom(node),
-    do: Membership.transfer_leader(store_id, node, Deadline.in_ms(timeout))
+    do: Membership.transfer_leader(store_id, node, Arguments.deadline!(timeout))
 
   @doc """
   Has the cluster part with the member on `node`, which may be dead: its votes and its acknowledgements count no more.
@@ -399,30 +454,30 @@ defmodule Tank.Store.Cluster do
   `{:tank, :members_missing, %{store_id: _, nodes: _}}` when there would be none among those that would be left, since the
   members of these nodes do not answer: remove the dead before the living; `:only_witnesses_left`.
   """
-  @spec remove_member(store_id, node, timeout) :: :ok | {:error, term}
+  @spec remove_member(store_id, node, call_timeout) :: :ok | {:error, term}
   def remove_member(store_id, node, timeout \\ @timeout) when is_atom(store_id) and is_atom(node),
-    do: Membership.remove(store_id, node, Deadline.in_ms(timeout))
+    do: Membership.remove(store_id, node, Arguments.deadline!(timeout))
 
   @doc """
   Has the running store of `node` join this cluster as a learner: it gets everything, and never votes. As with
   `join/4`, which this calls there, its data is lost.
   """
-  @spec add_learner(store_id, node, timeout) :: :ok | {:error, term}
+  @spec add_learner(store_id, node, call_timeout) :: :ok | {:error, term}
   def add_learner(store_id, node, timeout \\ @timeout) when is_atom(store_id) and is_atom(node) do
-    deadline = Deadline.in_ms(timeout)
+    deadline = Arguments.deadline!(timeout)
     args = [store_id, node(), Deadline.remaining(Deadline.before(deadline)), [role: :learner]]
     Remote.call(node, __MODULE__, :join, args, deadline)
   end
 
   @doc "Lets the learner on `node` vote. Errors as with `remove_member/3`."
-  @spec promote(store_id, node, timeout) :: :ok | {:error, term}
+  @spec promote(store_id, node, call_timeout) :: :ok | {:error, term}
   def promote(store_id, node, timeout \\ @timeout) when is_atom(store_id) and is_atom(node),
-    do: Membership.change(store_id, :promote, node, Deadline.in_ms(timeout))
+    do: Membership.change(store_id, :promote, node, Arguments.deadline!(timeout))
 
   @doc "Lets the voter on `node` go on as a learner. Errors as with `remove_member/3`."
-  @spec demote(store_id, node, timeout) :: :ok | {:error, term}
+  @spec demote(store_id, node, call_timeout) :: :ok | {:error, term}
   def demote(store_id, node, timeout \\ @timeout) when is_atom(store_id) and is_atom(node),
-    do: Membership.change(store_id, :demote, node, Deadline.in_ms(timeout))
+    do: Membership.change(store_id, :demote, node, Arguments.deadline!(timeout))
 
   @doc """
   Sends the calling process what changes in the cluster, as this member sees it, until `unsubscribe/1` or its end; what

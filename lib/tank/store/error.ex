@@ -39,7 +39,23 @@ defmodule Tank.Store.Error do
   | `{:held, lease}`, `:lease_ended` | another one holds the lease; it is not held any more | `Tank.Store.Lease` |
   | `{:corrupt, what}` | `what` (`:format`, `:marker`, `:log`, `:state`, `:vote`, `:database`, `:backup`) is damaged | restore a backup, or let the member join anew |
   | `{:invalid_option, option}` | the option has no such value | |
+  | `{:already_running, dir}` | a store of this id runs in another directory | give that directory, or stop that store |
+  | `:system_not_started` | an atom was given for the directory, and no store of that id runs | give a directory |
+  | `:nodedown` | the other node cannot be reached; nothing was changed | look whether it is up, and has the same cookie |
+  | `:closed` | of `Tank.Store.Grove`: the backend was closed | open another one |
+  | `{:rolled_back, reason}` | of `Tank.Store.Tree.transaction!/3`: its function called `rollback/1`; nothing was written | |
+  | `{:tank, name, props}` | about the cluster. Names are `:not_a_tank_store`, `:failed_to_join_remote_node`, `:cluster_has_other_members`, `:members_in_another_cluster`, `:members_missing`, `:quorum_is_there`, `:not_a_member`, `:is_a_witness`, `:other_cluster`, `:no_list_of_nodes`, `:no_cluster_formed` and `:formation_failed`; `props` is a map that says of which store and nodes | the message says so |
+
+  Each has a message that says what to do, `{:tank, name, props}` included:
+
+      iex> error = Tank.Store.Error.exception({:tank, :not_a_tank_store, %{store_id: :app}})
+      iex> Exception.message(error)
+      "no store :app runs on this node: start it with Tank.Store.Cluster.start/3 first"
+
+  Messages name paths, files and nodes, and hold no values of the store: those may be secrets.
   """
+
+  alias Tank.Store.Error.Cluster
 
   # Reasons about a directory or a file: `{kind, path, why}` from the library, `{kind, path}` for callers.
   @directory_kinds [:not_a_directory, :permission_denied, :not_a_store, :not_empty, :no_store, :data_dir, :file]
@@ -47,7 +63,32 @@ defmodule Tank.Store.Error do
   defexception [:reason, :message, details: %{}]
 
   @type t :: %__MODULE__{reason: reason, message: String.t(), details: map}
-  @type reason :: atom | tuple
+  @typedoc "See the table. Matching on the first element of a tuple is enough to know what happened."
+  @type reason ::
+          :noproc
+          | :overloaded
+          | :no_quorum
+          | :witness
+          | :log_lost
+          | :history_lost
+          | :state_differs
+          | :only_witnesses_left
+          | :timeout
+          | :exists
+          | :not_found
+          | :lease_ended
+          | :too_many_conflicts
+          | :engine_failed
+          | :disk_full
+          | :system_not_started
+          | :nodedown
+          | :closed
+          | cluster_reason
+          | {kind :: atom, term}
+          | {kind :: atom, term, term}
+          | {kind :: atom, term, term, term}
+  @typedoc "What is wrong with a cluster, with the stores and nodes that it is about."
+  @type cluster_reason :: {:tank, name :: atom, props :: map}
 
   @impl true
   def exception(reason), do: from_native(reason)
@@ -207,7 +248,20 @@ defmodule Tank.Store.Error do
   end
 
   defp message_of({:held, lease}), do: "the lease is held: #{inspect(lease)}"
-  defp message_of({:already_running, dir}), do: "a store of this id is running in #{dir}"
+
+  defp message_of({:already_running, dir}),
+    do: "a store of this id is running in #{dir}: give that directory, or stop that store first"
+
+  defp message_of(:exists), do: "there is a value already: nothing was written"
+  defp message_of({:exists, nil}), do: message_of(:exists)
+  defp message_of(:nodedown), do: "the other node cannot be reached: is it up, and is the cookie the same?"
+
+  defp message_of(:system_not_started),
+    do: "an atom stands for the directory of a running store, and no store of that id runs: give a directory"
+
+  defp message_of({:conflict, group}), do: "another group has that name: #{inspect(group)}"
+  defp message_of({:rolled_back, reason}), do: "the transaction was rolled back: #{inspect(reason)}"
+  defp message_of({:tank, name, props}), do: Cluster.message(name, props)
   defp message_of(reason), do: inspect(reason)
 
   defp loss(:missing), do: "is gone"

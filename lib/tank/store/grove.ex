@@ -11,7 +11,8 @@ defmodule Tank.Store.Grove do
 
   ## Options
 
-    * `:store` - the id of a running store; with `:data_dir` the id that it gets, `:grove` by default.
+    * `:store_id` - the id of a running store; with `:data_dir` the id that it gets, `:grove` by default. `:store` will do,
+      too.
     * `:data_dir` - a directory: the backend starts a store of its own there. It is shared by all backends of this node
       that are given the same directory and id, and stops when the last of them is closed. A backend is closed by
       `close/1`, or by the end of the process that opened it.
@@ -31,11 +32,13 @@ defmodule Tank.Store.Grove do
 
   if Code.ensure_loaded?(Grove.Storage), do: @behaviour(Grove.Storage)
 
-  alias Tank.Store.{Cluster, Error, Path, Tree}
-  alias Tank.Store.Grove.{Boot, Group}
+  alias Tank.Store.{Cluster, Deadline, Error, Options, Path, ProcessCall, Tree}
+  alias Tank.Store.Grove.{Boot, Group, Holder}
 
-  @options [:store, :data_dir, :prefix, :merge, :timeout]
+  @options [:store_id, :store, :data_dir, :prefix, :merge, :timeout]
   @timeout 5_000
+  # Stopping a store of its own takes two minutes at the most.
+  @shutdown 150_000
   # Entries of a page of `list_groups/1`, which has keys only.
   @page 1_000
   @format_version 1
@@ -55,13 +58,13 @@ defmodule Tank.Store.Grove do
   Errors: `:noproc` when the store does not run, or why the one in `:data_dir` does not start
   (`Tank.Store.Cluster.start/3`). Raises `ArgumentError` for options that make no sense.
 
-      iex> Tank.Store.Grove.init(store: :never_started)
+      iex> Tank.Store.Grove.init(store_id: :never_started)
       {:error, :noproc}
   """
   @spec init(keyword | map) :: {:ok, ref} | {:error, term}
   def init(opts) do
     opts = options!(opts)
-    store = Map.get(opts, :store, :grove)
+    store = Options.store_id!(opts, :grove)
 
     with {:ok, boot} <- obtain(store, opts) do
       # The one flag that all copies of the ref share.
@@ -82,12 +85,58 @@ defmodule Tank.Store.Grove do
   end
 
   @doc """
+  The child specification of a backend, `start_link/1`. Its id is `{Tank.Store.Grove, name}`, with the `:name` of the process,
+  or with the store's id and the prefix.
+
+      iex> Tank.Store.Grove.child_spec(store_id: :app, name: MyApp.Crdts).id
+      {Tank.Store.Grove, MyApp.Crdts}
+  """
+  @spec child_spec(keyword) :: Supervisor.child_spec()
+  def child_spec(opts) do
+    name =
+      Keyword.get_lazy(opts, :name, fn -> {Options.store_id!(opts, :grove), Keyword.get(opts, :prefix, [:grove])} end)
+
+    %{id: {__MODULE__, name}, start: {__MODULE__, :start_link, [opts]}, type: :worker, shutdown: @shutdown}
+  end
+
+  @doc """
+  Opens a backend, for as long as the process lives that this starts; `ref/1` gives it to any process of the node.
+
+      children = [{Tank.Store.Grove, data_dir: "/var/lib/crdts", merge: &MyCounter.merge/2, name: MyApp.Crdts}]
+
+  Options: those of `init/1`, and `:name`, which registers the process. Errors are those of `init/1`.
+
+      iex> {:ok, pid} = Tank.Store.Grove.start_link(store_id: :grove_doc, prefix: [:child_doc])
+      iex> {:ok, ref} = Tank.Store.Grove.ref(pid)
+      iex> Tank.Store.Grove.save(ref, "views", 7)
+      :ok
+      iex> GenServer.stop(pid)
+      iex> Tank.Store.Grove.load(ref, "views")
+      {:error, :closed}
+  """
+  @spec start_link(keyword) :: GenServer.on_start()
+  def start_link(opts) do
+    :ok = Options.known!(opts, [:name | @options])
+    {name, opts} = Keyword.split(opts, [:name])
+    GenServer.start_link(Holder, options!(opts), name)
+  end
+
+  @doc """
+  The backend that a process of `start_link/1` has opened.
+
+      iex> Tank.Store.Grove.ref(:no_backend)
+      {:error, :noproc}
+  """
+  @spec ref(GenServer.server()) :: {:ok, ref} | {:error, :noproc | :timeout}
+  def ref(server), do: ProcessCall.call(server, :ref, @timeout)
+
+  @doc """
   Saves the state of a group, in the place of the one that there is; with `:merge`, merged with it.
 
   `:ok` means that it is on the disks of a majority. Of several saves at a time one is the last, and with `:merge` the
   result is what all of them merge to. A merge function that raises, raises here.
 
-      iex> {:ok, ref} = Tank.Store.Grove.init(store: :grove_doc, prefix: [:save_doc], merge: &MapSet.union/2)
+      iex> {:ok, ref} = Tank.Store.Grove.init(store_id: :grove_doc, prefix: [:save_doc], merge: &MapSet.union/2)
       iex> Tank.Store.Grove.save(ref, "tags", MapSet.new([:a]))
       :ok
       iex> Tank.Store.Grove.save(ref, "tags", MapSet.new([:b]))
@@ -102,7 +151,7 @@ defmodule Tank.Store.Grove do
 
   def save(%__MODULE__{} = ref, group, state) do
     open(ref, fn ->
-      deadline = System.monotonic_time(:millisecond) + ref.timeout
+      deadline = Deadline.in_ms(ref.timeout)
       with {:ok, entry} <- entry(ref, group, ref.timeout), do: merge(ref, group, state, entry, deadline)
     end)
   end
@@ -110,7 +159,7 @@ defmodule Tank.Store.Grove do
   @doc """
   The state of a group, `{:ok, nil}` when there is none. It is the one that was saved last, wherever that was.
 
-      iex> {:ok, ref} = Tank.Store.Grove.init(store: :grove_doc, prefix: [:load_doc])
+      iex> {:ok, ref} = Tank.Store.Grove.init(store_id: :grove_doc, prefix: [:load_doc])
       iex> Tank.Store.Grove.load(ref, {:counter, "views"})
       {:ok, nil}
   """
@@ -124,7 +173,7 @@ defmodule Tank.Store.Grove do
   @doc """
   Deletes a group and its state. One that is not there is fine.
 
-      iex> {:ok, ref} = Tank.Store.Grove.init(store: :grove_doc, prefix: [:delete_doc])
+      iex> {:ok, ref} = Tank.Store.Grove.init(store_id: :grove_doc, prefix: [:delete_doc])
       iex> Tank.Store.Grove.delete(ref, :nothing)
       :ok
   """
@@ -138,7 +187,7 @@ defmodule Tank.Store.Grove do
   @doc """
   All groups that have a state, in no particular order.
 
-      iex> {:ok, ref} = Tank.Store.Grove.init(store: :grove_doc, prefix: [:list_doc])
+      iex> {:ok, ref} = Tank.Store.Grove.init(store_id: :grove_doc, prefix: [:list_doc])
       iex> for group <- [1, 1.0, {:counter, "views"}], do: :ok = Tank.Store.Grove.save(ref, group, 0)
       iex> {:ok, groups} = Tank.Store.Grove.list_groups(ref)
       iex> Enum.sort(groups) == Enum.sort([1, 1.0, {:counter, "views"}])
@@ -152,7 +201,7 @@ defmodule Tank.Store.Grove do
 
   A store that was started for it stops with the last backend that uses it.
 
-      iex> {:ok, ref} = Tank.Store.Grove.init(store: :grove_doc)
+      iex> {:ok, ref} = Tank.Store.Grove.init(store_id: :grove_doc)
       iex> Tank.Store.Grove.close(ref)
       :ok
       iex> Tank.Store.Grove.load(ref, "tags")
@@ -280,22 +329,22 @@ defmodule Tank.Store.Grove do
   defp obtain(store, _opts), do: if(Cluster.is_store_running(store), do: {:ok, nil}, else: {:error, :noproc})
 
   defp options!(opts) do
+    :ok = opts |> Enum.to_list() |> Options.known!(@options)
     opts = Map.new(opts)
 
-    for {name, value} <- opts do
-      unless name in @options and valid?(name, value),
-        do: raise(ArgumentError, "option #{inspect(name)} cannot be #{inspect(value)}; there are #{inspect(@options)}")
-    end
+    for {name, value} <- opts,
+        not valid?(name, value),
+        do: raise(ArgumentError, "option #{inspect(name)} cannot be #{inspect(value)}")
 
-    unless is_map_key(opts, :store) or is_map_key(opts, :data_dir),
-      do: raise(ArgumentError, "give the :store that is to be used, or the :data_dir of a new one")
+    unless Enum.any?([:store_id, :store, :data_dir], &is_map_key(opts, &1)),
+      do: raise(ArgumentError, "give the :store_id that is to be used, or the :data_dir of a new store")
 
     opts
   end
 
-  defp valid?(:store, store), do: is_atom(store) and store not in [nil, true, false]
+  defp valid?(id, store) when id in [:store_id, :store], do: is_atom(store) and store not in [nil, true, false]
   defp valid?(:data_dir, dir), do: is_binary(dir)
   defp valid?(:prefix, prefix), do: match?({:ok, _key}, Path.to_key(prefix))
   defp valid?(:merge, merge), do: is_nil(merge) or is_function(merge, 2)
-  defp valid?(:timeout, timeout), do: is_integer(timeout) and timeout > 0
+  defp valid?(:timeout, timeout), do: timeout == :infinity or (is_integer(timeout) and timeout > 0)
 end

@@ -21,6 +21,8 @@ defmodule Tank.Store.Lease do
 
   ## What a holder does
 
+  `Tank.Store.Lease.Keeper` does what follows, as a child of a supervisor.
+
   Nobody can tell a holder in time that its lease is over: it may be stopped, or cut off. There are two ways to be safe,
   and both are needed when what is protected is not in the store:
 
@@ -38,7 +40,7 @@ defmodule Tank.Store.Lease do
   either before its whole time has passed, since its holder may count on that. Epochs go on above all earlier ones.
   """
 
-  alias Tank.Store.{Call, Error, Native, Path, Running}
+  alias Tank.Store.{Call, Error, Native, Options, Path, Running}
 
   @enforce_keys [:name, :holder, :epoch, :ttl, :store]
   defstruct [:name, :holder, :epoch, :ttl, :store, :deadline]
@@ -84,7 +86,7 @@ defmodule Tank.Store.Lease do
   @spec acquire(atom, name, holder: term, ttl: pos_integer, timeout: timeout) ::
           {:ok, t} | {:error, {:held, t} | Error.reason()}
   def acquire(store, name, opts) when is_atom(store) do
-    opts = Keyword.validate!(opts, [:holder, :ttl, timeout: @timeout])
+    opts = Options.with_defaults!(opts, [:holder, :ttl, timeout: @timeout])
     ttl = ttl!(opts)
     holder = Call.encode(Keyword.fetch!(opts, :holder))
     sent = now()
@@ -118,7 +120,7 @@ defmodule Tank.Store.Lease do
   """
   @spec renew(t, timeout: timeout) :: {:ok, non_neg_integer} | {:error, :lease_ended | Error.reason()}
   def renew(%__MODULE__{} = lease, opts \\ []) do
-    opts = Keyword.validate!(opts, timeout: @timeout)
+    opts = Options.with_defaults!(opts, timeout: @timeout)
     sent = now()
 
     with {:ok, key} <- key(lease.name), {:ok, native} <- Call.fetch_to_write(lease.store) do
@@ -154,7 +156,7 @@ defmodule Tank.Store.Lease do
   """
   @spec release(t, timeout: timeout) :: :ok | {:error, Error.reason()}
   def release(%__MODULE__{} = lease, opts \\ []) do
-    opts = Keyword.validate!(opts, timeout: @timeout)
+    opts = Options.with_defaults!(opts, timeout: @timeout)
 
     with {:ok, key} <- key(lease.name), {:ok, native} <- Call.fetch_to_write(lease.store) do
       case Call.request(&Native.release_lease(native, &1, key, lease.epoch, &2), opts[:timeout]) do
@@ -182,7 +184,7 @@ defmodule Tank.Store.Lease do
   @spec read(atom, name, timeout: timeout, favor: :consistency | :low_latency) ::
           {:ok, t} | {:error, :not_found | Error.reason()}
   def read(store, name, opts \\ []) when is_atom(store) do
-    opts = Keyword.validate!(opts, timeout: @timeout, favor: :consistency)
+    opts = Options.with_defaults!(opts, timeout: @timeout, favor: :consistency)
 
     with {:ok, key} <- key(name), {:ok, native} <- Running.fetch(store) do
       native |> Native.read_lease(key, opts[:favor] == :low_latency) |> read_result(native, key, name, store, opts)
@@ -214,7 +216,9 @@ defmodule Tank.Store.Lease do
     %__MODULE__{name: path, holder: :erlang.binary_to_term(holder), epoch: epoch, ttl: ttl, store: store}
   end
 
-  defp ttl!(opts) do
+  @doc false
+  @spec ttl!(keyword) :: pos_integer
+  def ttl!(opts) do
     case Keyword.fetch!(opts, :ttl) do
       ttl when is_integer(ttl) and ttl in 1..0xFFFF_FFFF -> ttl
       other -> raise ArgumentError, "option :ttl must be milliseconds, from 1 to #{0xFFFF_FFFF}, got: #{inspect(other)}"

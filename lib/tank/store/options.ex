@@ -76,6 +76,47 @@ defmodule Tank.Store.Options do
     |> Map.new(&check!(&1, others))
   end
 
+  @doc """
+  Options of a call, with the defaults of those that are not given. Raises `ArgumentError` for an unknown one, and names the
+  nearest that there is.
+  """
+  @spec with_defaults!(keyword, [atom | {atom, term}]) :: keyword
+  def with_defaults!(opts, known) when is_list(opts) do
+    case Keyword.validate(opts, known) do
+      {:ok, opts} -> opts
+      {:error, [unknown | _more]} -> unknown!(unknown, Enum.map(known, &name/1))
+    end
+  end
+
+  def with_defaults!(other, _known), do: no_options!(other)
+
+  @doc "Raises `ArgumentError` for an option that is none of `names`."
+  @spec known!(keyword, [atom]) :: :ok
+  def known!(opts, names) do
+    with_defaults!(opts, names)
+    :ok
+  end
+
+  @doc """
+  The store id that options give: `:store_id`, or `:store`, as specifications of other libraries call it. Without either it is
+  `default`.
+  """
+  @spec store_id!(keyword | map, atom) :: atom
+  def store_id!(opts, default \\ nil) do
+    case Access.get(opts, :store_id, Access.get(opts, :store, default)) do
+      id when is_atom(id) and id not in [nil, true, false] -> id
+      other -> raise ArgumentError, "option :store_id must be an atom, got: #{inspect(other)}"
+    end
+  end
+
+  @doc "A timeout: milliseconds from 0 on, or `:infinity`."
+  @spec timeout!(term) :: timeout
+  def timeout!(:infinity), do: :infinity
+  def timeout!(timeout) when is_integer(timeout) and timeout >= 0, do: timeout
+
+  def timeout!(other),
+    do: raise(ArgumentError, "a timeout must be milliseconds or :infinity, got: #{inspect(other)}")
+
   @doc "What the Rust library takes."
   @spec to_native(Tank.Store.Server.config()) :: map
   def to_native(config) do
@@ -125,11 +166,15 @@ defmodule Tank.Store.Options do
     end
   end
 
-  defp check!({name, _value}, others) when is_atom(name) do
-    raise ArgumentError, "unknown option #{inspect(name)}#{suggestion(name, @names ++ others)}"
-  end
+  defp check!({name, _value}, others) when is_atom(name), do: unknown!(name, @names ++ others)
+  defp check!(other, _others), do: no_options!(other)
 
-  defp check!(other, _others), do: raise(ArgumentError, "options are a keyword list, got: #{inspect(other)}")
+  defp name({name, _default}), do: name
+  defp name(name), do: name
+
+  defp unknown!(name, known), do: raise(ArgumentError, "unknown option #{inspect(name)}#{suggestion(name, known)}")
+
+  defp no_options!(other), do: raise(ArgumentError, "options are a keyword list, got: #{inspect(other)}")
 
   defp suggestion(name, known) do
     distance = &String.jaro_distance(Atom.to_string(name), Atom.to_string(&1))

@@ -1,6 +1,7 @@
 defmodule Tank.Store.Owner do
   @moduledoc false
-  # The process behind the name `Tank.Store`: it ties a store to the supervision tree that `Tank.Store` stands in.
+  # Ties a store to a user's supervision tree: the process behind the name `Tank.Store`, and each child that is a
+  # `Tank.Store.Cluster`.
   #
   # With a `data_dir` it starts the store, and the store ends with it, however it ends. Without, it attaches to a store
   # that someone else started, and leaves it running. In both cases it stops when the store has stopped for good, so
@@ -9,23 +10,25 @@ defmodule Tank.Store.Owner do
   use GenServer
 
   alias Tank.Store.Cluster.{Arguments, Start, Unready}
-  alias Tank.Store.{Call, Deadline, Error, Identity, Instance, Options, Running, Server}
+  alias Tank.Store.{Call, Deadline, Error, Identity, Instance, Names, Running, Server}
 
   # Closing a store and opening it anew takes milliseconds, unless the disk hangs.
   @settling_timeout 30_000
   # How often to look whether a store has been opened anew: only its end is told.
   @look_again_ms 10
-  @ready_timeout 30_000
 
-  @type options :: [store_id: atom, data_dir: String.t() | nil]
-
+  @doc "Starts the process `Tank.Store`."
   @spec start_link(keyword) :: GenServer.on_start()
-  def start_link(options) do
-    native = Options.validate!(options, [:store_id, :data_dir, :cluster, :role, :forming])
-    config = %{store_id: store_id!(options), data_dir: Keyword.get(options, :data_dir), options: native}
-    config = Map.put(config, :formation, Arguments.formation!(options))
-    GenServer.start_link(__MODULE__, config, name: Tank.Store)
+  def start_link(options), do: start_link(Arguments.child!(options), Tank.Store)
+
+  @doc "Starts a process for a store of any id."
+  @spec start_child(keyword) :: GenServer.on_start()
+  def start_child(options) do
+    %{store_id: store_id} = config = Arguments.child!(options)
+    start_link(config, {:via, Registry, {Names, {:owner, store_id}}})
   end
+
+  defp start_link(config, name), do: GenServer.start_link(__MODULE__, Map.put(config, :name, name), name: name)
 
   @doc """
   The id of the store that `Tank.Store` is for; nil, which no store has, while it does not run. Raises when it was never
@@ -57,11 +60,12 @@ defmodule Tank.Store.Owner do
 
     case attach(config, now() + @settling_timeout) do
       {:ok, instance} ->
-        :persistent_term.put(__MODULE__, {store_id, self()})
-        {:ok, %{store_id: store_id, instance: instance}}
+        state = %{name: config.name, store_id: store_id, instance: instance}
+        note(state, self())
+        {:ok, state}
 
       {:error, reason} ->
-        {:stop, {:store_init_failed, reason}}
+        {:stop, {:store_init_failed, Error.from_native(reason)}}
     end
   end
 
@@ -84,10 +88,13 @@ defmodule Tank.Store.Owner do
   def in_order?(reason), do: reason in [:normal, :shutdown]
 
   # The instance that this process started: by now another one may run under the store's id.
-  defp stop(%{instance: instance, store_id: store_id}) do
-    :persistent_term.put(__MODULE__, {store_id, :stopped})
+  defp stop(%{instance: instance, store_id: store_id} = state) do
+    note(state, :stopped)
     with true <- instance != nil, :ok <- Instance.stop(store_id, instance), do: Identity.closed(store_id)
   end
+
+  defp note(%{name: Tank.Store, store_id: store_id}, owner), do: :persistent_term.put(__MODULE__, {store_id, owner})
+  defp note(_child, _owner), do: :ok
 
   # Returns once the store answers, with the instance that is ours to stop, or nil.
   defp attach(config, deadline) do
@@ -135,10 +142,10 @@ defmodule Tank.Store.Owner do
   end
 
   # Should it end before this process is ready, this process hears of it when it is.
-  defp await_ready(%{store_id: store_id}, monitor) do
-    with :ok <- Server.await_formed(store_id, Deadline.in_ms(@ready_timeout)),
+  defp await_ready(%{store_id: store_id, timeout: timeout}, monitor) do
+    with :ok <- Server.await_formed(store_id, Deadline.in_ms(timeout)),
          {:ok, store} <- Running.fetch(store_id),
-         :ok <- Call.await_readable(store, @ready_timeout) do
+         :ok <- Call.await_readable(store, timeout) do
       :ok
     else
       error ->
@@ -192,11 +199,4 @@ defmodule Tank.Store.Owner do
   end
 
   defp now, do: System.monotonic_time(:millisecond)
-
-  defp store_id!(options) do
-    case Keyword.get(options, :store_id, :tank) do
-      id when is_atom(id) and id not in [nil, true, false] -> id
-      other -> raise ArgumentError, "option :store_id must be an atom, got: #{inspect(other)}"
-    end
-  end
 end

@@ -4,7 +4,7 @@ defmodule Tank.Store.Projection do
 
       children = [
         {Tank.Store.Projection,
-         store: :tank, pattern: [:pods], table: :pods_by_name, key: &List.last(&1.path), value: & &1.value}
+         store_id: :app, pattern: [:pods], table: :pods_by_name, key: &List.last(&1.path), value: & &1.value}
       ]
 
   The process owns the table, fills it with a snapshot and keeps it current by a watch. Rows are `{key, value}`, of what
@@ -22,7 +22,7 @@ defmodule Tank.Store.Projection do
 
       iex> dir = Path.join(System.tmp_dir!(), "projection_doc_#{System.unique_integer([:positive])}")
       iex> {:ok, store} = Tank.Store.Cluster.start(dir, :projection_doc)
-      iex> {:ok, pid} = Tank.Store.Projection.start_link(store: store, pattern: [:pods], table: :projection_doc)
+      iex> {:ok, pid} = Tank.Store.Projection.start_link(store_id: store, pattern: [:pods], table: :projection_doc)
       iex> :ets.tab2list(:projection_doc)
       []
       iex> Tank.Store.Projection.await(pid, 0)
@@ -36,19 +36,20 @@ defmodule Tank.Store.Projection do
   """
 
   use GenServer
+  use Tank.Store.HideState, show: [:store, :pattern, :table, :favor, :revision, :retry_ms]
 
   require Logger
 
-  alias Tank.Store.{Deadline, Entry, Path, Pattern, ProcessCall, Watch}
+  alias Tank.Store.{Cluster, Deadline, Entry, Options, Path, Pattern, ProcessCall, Watch}
 
   @retry_ms 10
   @retry_max_ms 1_000
   @load_timeout 5_000
 
-  @names [:store, :pattern, :table, :key, :value, :name, :favor, :timeout, :ets]
+  @names [:store_id, :store, :pattern, :table, :key, :value, :name, :favor, :timeout, :ets]
 
   @type option ::
-          {:store, atom}
+          {:store_id, atom}
           | {:pattern, Path.t() | Pattern.t()}
           | {:table, atom}
           | {:key, (Entry.t() -> term)}
@@ -59,11 +60,21 @@ defmodule Tank.Store.Projection do
           | {:ets, [term]}
 
   @doc """
+  The child specification of a projection. Its id is `{Tank.Store.Projection, table}`.
+
+      iex> Tank.Store.Projection.child_spec(store_id: :app, table: :pods_by_name).id
+      {Tank.Store.Projection, :pods_by_name}
+  """
+  @spec child_spec([option]) :: Supervisor.child_spec()
+  def child_spec(opts),
+    do: %{id: {__MODULE__, opts[:table]}, start: {__MODULE__, :start_link, [opts]}, type: :worker}
+
+  @doc """
   Starts a projection. The table is filled when this returns, unless the store could not be read within `:timeout`.
 
   Options:
 
-    * `:store` - the store's id; required
+    * `:store_id` - the store's id; that of `Tank.Store.Cluster.get_default_store_id/0` unless given. `:store` will do, too
     * `:table` - the name of the table, which must not exist; required
     * `:pattern` - the path at or below which the entries are, or the pattern that they match
       (`Tank.Store.Pattern`, "Of what changes"); all by default. A row goes when its entry matches no more
@@ -78,18 +89,17 @@ defmodule Tank.Store.Projection do
   Raises `ArgumentError` for an option that makes no sense; `{:error, {:invalid_pattern, why}}` when a change does not tell
   whether an entry matches.
 
-      iex> Tank.Store.Projection.start_link(table: :no_store)
-      ** (ArgumentError) option :store must be an atom, got: nil
+      iex> Tank.Store.Projection.start_link(store_id: :app, tabel: :pods_by_name)
+      ** (ArgumentError) unknown option :tabel, did you mean :table?
   """
   @spec start_link([option]) :: GenServer.on_start()
   def start_link(opts) do
-    for {name, _value} <- opts, name not in @names do
-      raise ArgumentError, "unknown option #{inspect(name)}; the options are #{inspect(@names)}"
-    end
+    :ok = Options.known!(opts, @names)
+    opts = Keyword.put(opts, :store, Options.store_id!(opts, Cluster.get_default_store_id()))
+    _timeout = opts |> Keyword.get(:timeout, @load_timeout) |> Options.timeout!()
 
-    for name <- [:store, :table], not is_atom(opts[name]) or opts[name] == nil do
-      raise ArgumentError, "option #{inspect(name)} must be an atom, got: #{inspect(opts[name])}"
-    end
+    if not is_atom(opts[:table]) or opts[:table] == nil,
+      do: raise(ArgumentError, "option :table must be an atom, got: #{inspect(opts[:table])}")
 
     with {:error, {kind, why}} when kind in [:invalid_path, :invalid_pattern] <-
            Pattern.prefix_or_pattern(opts[:pattern] || []) do

@@ -36,7 +36,7 @@ defmodule Tank.Store.Syncer do
   sends messages to. Types should not share keys.
   """
 
-  alias Tank.Store.{Backend, Deadline, ProcessCall}
+  alias Tank.Store.{Backend, Cluster, Deadline, Options, ProcessCall}
   alias Tank.Store.Backend.{Key, ListOptions, ValidationError}
   alias Tank.Store.Syncer.{Merger, Source, Update}
 
@@ -56,6 +56,53 @@ defmodule Tank.Store.Syncer do
   @type t :: %__MODULE__{ref: reference, pid: pid}
 
   @defaults [types: [[]], retry_ms: 200, source: Source.Store]
+  @own [:store_id, :store, :prefix, :callbacks, :id]
+
+  @doc """
+  The child specification of a syncer, `start_link/1`. Its id is `{Tank.Store.Syncer, store_id, prefix, callbacks}`, unless
+  `:id` is given.
+
+      iex> Tank.Store.Syncer.child_spec(store_id: :app, prefix: [:policy], callbacks: MyApp.Agent).id
+      {Tank.Store.Syncer, :app, [:policy], MyApp.Agent}
+  """
+  @spec child_spec(keyword) :: Supervisor.child_spec()
+  def child_spec(opts) do
+    store_id = Options.store_id!(opts, Cluster.get_default_store_id())
+    id = Keyword.get(opts, :id, {__MODULE__, store_id, Keyword.get(opts, :prefix, []), opts[:callbacks]})
+    %{id: id, start: {__MODULE__, :start_link, [opts]}, type: :worker}
+  end
+
+  @doc """
+  Makes a syncer and starts it, for a supervisor:
+
+      children = [
+        {Tank.Store.Cluster, store_id: :app, data_dir: "/var/lib/app"},
+        {Tank.Store.Syncer, store_id: :app, prefix: [:policy], callbacks: MyApp.Agent, types: [[root: ["endpoints"]]]}
+      ]
+
+  Options: `:store_id`, that of `Tank.Store.Cluster.get_default_store_id/0` unless given; `:prefix`, the path below which the
+  keys are, `[]` unless given; `:callbacks`, the module or process that is told, required; `:id`, of the child specification;
+  those of `new/3`. When its supervisor stops it, the consumer is told nothing more. Errors are those of `new/3`.
+
+      iex> Tank.Store.Syncer.start_link(store_id: :app, calbacks: MyApp.Agent)
+      ** (ArgumentError) unknown option :calbacks, did you mean :callbacks?
+  """
+  @spec start_link(keyword) :: {:ok, pid} | {:error, term}
+  def start_link(opts) do
+    :ok = Options.known!(opts, @own ++ Keyword.keys(@defaults))
+    {own, opts} = Keyword.split(opts, @own)
+    callbacks = callbacks!(own[:callbacks])
+
+    with {:ok, client} <- Backend.new(Options.store_id!(own, Cluster.get_default_store_id()), own[:prefix] || []),
+         {:ok, syncer} <- new(client, callbacks, opts),
+         :ok <- start(syncer),
+         do: {:ok, syncer.pid}
+  end
+
+  defp callbacks!(callbacks) when is_pid(callbacks) or (is_atom(callbacks) and callbacks != nil), do: callbacks
+
+  defp callbacks!(other),
+    do: raise(ArgumentError, "option :callbacks must be a module or a process, got: #{inspect(other)}")
 
   @doc """
   Makes a syncer, which does nothing until it is started.
@@ -68,7 +115,7 @@ defmodule Tank.Store.Syncer do
   """
   @spec new(Backend.t(), module | pid, keyword) :: {:ok, t} | {:error, Exception.t()}
   def new(%Backend{} = client, callbacks, opts \\ []) when is_atom(callbacks) or is_pid(callbacks) do
-    opts = opts |> Keyword.validate!(@defaults) |> Map.new()
+    opts = opts |> Options.with_defaults!(@defaults) |> Map.new()
 
     with {:ok, types} <- types(opts.types) do
       ref = make_ref()

@@ -76,8 +76,8 @@ defmodule Tank.Store.Watch do
 
   import Tank.Store.Position, only: [is_position: 1]
 
-  alias Tank.Store.{Call, Deadline, Error, Native, Path, Pattern, Position, ProcessCall, Running}
-  alias Tank.Store.Watch.Feed
+  alias Tank.Store.{Call, Cluster, Deadline, Error, Native, Options, Path, Pattern, Position, ProcessCall, Running}
+  alias Tank.Store.Watch.{Feed, Handler}
 
   @enforce_keys [:ref, :revision, :store, :pid]
   defstruct [:ref, :revision, :store, :pid, :history]
@@ -163,6 +163,51 @@ defmodule Tank.Store.Watch do
       end
     end
   end
+
+  @doc """
+  The child specification of a watch with a handler, `start_link/1`. Its id is `{Tank.Store.Watch, store_id, pattern}`, unless
+  `:id` is given: two of the same pattern need ids of their own.
+
+      iex> Tank.Store.Watch.child_spec(store_id: :app, pattern: [:pods], handler: &IO.inspect/1).id
+      {Tank.Store.Watch, :app, [:pods]}
+  """
+  @spec child_spec(keyword) :: Supervisor.child_spec()
+  def child_spec(opts) do
+    store_id = Options.store_id!(opts, Cluster.get_default_store_id())
+    id = Keyword.get(opts, :id, {__MODULE__, store_id, Keyword.get(opts, :pattern, [])})
+    %{id: id, start: {__MODULE__, :start_link, [opts]}, type: :worker}
+  end
+
+  @doc """
+  Starts a process that watches and calls a function with each message (without `:store_watch` and the reference):
+
+      children = [
+        {Tank.Store.Cluster, store_id: :app, data_dir: "/var/lib/app"},
+        {Tank.Store.Watch, store_id: :app, pattern: [:pods], handler: {MyApp.Pods, :handle, []}}
+      ]
+
+  When the store stops, is opened again or was too quick, the watch goes on after the last revision that the function was
+  called with, and `:synced` comes again. Nothing is left out, and no revision comes twice, unless this process itself is
+  restarted: it then begins at `:from`. Where the history does not reach back as far, the function is called with
+  `{:cancelled, {:compacted, min}}`, and a snapshot follows. A function that raises ends the process.
+
+  Options:
+
+    * `:store_id` - the store's id; that of `Tank.Store.Cluster.get_default_store_id/0` unless given
+    * `:pattern` - the path, with all below it, or the pattern; everything unless given
+    * `:handler` - a function of one argument, or `{module, function, arguments}`, which is called with the message before
+      the arguments; required
+    * `:name` - registers the process
+    * `:id` - of the child specification
+    * those of `start/3`
+
+  Raises `ArgumentError` for an unknown option, or one that has no such value.
+
+      iex> Tank.Store.Watch.start_link(store_id: :app, handlr: &IO.inspect/1)
+      ** (ArgumentError) unknown option :handlr, did you mean :handler?
+  """
+  @spec start_link(keyword) :: GenServer.on_start()
+  def start_link(opts), do: Handler.start_link(opts)
 
   @doc """
   Ends a watch, and removes its messages from the caller's mailbox. Returns `:ok` also if the watch has ended. It takes
@@ -278,9 +323,20 @@ defmodule Tank.Store.Watch do
     end
   end
 
+  @doc false
+  # Options of `start/3`, for who starts watches later; `others` are what it takes besides.
+  @spec check_options!(keyword, [atom]) :: keyword
+  def check_options!(opts, others) do
+    :ok = Options.known!(opts, (Keyword.keys(@defaults) -- [:entries]) ++ others)
+    _checked = options!(opts)
+    opts
+  end
+
   defp options!(opts) do
-    for {name, value} <- Keyword.merge(@defaults, opts), into: %{} do
-      if option?(name, value), do: {name, value}, else: raise(ArgumentError, wrong(name, value))
+    for {name, value} <- Options.with_defaults!(opts, @defaults), into: %{} do
+      if option?(name, value),
+        do: {name, value},
+        else: raise(ArgumentError, "option #{inspect(name)} cannot be #{inspect(value)}")
     end
   end
 
@@ -292,10 +348,4 @@ defmodule Tank.Store.Watch do
   defp option?(:timeout, timeout), do: is_integer(timeout) and timeout >= 0
   defp option?(name, value) when name in [:buffer, :patience, :interval, :part], do: is_integer(value) and value > 0
   defp option?(_name, _value), do: false
-
-  defp wrong(name, value) do
-    if Keyword.has_key?(@defaults, name),
-      do: "option #{inspect(name)} cannot be #{inspect(value)}",
-      else: "unknown option #{inspect(name)}; the options are #{inspect(Keyword.keys(@defaults) -- [:entries])}"
-  end
 end

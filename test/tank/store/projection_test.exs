@@ -196,7 +196,7 @@ defmodule Tank.Store.ProjectionTest do
   end
 
   test "wrong options are refused", %{store: store} do
-    assert_raise ArgumentError, ~r/:store/, fn -> Projection.start_link(table: :t) end
+    assert_raise ArgumentError, ~r/:store_id/, fn -> Projection.start_link(store_id: "s", table: :t) end
     assert_raise ArgumentError, ~r/:table/, fn -> Projection.start_link(store: store) end
     assert_raise ArgumentError, ~r/:tabel/, fn -> Projection.start_link(store: store, tabel: :t) end
     assert_raise ArgumentError, ~r/:pattern/, fn -> Projection.start_link(store: store, table: :t, pattern: [7]) end

@@ -5,9 +5,14 @@ defmodule Tank.Store.Cluster.Arguments do
 
   require Logger
 
-  alias Tank.Store.{Error, Formation, Join, Options, Server}
+  alias Tank.Store.Cluster
+  alias Tank.Store.{Deadline, Error, Formation, Join, Options, Server}
 
   @timeout 5_000
+  @ready_timeout 30_000
+
+  # What a cluster is formed with.
+  @forming [:cluster, :role, :forming]
 
   defguardp is_timeout(timeout) when timeout == :infinity or (is_integer(timeout) and timeout >= 0)
 
@@ -20,12 +25,29 @@ defmodule Tank.Store.Cluster.Arguments do
       Logger.warning("initial_members is ignored: members are added with join")
     end
 
-    options = Options.validate!(config, [:cluster_name, :initial_members, :cluster, :role, :forming])
+    options = Options.validate!(config, [:cluster_name, :initial_members | @forming])
     {store_id, options, formation!(config)}
   end
 
+  def config!(%{store_id: _id} = config),
+    do: config |> Map.put(:cluster_name, Options.store_id!(config)) |> Map.delete(:store_id) |> config!()
+
   def config!(other) do
-    raise ArgumentError, "expected a store id or a map with :cluster_name, got: #{inspect(other)}"
+    raise ArgumentError, "expected a store id or a map with :store_id, got: #{inspect(other)}"
+  end
+
+  @doc "The options of a store that is a child of a supervisor: as in a config, with its directory and a timeout."
+  @spec child!(keyword) :: map
+  def child!(options) do
+    native = Options.validate!(options, [:store_id, :data_dir, :timeout | @forming])
+
+    %{
+      store_id: Options.store_id!(options, Cluster.get_default_store_id()),
+      data_dir: Keyword.get(options, :data_dir),
+      timeout: options |> Keyword.get(:timeout, @ready_timeout) |> Options.timeout!(),
+      options: native,
+      formation: formation!(options)
+    }
   end
 
   @doc "What to form a cluster with, of options; nil without a list of nodes."
@@ -59,14 +81,25 @@ defmodule Tank.Store.Cluster.Arguments do
     end
   end
 
+  @doc "The timeout of a call, which is given as it is, or as the option `:timeout`."
+  @spec timeout!(timeout | [timeout: timeout]) :: timeout
+  def timeout!(options) when is_list(options),
+    do: timeout!(Options.with_defaults!(options, timeout: @timeout)[:timeout])
+
+  def timeout!(timeout), do: Options.timeout!(timeout)
+
+  @doc "The deadline that it stands for."
+  @spec deadline!(timeout | [timeout: timeout]) :: Deadline.t()
+  def deadline!(timeout), do: timeout |> timeout!() |> Deadline.in_ms()
+
   @doc "A timeout, or options of a query."
   @spec query!(term) :: {:consistency | :low_latency, timeout}
   def query!(timeout) when is_timeout(timeout), do: {:consistency, timeout}
 
   def query!(options) when is_map(options) or is_list(options) do
-    options = Map.new(options)
+    options = options |> Enum.to_list() |> Options.with_defaults!(favor: :consistency, timeout: @timeout)
 
-    case {Map.get(options, :favor, :consistency), Map.get(options, :timeout, @timeout)} do
+    case {options[:favor], options[:timeout]} do
       {favor, timeout} when favor in [:consistency, :low_latency] and is_timeout(timeout) -> {favor, timeout}
       _other -> no_query(options)
     end

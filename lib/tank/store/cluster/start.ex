@@ -32,7 +32,7 @@ defmodule Tank.Store.Cluster.Start do
       {:DOWN, ^monitor, :process, ^pid, {:started, result}} -> result
       {:DOWN, ^monitor, :process, ^pid, reason} -> {:error, reason}
     after
-      timeout ->
+      Deadline.bounded(timeout) ->
         Process.demonitor(monitor, [:flush])
         {:error, :timeout}
     end

@@ -45,8 +45,7 @@ defmodule Tank.Store.Cluster.Unready do
 
   defp not_formed(store_id, forming) do
     waits = forming.waits || "no node has answered yet"
-    reason = {:tank, :no_cluster_formed, %{store_id: store_id, waits: waits}}
-    %Error{reason: reason, message: "the cluster was not formed in time: #{waits}", details: %{waits: waits}}
+    %{Error.from_native({:tank, :no_cluster_formed, %{store_id: store_id, waits: waits}}) | details: %{waits: waits}}
   end
 
   defp no_quorum(store_id, reason) do

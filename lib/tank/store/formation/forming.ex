@@ -10,8 +10,8 @@ defmodule Tank.Store.Formation.Forming do
 
   require Logger
 
-  alias Tank.Store.{Alarms, Instance, LongCall, Names, Options, Reopening, Server}
-  alias Tank.Store.Formation.{Decision, Search}
+  alias Tank.Store.{Alarms, Error, Instance, LongCall, Names, Options, Reopening, Server}
+  alias Tank.Store.Formation.Search
 
   # Nodes that boot at the same time find each other sooner: nobody needs to be told of that.
   @alarm_after_ms 2_000
@@ -118,7 +118,7 @@ defmodule Tank.Store.Formation.Forming do
   @doc "Ends in vain: the instance is stopped, and whoever waits is told why."
   @spec fail(t, term) :: t
   def fail(%{config: %{store_id: store_id}} = forming, reason) do
-    Logger.error("store #{inspect(store_id)} does not start: #{message(reason)}")
+    Logger.error("store #{inspect(store_id)} does not start: #{Exception.message(Error.from_native(reason))}")
     Enum.each(forming.waiting, &GenServer.reply(&1, {:error, reason}))
     # It waits for this process to end, so another one asks for it.
     [instance | _above] = Process.get(:"$ancestors")
@@ -149,13 +149,6 @@ defmodule Tank.Store.Formation.Forming do
     message = "it serves nobody until its cluster is formed or found, and waits: #{waits}"
     Alarms.set(store_id, :forming, message, %{waits: waits})
   end
-
-  defp message({:tank, :other_cluster, %{clusters: clusters}}),
-    do: "nodes of its list hold different clusters: #{Decision.clusters(clusters)}. #{Decision.what_to_do()}"
-
-  defp message({:tank, :no_list_of_nodes, %{why: why}}), do: "the function for :cluster failed: #{why}"
-  defp message(%{__exception__: true} = error), do: Exception.message(error)
-  defp message(reason), do: inspect(reason)
 
   # What ran before is opened as what it was, or not at all.
   defp ran?(config), do: Reopening.ran?(config.reopening)

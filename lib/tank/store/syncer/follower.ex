@@ -12,6 +12,7 @@ defmodule Tank.Store.Syncer.Follower do
   # and this member not hear of it. Only a list, which needs the quorum, tells that it is back.
 
   use GenServer, restart: :temporary
+  use Tank.Store.HideState, show: [:client, :type, :options, :retry_ms]
 
   alias Tank.Store.Syncer.Merger
 

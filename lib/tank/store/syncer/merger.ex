@@ -8,6 +8,7 @@ defmodule Tank.Store.Syncer.Merger do
   # It never waits for either, so a consumer that blocks holds up nobody but itself.
 
   use GenServer, restart: :temporary
+  use Tank.Store.HideState, show: [:client, :ref, :types, :retry_ms]
 
   alias Tank.Store.ProcessCall
   alias Tank.Store.Syncer.{Caller, Feed, Follower}

@@ -3,6 +3,7 @@ defmodule Tank.Store.Tree.Operation do
   # The operations of `Tank.Store.Tree.txn/5`, as the Rust library takes them, and what they give.
 
   alias Tank.Store.{Call, Entry, NodeChange, Path}
+  alias Tank.Store.Options, as: StoreOptions
   alias Tank.Store.Tree.Options
 
   @doc "Raises `ArgumentError` for what is no operation."
@@ -10,7 +11,7 @@ defmodule Tank.Store.Tree.Operation do
   def encode({:put, path, value}), do: encode({:put, path, value, []})
 
   def encode({:put, path, value, opts}) do
-    opts = Keyword.validate!(opts, lease: nil, keep_while: nil, return_previous: false)
+    opts = StoreOptions.with_defaults!(opts, lease: nil, keep_while: nil, return_previous: false)
 
     with {:ok, key} <- Path.to_key(path),
          {:ok, how} <- Options.how(opts),
@@ -20,17 +21,17 @@ defmodule Tank.Store.Tree.Operation do
   def encode({:put_node, path}), do: encode({:put_node, path, []})
 
   def encode({:put_node, path, opts}) do
-    opts = Keyword.validate!(opts, keep_while: nil, return_previous: false)
+    opts = StoreOptions.with_defaults!(opts, keep_while: nil, return_previous: false)
     with {:ok, key} <- Path.to_key(path), {:ok, how} <- Options.how(opts, 0), do: {:ok, put(key, "", 0, how)}
   end
 
   def encode({:delete, path, opts}) do
-    opts = Keyword.validate!(opts, return_previous: false)
+    opts = StoreOptions.with_defaults!(opts, return_previous: false)
     with {:ok, key} <- Path.to_key(path), do: {:ok, {:delete, key, nil, Options.flag!(opts, :return_previous)}}
   end
 
   def encode({:clear, path, opts}) do
-    opts = Keyword.validate!(opts, keep_nodes: false, return_previous: false)
+    opts = StoreOptions.with_defaults!(opts, keep_nodes: false, return_previous: false)
     flags = {Options.flag!(opts, :keep_nodes), Options.flag!(opts, :return_previous)}
     with {:ok, key} <- Path.to_key(path), do: {:ok, {:clear, key, elem(flags, 0), elem(flags, 1)}}
   end

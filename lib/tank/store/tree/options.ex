@@ -2,7 +2,7 @@ defmodule Tank.Store.Tree.Options do
   @moduledoc false
   # The options of the functions of `Tank.Store.Tree`: what is unknown or makes no sense raises `ArgumentError`.
 
-  alias Tank.Store.Deadline
+  alias Tank.Store.Options, as: StoreOptions
   alias Tank.Store.Tree.KeepWhile
 
   @timeout 5_000
@@ -82,9 +82,8 @@ defmodule Tank.Store.Tree.Options do
   defp checked([], known), do: known
 
   defp checked(opts, known) do
-    opts = Keyword.validate!(opts, known)
-    # Raises for what is no timeout.
-    _deadline = Deadline.in_ms(opts[:timeout])
+    opts = StoreOptions.with_defaults!(opts, known)
+    _timeout = StoreOptions.timeout!(opts[:timeout])
     opts
   end
 

@@ -9,6 +9,7 @@ defmodule Tank.Store.Watch.Feed do
   # be killed, the Rust library tells the subscriber.
 
   use GenServer, restart: :temporary
+  use Tank.Store.HideState, show: [:ref, :subscriber, :sent, :position, :told, :current]
 
   alias Tank.Store.{Change, Entry, Native}
 
