@@ -136,8 +136,8 @@ defmodule Tank.Store.ClusterCase do
     )
   end
 
-  @doc "Waits until all have the same entries."
-  def await_agreement(peers) do
+  @doc "Waits until all have the same entries, for `timeout` milliseconds at the most."
+  def await_agreement(peers, timeout \\ 30_000) do
     Tank.Store.TankCase.eventually(
       "all nodes to have the same state",
       fn ->
@@ -149,7 +149,7 @@ defmodule Tank.Store.ClusterCase do
 
         match?([_one], Enum.uniq(states))
       end,
-      30_000
+      timeout
     )
   end
 

@@ -95,13 +95,24 @@ impl<T: OptionalSend + 'static> openraft::raft::responder::Responder<Types, T> f
     }
 }
 
-/// After so long without a word of a majority a leader takes no more writes, and leads no more. Longer than any
-/// round trip, and than the pauses of a connection that loses packets: what takes longer cannot be written to.
+/// After so long without a word of a majority, and some round trips, a leader takes no more writes, and leads no more.
 const QUORUM_LOST_AFTER: Duration = Duration::from_secs(3);
 
-/// As [`QUORUM_LOST_AFTER`], for a store with longer times.
-pub(crate) fn quorum_lost_after(timing: &Timing) -> Duration {
-    QUORUM_LOST_AFTER.max(timing.vote_embargo() * 2)
+/// A connection that loses segments delivers nothing while TCP sends one of them again, and again with doubled pauses.
+/// What takes longer than so many round trips cannot be written to.
+const QUORUM_LOST_ROUND_TRIPS: u32 = 10;
+
+/// The most that both come to. openraft takes writes for so long; it cannot be told of round trips that change.
+const QUORUM_LOST_MAX: Duration = Duration::from_secs(15);
+
+/// How long a leader does without a word of a majority, where a round trip takes `round_trip`.
+pub(crate) fn quorum_lost_after(timing: &Timing, round_trip: Duration) -> Duration {
+    let least = QUORUM_LOST_AFTER.max(timing.vote_embargo() * 2);
+    (least + round_trip * QUORUM_LOST_ROUND_TRIPS).min(quorum_lost_max(timing))
+}
+
+fn quorum_lost_max(timing: &Timing) -> Duration {
+    QUORUM_LOST_MAX.max(timing.vote_embargo() * 2)
 }
 
 /// openraft's settings for a store.
@@ -112,7 +123,9 @@ pub(crate) fn quorum_lost_after(timing: &Timing) -> Duration {
 /// # Errors
 /// What openraft finds wrong with the timing.
 pub(crate) fn config(timing: &Timing) -> Result<Arc<openraft::Config>, openraft::ConfigError> {
-    let lease_ms = u64::try_from(quorum_lost_after(timing).as_millis()).unwrap_or(u64::MAX - 1);
+    let ms = |time: Duration| u64::try_from(time.as_millis()).unwrap_or(u64::MAX - 1);
+    let votes_ms = ms(quorum_lost_after(timing, Duration::ZERO));
+    let writes_ms = ms(quorum_lost_max(timing));
     openraft::Config {
         cluster_name: "tank_store".to_owned(),
         heartbeat_interval: timing.heartbeat_ms,
@@ -120,9 +133,9 @@ pub(crate) fn config(timing: &Timing) -> Result<Arc<openraft::Config>, openraft:
         // A leader that was removed hands over as any other does.
         removed_leader_step_down: openraft::StepDownPolicy::Never,
         // The time of a call for votes.
-        election_timeout_min: lease_ms,
+        election_timeout_min: votes_ms,
         // The time that a leader takes writes.
-        election_timeout_max: lease_ms.saturating_add(1),
+        election_timeout_max: writes_ms.saturating_add(1),
         // Unsafe when, as here, applying does not sync: a leader could answer from a state that
         // lost its tail.
         enable_leader_restore: Some(false),

@@ -27,6 +27,8 @@ struct State {
     sent: HashMap<(String, String, Channel), u64>,
     /// How long frames are on their way, and where they are meanwhile.
     slow: Option<(Duration, Sender<Delayed>)>,
+    /// The frames of a node wait until then, and go this way.
+    stalled: Option<(String, Instant, Sender<Delayed>)>,
 }
 
 /// A frame on its way.
@@ -94,6 +96,10 @@ impl SimNet {
 
     /// Lets every frame take so long from now on.
     pub fn delay(self: &Arc<Self>, time: Duration) {
+        self.lock().slow = Some((time, self.deliver_in_order()));
+    }
+
+    fn deliver_in_order(self: &Arc<Self>) -> Sender<Delayed> {
         let (sender, delayed) = mpsc::channel::<Delayed>();
         let net = Arc::downgrade(self);
         std::thread::spawn(move || {
@@ -106,7 +112,13 @@ impl SimNet {
                 }
             }
         });
-        self.lock().slow = Some((time, sender));
+        sender
+    }
+
+    /// What `from` sends from now on waits for `time`, and arrives in order then, as behind a segment that TCP sends
+    /// again. On a network with a [delay](Self::delay).
+    pub fn stall(self: &Arc<Self>, from: &str, time: Duration) {
+        self.lock().stalled = Some((from.to_owned(), Instant::now() + time, self.deliver_in_order()));
     }
 
     /// How many frames `from` has sent to `to` on a channel, lost ones included.
@@ -179,7 +191,10 @@ impl Transport for SimTransport {
                 return Ok(());
             }
             if let Some((time, delayed)) = &state.slow {
-                let (from, to, due) = (self.node.clone(), node.to_owned(), Instant::now() + *time);
+                let (from, to, now) = (self.node.clone(), node.to_owned(), Instant::now());
+                let stalled = state.stalled.as_ref().filter(|(node, ..)| *node == from);
+                let (due, delayed) = stalled.map_or((now, delayed), |(_, until, way)| (now.max(*until), way));
+                let due = due + *time;
                 return delayed.send(Delayed { due, from, to, frame }).map_err(|_| NotSent::Disconnected);
             }
             state.engines.get(node).cloned().ok_or(NotSent::Disconnected)?

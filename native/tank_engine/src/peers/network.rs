@@ -176,10 +176,12 @@ impl Peer {
         self.rpc.call_encoded(self.id, &self.member, self.lane, body?, wait).await
     }
 
-    /// One heartbeat is on its way at a time, so a lost one must not be waited for long.
+    /// One heartbeat is on its way at a time, so a lost one must not be waited for long; nor may one that comes late be
+    /// given up, since its answer would not count.
     fn heartbeat_timeout(&self) -> Duration {
         const LEAST: Duration = Duration::from_millis(500);
-        (self.rpc.round_trip_max() * 4).clamp(LEAST, VOTE_TIMEOUT)
+        const HEARTBEAT_ROUND_TRIPS: u32 = 8;
+        (self.rpc.round_trip_max() * HEARTBEAT_ROUND_TRIPS).clamp(LEAST, VOTE_TIMEOUT)
     }
 }
 

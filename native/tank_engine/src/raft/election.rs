@@ -77,8 +77,12 @@ const ANSWER_WITHIN: Duration = Duration::from_secs(10);
 const DOUBLINGS_MAX: u32 = 4;
 
 /// A pause in what is heard of the leader makes members more patient for a while, up to so many times the unit of
-/// raft's waiting.
+/// raft's waiting and a round trip.
 const STRETCH_MAX: u32 = 8;
+
+/// TCP sends a lost segment again after about a round trip, and when it is lost again, after two more; nothing behind
+/// it is delivered meanwhile. So a sign of life may be late by so many round trips, though the leader is well.
+const LATE_ROUND_TRIPS: u32 = 3;
 
 /// That patience is lost again by one part in so many of the time that passes.
 const STRETCH_LOST: u32 = 20;
@@ -205,7 +209,8 @@ impl Elections {
         // The core refuses those of an earlier leader.
         if !resigned && *vote >= self.raft.server_metrics().borrow_watched().vote {
             self.hold.promise(vote).await;
-            lock(&self.pulse).beat(vote, Instant::now(), &self.timing);
+            let longest = (self.timing.leader_lease() + self.rpc.round_trip_max()) * STRETCH_MAX;
+            lock(&self.pulse).beat(vote, Instant::now(), &self.timing, longest);
         }
     }
 
@@ -308,7 +313,7 @@ impl Elections {
                 (Role::Follows, _) => Some(self.follow(&mut campaign).await),
                 (Role::Alone, _) => {
                     let _ = self.raft.trigger().elect(false).await;
-                    Some(Instant::now() + quorum_lost_after(&self.timing))
+                    Some(Instant::now() + quorum_lost_after(&self.timing, Duration::ZERO))
                 }
                 _ => None,
             };
@@ -356,7 +361,7 @@ impl Elections {
             let acked = if alone { Some(Duration::ZERO) } else { acked };
             (others, own, acked, ill_placed, if ill_placed { witness::successor(&metrics) } else { None })
         };
-        let lost_after = quorum_lost_after(&self.timing);
+        let lost_after = quorum_lost_after(&self.timing, self.rpc.round_trip_max());
         if acked.unwrap_or(Duration::MAX).min(reign.since.elapsed()) > lost_after {
             tracing::warn!("no majority has answered for long: this member leads no more");
             // And says nothing: the others would go on to wait for it.
@@ -490,7 +495,7 @@ impl Elections {
 
     /// How much longer than usual to wait for a sign of life.
     fn patience(&self) -> Duration {
-        lock(&self.pulse).stretch + self.rpc.round_trip_max()
+        lock(&self.pulse).stretch + self.rpc.round_trip_max() * LATE_ROUND_TRIPS
     }
 
     /// How long those that come before this member have to be elected, when the connection to the leader is lost.
@@ -693,11 +698,11 @@ impl Role {
 }
 
 impl Pulse {
-    /// A sign of life of the leader with `vote`.
-    fn beat(&mut self, vote: &Vote, now: Instant, timing: &Timing) {
+    /// A sign of life of the leader with `vote`. Patience grows up to `longest`.
+    fn beat(&mut self, vote: &Vote, now: Instant, timing: &Timing, longest: Duration) {
         let pause = self.last.filter(|_| self.vote == Some(*vote)).map_or(Duration::ZERO, |last| now - last);
         let usual = Duration::from_millis(timing.heartbeat_ms);
-        let longer = pause.saturating_sub(usual).min(timing.leader_lease() * STRETCH_MAX);
+        let longer = pause.saturating_sub(usual).min(longest);
         self.stretch = longer.max(self.stretch.saturating_sub(pause / STRETCH_LOST));
         (self.vote, self.last) = (Some(*vote), Some(now));
     }
@@ -719,7 +724,7 @@ mod tests {
         let (vote, mut now, mut pulse) = (Vote::new_committed(1, 1), Instant::now(), Pulse::default());
         let mut beat_after = |pulse: &mut Pulse, vote: &Vote, ms: u64| {
             now += Duration::from_millis(ms);
-            pulse.beat(vote, now, &timing);
+            pulse.beat(vote, now, &timing, timing.leader_lease() * STRETCH_MAX);
             pulse.stretch
         };
         assert_eq!(beat_after(&mut pulse, &vote, 0), Duration::ZERO);

@@ -157,3 +157,20 @@ fn a_leader_keeps_its_place_and_writes_where_a_round_trip_takes_longer_than_an_e
     assert_eq!(term(&cluster, leader), before);
     assert!(longest < SLOW * 2 * 2, "{longest:?}");
 }
+
+/// A segment of the leader's connections is lost, and lost again when it is sent again.
+#[test]
+fn signs_of_life_that_come_four_round_trips_late_cost_no_election() {
+    let cluster = Cluster::of(3);
+    let leader = cluster.leader();
+    cluster.net.delay(SLOW);
+    // All have measured the round trip then.
+    for number in 0..20 {
+        put(cluster.engine(leader), "a", &[number]).unwrap();
+    }
+    let before = term(&cluster, leader);
+    cluster.net.stall(&Cluster::name(leader), SLOW * 2 * 4);
+    put(cluster.engine(leader), "a", b"late").unwrap();
+    put(cluster.engine(leader), "a", b"later").unwrap();
+    assert_eq!(term(&cluster, leader), before);
+}

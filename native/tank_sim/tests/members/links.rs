@@ -35,6 +35,8 @@ pub struct Weather {
     pub twice: usize,
     pub disordered: usize,
     pub late: usize,
+    /// So many are sent again a round trip later, or several, and those behind them wait: so does TCP what it loses.
+    pub resent: usize,
     /// How much later at the most.
     pub late_max: Duration,
     /// All are lost.
@@ -52,6 +54,7 @@ impl Weather {
             twice: 0,
             disordered: 0,
             late: 0,
+            resent: 0,
             late_max: Duration::from_secs(60),
             cut: false,
         }
@@ -246,6 +249,11 @@ impl Inner {
             } else if self.chance(weather.disordered) {
                 at += self.random(weather.latency * 10 + Duration::from_millis(20));
             } else {
+                let mut again_after = weather.latency * 2;
+                while self.chance(weather.resent) {
+                    at += again_after;
+                    again_after *= 2;
+                }
                 let link = self.link(from, to);
                 at = at.max(link.last);
                 link.last = at;

@@ -248,18 +248,19 @@ async fn strike(cluster: &Cluster, rng: &mut Rng) {
         }
         15 => cluster.suspend(node, lasts).await,
         12..15 => {
-            let (lost, twice, disordered, late) =
-                (rng.below(4) * 30, rng.below(3) * 50, rng.below(3) * 100, rng.below(2) * 10);
+            let (lost, twice, disordered) = (rng.below(4) * 30, rng.below(3) * 50, rng.below(3) * 100);
+            let (late, resent) = (rng.below(2) * 10, rng.below(3) * 30);
             let latency = Duration::from_micros(1 << rng.below(16));
             let bytes_per_s = 125_000_000 >> (rng.below(3) * 5);
             trace.note(format_args!(
-                "weather {latency:?} {bytes_per_s} {lost} {twice} {disordered} {late} for {lasts:?}"
+                "weather {latency:?} {bytes_per_s} {lost} {twice} {disordered} {late} {resent} for {lasts:?}"
             ));
             for from in 0..cluster.count() {
                 for to in 0..cluster.count() {
                     cluster.links().change(from, to, |weather| {
                         (weather.lost, weather.twice, weather.disordered) = (lost, twice, disordered);
                         (weather.late, weather.latency, weather.jitter) = (late, latency, latency);
+                        weather.resent = resent;
                         weather.bytes_per_s = bytes_per_s;
                     });
                 }
