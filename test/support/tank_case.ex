@@ -110,30 +110,8 @@ defmodule Tank.Store.TankCase do
   @doc "Disarms a fault point; whoever it held up goes on."
   def disarm(point), do: :ok = Native.arm_fault(point, "off")
 
-  @doc """
-  Calls `fun` until it returns something else than nil, false or `{:not_yet, seen}`, and returns that. Fails after
-  `timeout` milliseconds, with `what` it waited for and what it last saw.
-  """
-  def eventually(what, fun, timeout \\ 10_000) do
-    wait_until(what, fun, System.monotonic_time(:millisecond) + timeout)
-  end
-
-  defp wait_until(what, fun, deadline) do
-    case fun.() do
-      seen when seen in [nil, false] -> wait_more(what, fun, deadline, seen)
-      {:not_yet, seen} -> wait_more(what, fun, deadline, seen)
-      done -> done
-    end
-  end
-
-  defp wait_more(what, fun, deadline, seen) do
-    if System.monotonic_time(:millisecond) > deadline do
-      ExUnit.Assertions.flunk("waited for #{what}; last saw #{inspect(seen)}")
-    end
-
-    Process.sleep(5)
-    wait_until(what, fun, deadline)
-  end
+  @doc "See `Tank.Store.Testing.eventually/3`."
+  defdelegate eventually(what, fun, timeout \\ 10_000), to: Tank.Store.Testing
 
   # The name is taken before `init` has ended.
   defp started?(pid) do

@@ -45,7 +45,7 @@ defmodule Tank.Store.Call do
   @spec fetch_to_write(atom) :: {:ok, Native.store()} | {:error, :noproc}
   def fetch_to_write(store_id) do
     :ok = Tx.refuse_write_beside!(store_id)
-    Running.fetch(store_id)
+    Running.fetch_to_write(store_id)
   end
 
   @doc "The value of the entry that the cache knows as `id`, linearizable; `to_key` makes its key."

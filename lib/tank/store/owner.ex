@@ -9,6 +9,7 @@ defmodule Tank.Store.Owner do
 
   use GenServer
 
+  alias Tank.Store.Cluster
   alias Tank.Store.Cluster.{Arguments, Start, Unready}
   alias Tank.Store.{Call, Deadline, Error, Identity, Instance, Names, Running, Server}
 
@@ -53,6 +54,17 @@ defmodule Tank.Store.Owner do
       nil -> raise "Tank.Store is not started"
     end
   end
+
+  @doc "Has calls of `Tank.Store` go to the default store while `holder` lives, unless it is started."
+  @spec stand_in(pid) :: :ok
+  def stand_in(holder) do
+    case :persistent_term.get(__MODULE__, nil) do
+      {_store_id, owner} when is_pid(owner) -> if Process.alive?(owner), do: :ok, else: stand_in_as(holder)
+      _stopped -> stand_in_as(holder)
+    end
+  end
+
+  defp stand_in_as(holder), do: :persistent_term.put(__MODULE__, {Cluster.get_default_store_id(), holder})
 
   @impl true
   def init(%{store_id: store_id} = config) do

@@ -1,17 +1,11 @@
 defmodule Tank.Store.AccessorsTest do
   # put_at, get_at, delete_at and children_at, which later versions of Tank call.
-  use Tank.Store.TankCase, async: false
+  use ExUnit.Case, async: true
+  use Tank.Store.Testing
+
+  import Tank.Store.TankCase, only: [pod: 1]
 
   import Tank.Store, only: [put_at: 2, get_at: 1, delete_at: 1, children_at: 1]
-
-  setup_all do
-    start_supervised!({Tank.Store, data_dir: module_dir(__MODULE__)})
-    :ok
-  end
-
-  setup do
-    :ok = delete_at([])
-  end
 
   defp children(path) do
     {:ok, children} = children_at(path)
