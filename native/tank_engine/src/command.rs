@@ -248,16 +248,6 @@ pub enum Compare {
         /// To what.
         operand: u64,
     },
-    /// Nothing at or below a path has changed since a revision: no entry was written, created or
-    /// deleted.
-    Unchanged {
-        /// The path.
-        prefix: Key,
-        /// The revision.
-        since: u64,
-        /// How many entries there were at or below the path.
-        count: u64,
-    },
     /// The nodes that match a pattern are these.
     Matches {
         /// The pattern.
@@ -583,7 +573,7 @@ impl Txn {
         let compared = self.compare.iter().map(|compare| match compare {
             Compare::Payload { key, payload, .. } => key.as_bytes().len() + payload.len(),
             Compare::Number { key, .. } => key.as_bytes().len(),
-            Compare::Below { prefix, .. } | Compare::Unchanged { prefix, .. } => prefix.as_bytes().len(),
+            Compare::Below { prefix, .. } => prefix.as_bytes().len(),
             Compare::Matches { pattern, .. } => pattern.size(),
             Compare::Lease { name, .. } => name.len(),
         });
@@ -597,7 +587,7 @@ impl Txn {
         for compare in &self.compare {
             match compare {
                 Compare::Payload { key, .. } | Compare::Number { key, .. } => key.check(limits.keys)?,
-                Compare::Below { prefix, .. } | Compare::Unchanged { prefix, .. } => prefix.check(limits.keys)?,
+                Compare::Below { prefix, .. } => prefix.check(limits.keys)?,
                 Compare::Matches { pattern, .. } => pattern.check(limits.value_bytes_max)?,
                 Compare::Lease { .. } => {}
             }

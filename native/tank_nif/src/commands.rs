@@ -178,8 +178,7 @@ pub(crate) fn op(term: Term<'_>) -> NifResult<Op> {
 }
 
 /// `{:payload, key, equal?, payload}`, `{:below, prefix, relation, n}`,
-/// `{:unchanged, prefix, since, count}`, `{:matching, pattern, facts, fingerprint}`, `{:lease, name, relation, n}`, or
-/// `{number, key, relation, n}`.
+/// `{:matching, pattern, facts, fingerprint}`, `{:lease, name, relation, n}`, or `{number, key, relation, n}`.
 fn compare(term: Term<'_>) -> NifResult<Compare> {
     let tuple = get_tuple(term)?;
     let [kind, name, relation, operand] = tuple.as_slice() else { return Err(Error::BadArg) };
@@ -195,9 +194,6 @@ fn compare(term: Term<'_>) -> NifResult<Compare> {
         return Ok(Compare::Payload { key: key(), equal: relation.decode()?, payload: payload(*operand)? });
     }
     let operand = operand.decode()?;
-    if kind == atoms::unchanged() {
-        return Ok(Compare::Unchanged { prefix: key(), since: relation.decode()?, count: operand });
-    }
     let relation = patterns::relation(relation.decode()?)?;
     if kind == atoms::below() {
         return Ok(Compare::Below { prefix: key(), relation, operand });

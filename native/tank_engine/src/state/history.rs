@@ -173,23 +173,4 @@ mod tests {
         c.apply(Command::Lease(LeaseCommand::Release { name, epoch }));
         assert!(c.0.leases.is_empty());
     }
-
-    #[test]
-    fn nothing_is_unchanged_since_a_revision_of_another_history() {
-        let mut c = Client::default();
-        c.apply(Command::Put(put("a", 0)));
-        let mut unchanged = |since| {
-            let compare = vec![Compare::Unchanged { prefix: Key::default(), since, count: 1 }];
-            let txn = Txn { compare, then: Vec::new(), otherwise: Vec::new() };
-            matches!(c.apply(Command::Txn(txn)).outcome, Outcome::Txn { succeeded: true, .. })
-        };
-        assert!(unchanged(1));
-        c.apply(Command::NewHistory { id: 7 });
-        let mut unchanged = |since| {
-            let compare = vec![Compare::Unchanged { prefix: Key::default(), since, count: 1 }];
-            let txn = Txn { compare, then: Vec::new(), otherwise: Vec::new() };
-            matches!(c.apply(Command::Txn(txn)).outcome, Outcome::Txn { succeeded: true, .. })
-        };
-        assert!(!unchanged(1) && !unchanged(50) && unchanged(1 + REVISION_STEP + 7));
-    }
 }

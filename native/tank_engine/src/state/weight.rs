@@ -34,7 +34,7 @@ impl State {
 
     fn txn_weight(&self, txn: &Txn, max: usize) -> usize {
         let compared = txn.compare.iter().map(|compare| match compare {
-            Compare::Below { prefix, .. } | Compare::Unchanged { prefix, .. } => self.below(prefix, max),
+            Compare::Below { prefix, .. } => self.below(prefix, max),
             Compare::Matches { pattern, .. } => self.below(&pattern.prefix().0, max),
             Compare::Payload { .. } | Compare::Number { .. } | Compare::Lease { .. } => 1,
         });
@@ -159,7 +159,6 @@ mod tests {
         let children = |key| Compare::Number { key, number: Number::ChildCount, relation: Relation::Equal, operand: 7 };
         for compare in [
             Compare::Below { prefix: prefix(), relation: Relation::Less, operand: 7 },
-            Compare::Unchanged { prefix: prefix(), since: 7, count: 100 },
             Compare::Matches {
                 pattern: Pattern { parts: vec![Part::one(Is(prefix().as_bytes().to_vec())), Part::one(Any)] },
                 facts: Facts::Paths,

@@ -88,7 +88,6 @@ fn comparisons_over_100_000_entries_delay_no_task() {
     let compares = [
         Compare::Below { prefix: path(&["t"]), relation: Relation::Greater, operand: 0 },
         Compare::Number { key: path(&["t"]), number: Number::ChildCount, relation: Relation::Equal, operand: CHILDREN },
-        Compare::Unchanged { prefix: path(&["t"]), since: 1_000_000, count: CHILDREN + 1 },
     ];
     let commands =
         (0..32).flat_map(|_| compares.clone().map(|compare| txn(vec![compare], vec![Op::Get(path(&["t"]))])));

@@ -137,9 +137,6 @@ fn comparison(compare: &Compare, model: &Model) -> command::Compare {
         Compare::Below(place, relation, operand) => {
             command::Compare::Below { prefix: Key::of(place), relation: *relation, operand: *operand }
         }
-        Compare::Unchanged(place, since, count) => {
-            command::Compare::Unchanged { prefix: Key::of(place), since: *since, count: *count }
-        }
         Compare::Lease(name, relation, epoch) => {
             command::Compare::Lease { name: lease_name(*name), relation: *relation, operand: model.epoch(*epoch) }
         }
@@ -224,7 +221,6 @@ fn compare() -> impl Strategy<Value = Compare> {
         (place(), number, relation(), 0u64..4)
             .prop_map(|(p, number, relation, n)| Compare::Number(p, number, relation, n)),
         (place(), relation(), 0u64..20).prop_map(|(place, relation, n)| Compare::Below(place, relation, n)),
-        (place(), 0u64..40, 0u64..4).prop_map(|(place, since, count)| Compare::Unchanged(place, since, count)),
         (0u8..3, relation(), epoch()).prop_map(|(name, relation, epoch)| Compare::Lease(name, relation, epoch)),
     ]
 }

@@ -83,7 +83,6 @@ pub enum Compare {
     Payload(Place, bool, Vec<u8>),
     Number(Place, Number, Relation, u64),
     Below(Place, Relation, u64),
-    Unchanged(Place, u64, u64),
     Lease(u8, Relation, Epoch),
 }
 
@@ -284,10 +283,6 @@ impl Model {
             Compare::Number(place, number, relation, operand) => relation.holds(self.number(place, *number), *operand),
             Compare::Below(place, relation, operand) => {
                 below(place).iter().all(|(path, value)| *path == place || relation.holds(value.revision, *operand))
-            }
-            Compare::Unchanged(place, since, count) => {
-                let below = below(place);
-                below.len() as u64 == *count && below.iter().all(|(_, value)| value.revision <= *since)
             }
             Compare::Lease(name, relation, epoch) => relation.holds(self.epoch(Epoch::Of(*name)), self.epoch(*epoch)),
         }
