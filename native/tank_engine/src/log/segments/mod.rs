@@ -3,6 +3,7 @@
 //! ```text
 //! <dir>/log/00000007.segment   head, batch, entry, entry, vote, batch, entry, ...
 //! <dir>/log/00000008.segment   head, batch, entry, (zeros, or what an older segment held)   <- written here
+//! <dir>/log/00000009.segment   (the same): made ready in the background (ahead.rs)
 //! <dir>/log/1f0c9a27b8d3e465.blob   the command of one large entry (blobs.rs)
 //! ```
 //!
@@ -15,13 +16,14 @@
 //! record that a crash cut off, which is dropped, is told from one that was damaged later
 //! (recovery.rs).
 //!
-//! When no entry of a segment is needed any more, its file is kept for a later one, or removed.
+//! When no entry of a segment is needed any more, its file is kept for a later one, or removed (ahead.rs).
 //! Everything else that counts (vote, what is committed and what is purged) stands in the head of each
 //! segment.
 //!
 //! Two locks: the writer's is held while the disk writes and syncs, for as long as that takes. Readers
 //! take only the table's, which says where each entry is, and is never held while the disk works.
 
+mod ahead;
 mod blobs;
 mod index;
 mod record;
@@ -48,19 +50,21 @@ use crate::storage::Location;
 use crate::storage::marker::MarkerFile;
 use crate::sync::lock;
 
-use super::DETACHED_BYTES_MIN;
 use super::disk::{LogDisk, LogWrite, Recovered};
+use super::{DETACHED_BYTES_MIN, entry_size};
 
+use ahead::Ahead;
 use blobs::{Blob, Blobs, Detached};
 use index::{Index, Spot};
 use record::{Kind, Place, Record};
-use segment::{End, Segment, Spare};
+use segment::{End, Head, Segment};
 
 /// The directory of the segments, in a store's.
 pub(crate) const DIR: &str = "log";
 
-/// Files that are kept for later segments. A purge mostly frees one or two.
-const SPARES_MAX: usize = 2;
+/// A log into which so much was written since it was opened gets a segment that is ready: one that does nothing needs
+/// no space.
+const BUSY_BYTES: u64 = 256 << 10;
 
 /// Bytes between two entries that are read along with them: what else a batch says is little.
 const GAP_BYTES_MAX: u64 = 4 << 10;
@@ -101,8 +105,12 @@ struct Open {
     /// The last segment, and where it ends.
     last: Arc<Segment>,
     end: End,
-    spares: Vec<Spare>,
+    /// What the segment begins with, if it is not begun: it is written with the first batch.
+    head: Option<Head>,
+    ahead: Ahead,
     buffer: Vec<u8>,
+    /// Bytes written since the log was opened.
+    written_bytes: u64,
     /// Bytes of the segments before the last one.
     ended_bytes: u64,
 }
@@ -115,7 +123,7 @@ impl SegmentLog {
     pub(crate) fn create(dir: &Path, member_id: u64) -> io::Result<()> {
         let segments = dir.join(DIR);
         std::fs::create_dir(&segments)?;
-        Segment::create(&segments, 1, &Index::default().head(member_id, 0), None)?;
+        Segment::create_first(&segments, &Index::default().head(member_id, 0))?;
         crate::storage::sync_dir(dir)
     }
 
@@ -185,8 +193,9 @@ impl SegmentLog {
         self.marker.sync()
     }
 
-    fn raise_note(&self, writes: &[LogWrite]) -> io::Result<()> {
+    fn raise_note(&self, segment: u64, writes: &[LogWrite]) -> io::Result<()> {
         self.marker.note(|marker| {
+            marker.segment = segment;
             for write in writes {
                 match write {
                     LogWrite::Append(entries) => marker.synced = entries.last().map(RaftEntry::index),
@@ -200,48 +209,76 @@ impl SegmentLog {
         })
     }
 
-    /// Goes on in a new segment.
-    fn rotate(&self, open: &mut Open) -> io::Result<()> {
+    /// Goes on in the next segment, if it is time for that before a batch of so many bytes.
+    fn rotate(&self, open: &mut Open, batch_bytes: u64) -> io::Result<()> {
+        if open.turn(self.segment_bytes, batch_bytes) == Turn::Stay {
+            return Ok(());
+        }
         self.check_location()?;
-        // The space reserved behind the end is given back.
-        let ended = open.last.end_at(open.end.bytes, open.end.bytes, &[])?;
         let number = open.last.number + 1;
-        let head = lock(&self.table).index.head(self.member_id, ended.bytes);
-        let (next, end) = Segment::create(&self.dir, number, &head, open.spares.pop())?;
-        let next = Arc::new(next);
-        lock(&self.table).segments.insert(number, Arc::clone(&next));
-        open.ended_bytes += ended.bytes;
-        (open.last, open.end) = (next, end);
-        self.marker.note(|marker| marker.segment = number)?;
-        self.marker.sync()
+        let ready = open.ahead.take(&self.dir, number)?;
+        open.head = Some(lock(&self.table).index.head(self.member_id, open.end.bytes));
+        open.ended_bytes += open.end.file_bytes;
+        open.end = End::of(&ready);
+        open.last = Arc::new(ready.segment);
+        lock(&self.table).segments.insert(number, Arc::clone(&open.last));
+        Ok(())
+    }
+
+    /// Has the next segment made ready, once it will soon be needed.
+    fn look_ahead(&self, open: &mut Open) {
+        let half = self.segment_bytes / 2;
+        let is_busy = open.end.bytes > half || open.written_bytes > BUSY_BYTES;
+        if is_busy && open.end.room() <= half && self.check_location().is_ok() {
+            open.ahead.begin(&self.dir, open.last.number + 1, self.segment_bytes);
+        }
     }
 
     /// Parts with the segments before the first one that is needed.
     fn remove_purged(&self, open: &mut Open) -> io::Result<()> {
         self.check_location()?;
         let unneeded = lock(&self.table).take_unneeded(open.last.number);
-        for segment in unneeded {
+        for segment in &unneeded {
             open.ended_bytes = open.ended_bytes.saturating_sub(segment.bytes()?);
-            if open.spares.len() == SPARES_MAX {
-                segment.remove()?;
-                continue;
-            }
-            // Somebody may just be reading it.
-            match Arc::try_unwrap(segment) {
-                Ok(segment) => open.spares.push(segment.into_spare(&self.dir)?),
-                Err(segment) => segment.remove()?,
-            }
         }
-        Ok(())
+        open.ahead.retire(unneeded)
     }
 }
 
+/// Where the next batch goes.
+#[derive(Debug, PartialEq, Eq)]
+enum Turn {
+    /// Into the same segment.
+    Stay,
+    /// Into the next one, which is ready.
+    GoOn,
+    /// Into the next one, which is not ready yet, or will never be.
+    Late,
+}
+
 impl Open {
+    /// Where a batch of so many bytes goes. A segment that has no room in its file takes batches all the same until the
+    /// next one is ready: that is slower than other writes, and not as slow as waiting.
+    fn turn(&mut self, segment_bytes: u64, batch_bytes: u64) -> Turn {
+        let is_full = self.end.bytes > segment_bytes;
+        let is_ready = self.ahead.is_ready();
+        if is_ready && (is_full || batch_bytes > self.end.room()) {
+            return Turn::GoOn;
+        }
+        let may_wait = self.ahead.is_making() && self.end.bytes <= segment_bytes.saturating_mul(2);
+        if is_full && !may_wait { Turn::Late } else { Turn::Stay }
+    }
+
     /// Writes a batch, and returns where its entries are.
     fn write(&mut self, batch: &Batch<'_>) -> io::Result<Vec<Spot>> {
         let mut buffer = std::mem::take(&mut self.buffer);
-        let spots = batch.encode(&mut buffer, self.place(), self.end.synced)?;
+        let place = self.place();
+        if let Some(head) = self.head.take() {
+            record::put(&mut buffer, place, Kind::Head, &[], &head)?;
+        }
+        let spots = batch.encode(&mut buffer, place, self.end.synced)?;
         self.last.append(&mut self.end, &buffer)?;
+        self.written_bytes += buffer.len() as u64;
         if !faults::skipped("log_sync") {
             self.last.sync(&mut self.end)?;
         }
@@ -252,7 +289,7 @@ impl Open {
     }
 
     fn bytes(&self) -> u64 {
-        self.ended_bytes + self.end.reserved + self.spares.iter().map(Spare::bytes).sum::<u64>()
+        self.ended_bytes + self.end.file_bytes + self.ahead.bytes()
     }
 
     fn place(&self) -> Place {
@@ -361,9 +398,7 @@ impl LogDisk for SegmentLog {
         let open = open.as_mut().ok_or_else(|| io::Error::other("a log that was not recovered"))?;
         self.lower_note(writes)?;
         let batch = self.batch(writes)?;
-        if open.end.bytes > self.segment_bytes {
-            self.rotate(open)?;
-        }
+        self.rotate(open, batch.about_bytes())?;
         let spots = open.write(&batch)?;
         let unneeded = {
             let mut table = lock(&self.table);
@@ -371,7 +406,8 @@ impl LogDisk for SegmentLog {
             table.index.take_unneeded()
         };
         self.blobs.remove(&unneeded);
-        self.raise_note(writes)?;
+        self.raise_note(open.last.number, writes)?;
+        self.look_ahead(open);
         if writes.iter().any(|write| matches!(write, LogWrite::Purge(_))) {
             self.remove_purged(open)?;
         }
@@ -379,8 +415,8 @@ impl LogDisk for SegmentLog {
     }
 
     fn next_takes_long(&self) -> bool {
-        // It goes on in another file.
-        lock(&self.open).as_ref().is_some_and(|open| open.end.bytes > self.segment_bytes)
+        let is_late = |open: &mut Open| open.turn(self.segment_bytes, 0) == Turn::Late;
+        lock(&self.open).as_mut().is_some_and(is_late)
     }
 
     fn bytes(&self) -> u64 {
@@ -401,6 +437,7 @@ impl LogDisk for SegmentLog {
 
     fn end_staging(&self) {
         self.blobs.end_staging();
+        lock(&self.open).as_mut().into_iter().for_each(|open| open.ahead.end());
     }
 
     fn read(&self, range: Range<u64>, bytes_max: usize) -> io::Result<Vec<LogEntry>> {
@@ -427,6 +464,16 @@ impl Batch<'_> {
     /// The request of an entry whose command is in a file of its own.
     fn detaches<'e>(&self, entry: &'e LogEntry) -> Option<&'e Request> {
         large(entry, self.detached_bytes_min)
+    }
+
+    /// The bytes of its records, about.
+    fn about_bytes(&self) -> u64 {
+        let entries = self.writes.iter().filter_map(|write| match write {
+            LogWrite::Append(entries) => Some(entries),
+            _ => None,
+        });
+        let attached = entries.flatten().filter(|entry| self.detaches(entry).is_none());
+        attached.map(|entry| entry_size(entry) as u64).sum()
     }
 
     fn encode(&self, buffer: &mut Vec<u8>, place: Place, synced: u64) -> io::Result<Vec<Spot>> {

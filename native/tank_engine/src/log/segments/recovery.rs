@@ -19,7 +19,9 @@ use crate::error::EngineError;
 use crate::log::disk::LogWrite;
 use crate::raft::{LogId, Vote};
 use crate::storage::marker::{Marker, MarkerFile};
+use crate::storage::sync_dir;
 
+use super::ahead::Ahead;
 use super::blobs::{self, Detached};
 use super::index::Index;
 use super::record::{self, Kind, Place, Record};
@@ -39,7 +41,9 @@ pub(super) fn recover(
         numbers => numbers.map_err(failed)?,
     };
     let noted = marker.current();
-    let last = check_numbers(&numbers, &noted)?;
+    let mut retired = begun(dir, numbers, &noted).map_err(failed)?;
+    let numbers = retired.split_off(contiguous_from(&retired));
+    let last = check_last(&numbers, &noted)?;
     let mut log: Option<Replayed> = None;
     let mut segments = BTreeMap::new();
     let mut newest = Vec::new();
@@ -53,11 +57,14 @@ pub(super) fn recover(
     let nothing = || damaged("it has no segment".to_owned());
     let Replayed { mut index, end, synced } = log.ok_or_else(nothing)?;
     let last = segments.last_entry().map(|last| Arc::clone(last.get())).ok_or_else(nothing)?;
-    check_begin(&index, segments.contains_key(&1))?;
+    check_begin(&index, &segments, retired.is_empty())?;
     check_blobs(dir, &index)?;
     let last_id = last_id(dir, &index, &segments)?;
     check_marker(&noted, last_id.as_ref(), index.vote.as_ref())?;
     index.take_unneeded();
+    for number in retired {
+        fs::remove_file(dir.join(segment::name(number))).map_err(failed)?;
+    }
     blobs::remove_others(dir, index.blobs().map(|(_, blob)| blob)).map_err(failed)?;
     // What a crash left behind the end must not look like a part of what is written next. And what
     // is there may not have been synced yet: from now on others count on it. It is written again first:
@@ -69,7 +76,9 @@ pub(super) fn recover(
     for segment in segments.values().filter(|segment| segment.number != last.number) {
         ended_bytes += segment.bytes().map_err(failed)?;
     }
-    Ok((Open { last, end, spares: Vec::new(), buffer: Vec::new(), ended_bytes }, Table { index, segments }, last_id))
+    let (buffer, ahead) = (Vec::new(), Ahead::default());
+    let open = Open { last, end, head: None, ahead, buffer, written_bytes: 0, ended_bytes };
+    Ok((open, Table { index, segments }, last_id))
 }
 
 /// The log up to the end of a segment.
@@ -84,18 +93,36 @@ fn offset(place: u64) -> usize {
     usize::try_from(place).unwrap_or(usize::MAX)
 }
 
-/// No segment may be missing, the last one of them least of all. Returns its number.
-fn check_numbers(numbers: &[u64], noted: &Marker) -> Result<u64, EngineError> {
-    let missing = |number: u64| damaged(format!("{} is missing", segment::name(number)));
-    let last = *numbers.last().ok_or_else(|| damaged("it has no segment".to_owned()))?;
-    for pair in numbers.windows(2) {
-        if let [one, next] = pair
-            && *next != one + 1
-        {
-            return Err(missing(one + 1));
-        }
+/// The numbers without the last one, if nothing of that was ever durable: it was made ready, and at the most its first
+/// batch was being written. Its file is removed.
+fn begun(dir: &Path, mut numbers: Vec<u64>, noted: &Marker) -> io::Result<Vec<u64>> {
+    let Some(last) = numbers.last().copied().filter(|last| *last > noted.segment.max(1)) else { return Ok(numbers) };
+    let path = dir.join(segment::name(last));
+    let bytes = fs::read(&path)?;
+    let place = Place { segment: last, offset: 0 };
+    let has_head = Record::first(&bytes, place).is_some_and(|record| record.kind == Kind::Head);
+    if !has_head && check_torn(&bytes, place).is_ok() {
+        fs::remove_file(&path)?;
+        sync_dir(dir)?;
+        numbers.pop();
     }
+    Ok(numbers)
+}
+
+/// Where the last of the `numbers` begin that follow on each other. The segments before a gap are needed no more, or the
+/// log will turn out to begin too late: files of purged segments are removed and used again in no particular order.
+fn contiguous_from(numbers: &[u64]) -> usize {
+    numbers.windows(2).rposition(|pair| matches!(pair, [one, next] if *next != one + 1)).map_or(0, |at| at + 1)
+}
+
+/// The last segment that was noted may not be missing. Returns the number of the last one.
+fn check_last(numbers: &[u64], noted: &Marker) -> Result<u64, EngineError> {
+    let last = *numbers.last().ok_or_else(|| damaged("it has no segment".to_owned()))?;
     if last < noted.segment { Err(missing(noted.segment)) } else { Ok(last) }
+}
+
+fn missing(number: u64) -> EngineError {
+    damaged(format!("{} is missing", segment::name(number)))
 }
 
 /// Goes through the records of a segment, which follows on `before`.
@@ -116,24 +143,25 @@ fn replay(
     }
     let mut index = match before {
         None => Index::of(&head),
+        // What stands behind the end of the segment before it is no part of that.
         Some(before) if before.index.head(member_id, before.end) == head => before.index,
+        Some(before) if before.end < head.previous_bytes => {
+            return Err(format!("the record at {} of the segment before it is damaged", before.end));
+        }
         Some(_) => return Err("the segment before it is not the one that it followed on".to_owned()),
     };
     let (end, synced) = records(&mut index, number, bytes, at)?;
     let behind = bytes.get(end..).unwrap_or_default();
     let place = Place { segment: number, offset: end as u64 };
-    if behind.iter().any(|&byte| byte != 0) {
-        check_torn(behind, place, is_last)?;
+    if is_last && behind.iter().any(|&byte| byte != 0) {
+        check_torn(behind, place)?;
     }
     Ok(Replayed { index, end: place.offset, synced: synced.min(place.offset) })
 }
 
 /// Refuses a record at `place` that is not whole, unless a crash cut it off while it was written.
-fn check_torn(behind: &[u8], place: Place, is_last: bool) -> Result<(), String> {
+fn check_torn(behind: &[u8], place: Place) -> Result<(), String> {
     let end = place.offset;
-    if !is_last {
-        return Err(format!("the record at {end} is damaged"));
-    }
     match record::find_batch(behind, place, |synced| synced > end) {
         Some(batch) => {
             Err(format!("the record at {end} is damaged; it was durable before the one at {}", batch.offset))
@@ -185,13 +213,17 @@ fn take_over(index: &mut Index, record: &Record<'_>, place: Place) -> Result<(),
 
 /// The entries must begin behind what was purged. Only a log that still has its first segment may
 /// begin anywhere.
-fn check_begin(index: &Index, has_first: bool) -> Result<(), EngineError> {
+fn check_begin(index: &Index, segments: &BTreeMap<u64, Arc<Segment>>, has_no_gap: bool) -> Result<(), EngineError> {
     let begin = match &index.purged {
         Some(purged) => purged.index() + 1,
-        None if has_first => return Ok(()),
+        None if segments.contains_key(&1) => return Ok(()),
         None => 0,
     };
-    if index.first() == begin { Ok(()) } else { Err(damaged(format!("log entry {begin} is missing"))) }
+    if index.first() == begin {
+        return Ok(());
+    }
+    let before = segments.first_key_value().map(|(first, _)| first - 1).filter(|_| !has_no_gap);
+    Err(before.map_or_else(|| damaged(format!("log entry {begin} is missing")), missing))
 }
 
 /// The files of commands were durable before their entries: none may be missing, or have changed.
