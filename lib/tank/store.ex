@@ -32,6 +32,8 @@ defmodule Tank.Store do
       there: for machines whose mount may be missing. The application environment's unless given, which is true by default.
     * `:store_id` - the store's id; that of `Tank.Store.Cluster.get_default_store_id/0`, `:tank`, unless given.
     * `:timeout` - milliseconds that the start may take until the store answers, 30,000 unless given.
+    * `:pods_table` - `true` keeps the pods in the ETS table `:tank_pods` as well, as `{name, pod}`: a named, protected
+      table that any process reads. `false` unless given, since each write then waits for its row.
     * those of `Tank.Store.Cluster`, with a `:data_dir`.
 
   A start that fails gives `{:error, {:store_init_failed, error}}`, mostly with a `Tank.Store.Error` that says what is
@@ -48,9 +50,13 @@ defmodule Tank.Store do
   that write return `{:error, :noproc}`, and those that read raise `Tank.Store.Error` with that reason. After a crash,
   while its supervisor restarts it, `list_pods/0` goes on from what this node knew, for half a minute at the most. Calls
   wait for 5 seconds at the most.
+
+  With `pods_table: true`, a write that this module made on this node is in the table when it returns: it waits for that as
+  long again, and is acknowledged all the same when the table is late. Pods that other nodes wrote follow a moment later.
+  The table ends with the process `Tank.Store`; it stays as it is while the store is opened again.
   """
 
-  alias Tank.Store.{Call, Error, Owner, Path}
+  alias Tank.Store.{Call, Error, Owner, Path, PodsTable}
 
   @timeout 5_000
 
@@ -197,7 +203,7 @@ defmodule Tank.Store do
     {:error, {:invalid_name, name}}
   end
 
-  defp done({:ok, _revision}), do: :ok
+  defp done({:ok, revision}), do: PodsTable.await(revision)
   defp done({:error, _reason} = error), do: error
 
   defp found_or_raise({:ok, _value} = found), do: found

@@ -11,7 +11,7 @@ defmodule Tank.Store.Owner do
 
   alias Tank.Store.Cluster
   alias Tank.Store.Cluster.{Arguments, Start, Unready}
-  alias Tank.Store.{Call, Deadline, Error, Identity, Instance, Names, Running, Server}
+  alias Tank.Store.{Call, Deadline, Error, Identity, Instance, Names, PodsTable, Running, Server}
 
   # Closing a store and opening it anew takes milliseconds, unless the disk hangs.
   @settling_timeout 30_000
@@ -20,13 +20,23 @@ defmodule Tank.Store.Owner do
 
   @doc "Starts the process `Tank.Store`."
   @spec start_link(keyword) :: GenServer.on_start()
-  def start_link(options), do: start_link(Arguments.child!(options), Tank.Store)
+  def start_link(options) do
+    {table?, options} = pods_table!(options)
+    options |> Arguments.child!() |> Map.put(:pods_table, table?) |> start_link(Tank.Store)
+  end
 
   @doc "Starts a process for a store of any id."
   @spec start_child(keyword) :: GenServer.on_start()
   def start_child(options) do
     %{store_id: store_id} = config = Arguments.child!(options)
     start_link(config, {:via, Registry, {Names, {:owner, store_id}}})
+  end
+
+  defp pods_table!(options) do
+    case if(Keyword.keyword?(options), do: Keyword.pop(options, :pods_table, false), else: {false, options}) do
+      {table?, options} when is_boolean(table?) -> {table?, options}
+      {other, _options} -> raise ArgumentError, "option :pods_table must be a boolean, got: #{inspect(other)}"
+    end
   end
 
   defp start_link(config, name), do: GenServer.start_link(__MODULE__, Map.put(config, :name, name), name: name)
@@ -72,12 +82,26 @@ defmodule Tank.Store.Owner do
 
     case attach(config, now() + @settling_timeout) do
       {:ok, instance} ->
-        state = %{name: config.name, store_id: store_id, instance: instance}
-        note(state, self())
-        {:ok, state}
+        begin(%{name: config.name, store_id: store_id, instance: instance, table: nil}, config)
 
       {:error, reason} ->
         {:stop, {:store_init_failed, Error.from_native(reason)}}
+    end
+  end
+
+  defp begin(state, config) do
+    case config[:pods_table] && PodsTable.start_link(config.store_id) do
+      {:ok, table} ->
+        note(state, self())
+        {:ok, %{state | table: table}}
+
+      {:error, reason} ->
+        stop(state)
+        {:stop, {:store_init_failed, reason}}
+
+      _no_table ->
+        note(state, self())
+        {:ok, state}
     end
   end
 
@@ -86,10 +110,15 @@ defmodule Tank.Store.Owner do
     {:stop, {:store_stopped, reason}, %{state | instance: nil}}
   end
 
+  # It failed several times: its supervisor has given up.
+  def handle_info({:EXIT, table, reason}, %{table: table} = state) when table != nil,
+    do: {:stop, {:pods_table_stopped, reason}, state}
+
   def handle_info(_other, state), do: {:noreply, state}
 
   @impl true
   def terminate(reason, state) do
+    if state.table, do: PodsTable.stopped()
     # After a crash the store's server hears of it (`Tank.Store.Server`), and leaves its last view to readers.
     if in_order?(reason), do: stop(state), else: :ok
   end
