@@ -21,10 +21,14 @@ defmodule Tank.Store.Cluster.StatusTaskTest do
 
   # In a VM of its own: this one stays undistributed. The library is compiled already.
   defp status(node) do
-    arguments = ["tank.status", "--node", Atom.to_string(node), "--cookie", "tank_cluster_test"]
+    arguments = ["tank.status", "--node", Atom.to_string(node)]
     name = ["--name", "status_#{System.unique_integer([:positive])}@127.0.0.1"]
     paths = Enum.flat_map(:code.get_path(), &["-pa", List.to_string(&1)])
     code = "Mix.start(); Mix.Task.run(hd(System.argv()), tl(System.argv()))"
-    System.cmd("elixir", paths ++ ["-e", code, "--"] ++ arguments ++ name, stderr_to_stdout: true)
+
+    System.cmd("elixir", paths ++ ["-e", code, "--"] ++ arguments ++ name,
+      stderr_to_stdout: true,
+      env: [{"TANK_COOKIE", "tank_cluster_test"}]
+    )
   end
 end

@@ -4,7 +4,7 @@ defmodule Mix.Tasks.Tank.Backup do
   @moduledoc """
   Has a running node write a backup of a store (`Tank.Store.Backup.create/3`), and shows how far it is.
 
-      mix tank.backup FILE --node tank@10.0.0.1 [--cookie COOKIE] [--store STORE] [--name NAME]
+      mix tank.backup FILE --node tank@10.0.0.1 [--cookie-file FILE] [--store STORE] [--name NAME]
 
   FILE is a file of that node, with its full path. The store is `tank` unless given. It ends with status 1 when there is
   no backup.

@@ -4,7 +4,7 @@ defmodule Mix.Tasks.Tank.Import do
   @moduledoc """
   Has a running node put the entries of a file into a store (`Tank.Store.Backup.import/3`), and shows how far it is.
 
-      mix tank.import FILE --node tank@10.0.0.1 [--khepri] [--cookie COOKIE] [--store STORE] [--name NAME]
+      mix tank.import FILE --node tank@10.0.0.1 [--khepri] [--cookie-file FILE] [--store STORE] [--name NAME]
 
   FILE is a file of that node, with its full path: what `mix tank.export` wrote; with `--khepri`, what `khepri:export/3`
   wrote (`Tank.Store.Backup.import_khepri/3`). The store is `tank` unless given. It ends with status 1 when not all of

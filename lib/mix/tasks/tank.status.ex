@@ -4,12 +4,12 @@ defmodule Mix.Tasks.Tank.Status do
   @moduledoc """
   Shows the stores of a running node, and how their clusters are.
 
-      mix tank.status --node tank@10.0.0.1 [--cookie COOKIE] [--store STORE] [--name NAME]
+      mix tank.status --node tank@10.0.0.1 [--cookie-file FILE] [--store STORE] [--name NAME]
 
   | option | |
   |---|---|
   | `--node` | the node to ask; needed |
-  | `--cookie` | its cookie, if it is not the one in `~/.erlang.cookie` |
+  | `--cookie-file` | a file with its cookie, if that is not the one in `~/.erlang.cookie`. The environment variable `TANK_COOKIE` will do, too; there is no option for the cookie itself, which every user of the machine could read |
   | `--store` | only this store; all that run there otherwise |
   | `--name` | the name of the node that asks, if the one made up does not fit the network |
 
@@ -25,7 +25,7 @@ defmodule Mix.Tasks.Tank.Status do
   @compile {:no_warn_undefined, StatusText}
 
   @timeout 10_000
-  @switches [node: :string, cookie: :string, store: :string, name: :string]
+  @switches [node: :string, cookie_file: :string, store: :string, name: :string]
 
   @impl true
   def run(arguments) do

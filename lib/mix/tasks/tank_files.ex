@@ -4,10 +4,13 @@ defmodule Mix.Tasks.Tank.Files do
 
   alias Mix.Tasks.Tank.Connection
 
+  # The tasks of this project compile without the rest of it, which needs what they build.
+  @compile {:no_warn_undefined, Tank.Store.Error}
+
   @bar_columns 40
   # A backup takes as long as it takes; a node that does not answer for a day never does.
   @longest_ms 24 * 60 * 60 * 1000
-  @switches [node: :string, cookie: :string, store: :string, name: :string]
+  @switches [node: :string, cookie_file: :string, store: :string, name: :string]
 
   @doc "Has `Tank.Store.Backup` of the node in `arguments` do something with the file there."
   def run(task, function, arguments) do
@@ -30,7 +33,7 @@ defmodule Mix.Tasks.Tank.Files do
 
   def report({:error, reason}) do
     clear_bar()
-    Mix.shell().error("failed: #{inspect(reason)}")
+    Mix.shell().error("failed: #{Exception.message(Tank.Store.Error.from_native(reason))}")
     exit({:shutdown, 1})
   end
 

@@ -8,7 +8,7 @@ defmodule Tank.Store.Alarms do
 
   use GenServer
 
-  require Logger
+  alias Tank.Store.Log
 
   @typedoc "`details` has a `:message` that says what happened and what to do."
   @type alarm :: {name :: atom, details :: %{required(:message) => String.t(), optional(atom) => term}}
@@ -39,10 +39,10 @@ defmodule Tank.Store.Alarms do
   @doc "Logs that an alarm was raised or cleared."
   @spec log(atom, :raised | :cleared, alarm) :: :ok
   def log(store_id, :raised, {name, details}),
-    do: Logger.error("store #{inspect(store_id)}: alarm #{name}: #{details.message}")
+    do: Log.error(store_id, :alarm, "store #{inspect(store_id)}: alarm #{name}: #{details.message}")
 
   def log(store_id, :cleared, {name, _details}),
-    do: Logger.notice("store #{inspect(store_id)}: alarm #{name} is cleared")
+    do: Log.log(store_id, :notice, :alarm, "store #{inspect(store_id)}: alarm #{name} is cleared")
 
   @impl true
   def init(nil) do

@@ -12,11 +12,13 @@ defmodule Tank.Store.Application do
   def start(_type, _args) do
     # This process lives as long as the application.
     :ok = Tank.Store.Identity.make()
+    :ok = Tank.Store.Telemetry.detect()
 
     children = [
       {Registry, keys: :unique, name: Tank.Store.Names},
       Tank.Store.Alarms,
       Tank.Store.LastView,
+      Tank.Store.Logs,
       # Before the stores: it stops after them, so that their watches are told.
       {DynamicSupervisor, name: Tank.Store.Watches, strategy: :one_for_one},
       {PartitionSupervisor, child_spec: DynamicSupervisor, name: Tank.Store.Instances, partitions: @instances},

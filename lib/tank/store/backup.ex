@@ -32,7 +32,7 @@ defmodule Tank.Store.Backup do
   is replaced when the new one is whole; of several that are written to one name at once, the last one stays.
   """
 
-  alias Tank.Store.{Call, Error, Identity, LongCall, Native, Options, Running}
+  alias Tank.Store.{Call, Error, Identity, LongCall, Native, Options, Running, Telemetry}
   alias Tank.Store.Backup.{Export, Import, Khepri}
 
   @timeout 5_000
@@ -65,7 +65,10 @@ defmodule Tank.Store.Backup do
   @spec create(atom, Path.t(), options) :: {:ok, about} | {:error, Error.reason()}
   def create(store, path, opts \\ []) when is_atom(store) do
     opts = options!(opts)
+    tell(:create, store, fn -> write(store, path, opts) end)
+  end
 
+  defp write(store, path, opts) do
     with {:ok, native} <- Running.fetch(store), :ok <- Call.await_readable(native, opts[:timeout]) do
       path = Path.expand(path)
       work(opts, &LongCall.backup(native, path, &1))
@@ -97,10 +100,12 @@ defmodule Tank.Store.Backup do
     {store_id, opts} = opts |> options!(store_id: nil) |> Keyword.pop(:store_id)
     {path, dir} = {Path.expand(path), Path.expand(data_dir)}
 
-    with {:ok, about} <- work(opts, &LongCall.restore(path, dir, store_id && Atom.to_string(store_id), &1)) do
-      Identity.forget_dir(dir)
-      {:ok, about}
-    end
+    tell(:restore, nil, fn ->
+      with {:ok, about} <- work(opts, &LongCall.restore(path, dir, store_id && Atom.to_string(store_id), &1)) do
+        Identity.forget_dir(dir)
+        {:ok, about}
+      end
+    end)
   end
 
   @doc """
@@ -123,7 +128,10 @@ defmodule Tank.Store.Backup do
           | {:error, Error.reason()}
   def export(store, path, opts \\ []) when is_atom(store) do
     opts = options!(opts)
+    tell(:export, store, fn -> write_text(store, path, opts) end)
+  end
 
+  defp write_text(store, path, opts) do
     with {:ok, native} <- Running.fetch(store), :ok <- Call.await_readable(native, opts[:timeout]) do
       case Native.pin(native) do
         {:ok, pinned, revision, count} -> Export.run(pinned, revision, count, Path.expand(path), opts[:progress])
@@ -157,7 +165,7 @@ defmodule Tank.Store.Backup do
           {:ok, %{entries: non_neg_integer}} | {:error, Error.reason()}
   def import(store, path, opts \\ []) when is_atom(store) do
     {replace?, opts} = opts |> options!(replace: false) |> Keyword.pop(:replace)
-    Import.run(store, Export.Reader, Path.expand(path), replace?, opts)
+    tell(:import, store, fn -> Import.run(store, Export.Reader, Path.expand(path), replace?, opts) end)
   end
 
   @doc """
@@ -182,7 +190,17 @@ defmodule Tank.Store.Backup do
           {:ok, %{entries: non_neg_integer, without_value: non_neg_integer, functions: non_neg_integer}}
           | {:error, Error.reason()}
   def import_khepri(store, path, opts \\ []) when is_atom(store) do
-    Import.run(store, Khepri, Path.expand(path), false, options!(opts))
+    opts = options!(opts)
+    tell(:import_khepri, store, fn -> Import.run(store, Khepri, Path.expand(path), false, opts) end)
+  end
+
+  defp tell(kind, store, fun) do
+    began = System.monotonic_time()
+    result = fun.()
+    outcome = with {:ok, _about} <- result, do: :ok
+    metadata = %{store_id: store, kind: kind, result: with({:error, reason} <- outcome, do: reason)}
+    Telemetry.execute([:backup, :stop], %{duration: System.monotonic_time() - began}, metadata)
+    result
   end
 
   defp options!(opts, more \\ []) do

@@ -5,7 +5,7 @@ defmodule Tank.Store.Call do
   # A write is handed over to the engine, which answers with a message `{ref, answer}`. A caller that stops waiting
   # takes the call back, so that no message can come later.
 
-  alias Tank.Store.{Deadline, Error, Native, ReadCache, ReadIndex, Room, Running, Tx}
+  alias Tank.Store.{Counters, Deadline, Error, Native, ReadCache, ReadIndex, Room, Running, Tx}
 
   # Copying this much into the engine takes 50 microseconds; more is left to a dirty scheduler.
   @large_bytes 256 * 1024
@@ -16,14 +16,18 @@ defmodule Tank.Store.Call do
   @doc "Writes `value`; `condition` is the revision that the entry must have, or nil."
   @spec write(atom, :put | :create | :update, binary, term, non_neg_integer | nil, timeout) :: result(non_neg_integer)
   def write(store_id, kind, key, value, condition, timeout) do
-    with {:ok, store} <- fetch_to_write(store_id) do
-      submit(store, kind, key, encode(value), condition, timeout)
-    end
+    Counters.measure(store_id, :write, kind, fn ->
+      with {:ok, store} <- fetch_to_write(store_id), do: submit(store, kind, key, encode(value), condition, timeout)
+    end)
   end
 
   @doc "Hands over a command of `bytes` bytes; see native/tank_nif/src/commands.rs for what there is."
   @spec command(atom, tuple, non_neg_integer, timeout) :: result(non_neg_integer | tuple)
   def command(store_id, command, bytes, timeout) do
+    Counters.measure(store_id, :write, elem(command, 0), fn -> hand_over(store_id, command, bytes, timeout) end)
+  end
+
+  defp hand_over(store_id, command, bytes, timeout) do
     with {:ok, store} <- fetch_to_write(store_id) do
       large = &Native.command_large(store, &1, command, &2)
       small = &with :dirty <- Native.command(store, &1, command, &2), do: large.(&1, &2)
@@ -38,7 +42,9 @@ defmodule Tank.Store.Call do
   @doc "Deletes the entry at `key` and all below it."
   @spec delete(atom, binary, non_neg_integer | nil, timeout) :: result(non_neg_integer)
   def delete(store_id, key, condition, timeout) do
-    with {:ok, store} <- fetch_to_write(store_id), do: submit(store, :delete, key, "", condition, timeout)
+    Counters.measure(store_id, :write, :delete, fn ->
+      with {:ok, store} <- fetch_to_write(store_id), do: submit(store, :delete, key, "", condition, timeout)
+    end)
   end
 
   @doc "The store, for a write. Raises `ArgumentError` in a process that runs a transaction on it."
@@ -54,8 +60,8 @@ defmodule Tank.Store.Call do
     with {:ok, store, cache} <- Running.fetch_with_cache(store_id) do
       case ReadCache.fetch(cache, store, id) do
         {:ok, _value} = found -> found
-        {:wait, kept} -> get_kept(store, cache, id, kept, to_key, timeout)
-        :error -> with {:ok, key} <- to_key.(id), do: get_with(&Native.get/2, store, cache, id, key, timeout)
+        {:wait, kept} -> get_kept(store_id, store, cache, id, kept, to_key, timeout)
+        :error -> with {:ok, key} <- to_key.(id), do: get_with(&Native.get/2, store_id, store, cache, id, key, timeout)
       end
     end
   end
@@ -82,6 +88,11 @@ defmodule Tank.Store.Call do
     with {:ok, store, _cache} <- Running.fetch_to_read(store_id),
          do: list(&Native.children/3, &Native.children_large/3, store, prefix, false)
   end
+
+  @doc "As `await_readable/2`, for a read of the store `store_id`, which is counted."
+  @spec await_readable(atom, Native.store(), timeout) :: :ok | {:error, Error.reason()}
+  def await_readable(store_id, store, timeout),
+    do: Counters.measure(store_id, :read, :read, fn -> await_readable(store, timeout) end)
 
   @doc "Waits until the store answers linearizable reads."
   @spec await_readable(Native.store(), timeout) :: :ok | {:error, Error.reason()}
@@ -146,17 +157,21 @@ defmodule Tank.Store.Call do
   defp answered({:error, reason}), do: {:error, Error.public(reason)}
   defp answered(answer), do: answer
 
-  defp get_with(read, store, cache, id, key, timeout) do
+  defp get_with(read, store_id, store, cache, id, key, timeout) do
     case read.(store, key) do
-      :wait -> with :ok <- await_readable(store, timeout), do: get_here(&Native.get_local/2, store, cache, id, key)
-      :dirty -> get_with(&Native.get_large/2, store, cache, id, key, timeout)
+      :wait -> get_later(store_id, store, cache, id, key, timeout)
+      :dirty -> get_with(&Native.get_large/2, store_id, store, cache, id, key, timeout)
       answer -> found(answer, cache, id)
     end
   end
 
+  defp get_later(store_id, store, cache, id, key, timeout) do
+    with :ok <- await_readable(store_id, store, timeout), do: get_here(&Native.get_local/2, store, cache, id, key)
+  end
+
   # What is at hand already, unless it is another value after the wait.
-  defp get_kept(store, cache, id, {value, _slot, _revision} = kept, to_key, timeout) do
-    with :ok <- await_readable(store, timeout) do
+  defp get_kept(store_id, store, cache, id, {value, _slot, _revision} = kept, to_key, timeout) do
+    with :ok <- await_readable(store_id, store, timeout) do
       if ReadCache.still?(store, kept),
         do: {:ok, value},
         else: with({:ok, key} <- to_key.(id), do: get_here(&Native.get_local/2, store, cache, id, key))

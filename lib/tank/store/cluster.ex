@@ -68,7 +68,7 @@ defmodule Tank.Store.Cluster do
 
   alias Tank.Store.Cluster.{Arguments, Start, Unready}
   alias Tank.Store.{Alarms, Deadline, Error, Events, Instance, Join, Leave, Membership, Native, Options, Owner}
-  alias Tank.Store.{ReadCache, Recovery, Remote, Running, Server}
+  alias Tank.Store.{ReadCache, Recovery, Remote, Running, Server, Status}
 
   @timeout 5_000
   # Stopping a store takes two minutes at the most.
@@ -219,7 +219,7 @@ defmodule Tank.Store.Cluster do
   end
 
   @doc """
-  Figures about a store, at about one moment.
+  Figures about a store, at about one moment: a `Tank.Store.Status`.
 
   | key | |
   |---|---|
@@ -248,7 +248,7 @@ defmodule Tank.Store.Cluster do
       iex> Tank.Store.Cluster.status(:never_started)
       {:error, :noproc}
   """
-  @spec status(store_id) :: {:ok, map} | {:error, Error.reason()}
+  @spec status(store_id) :: {:ok, Status.t()} | {:error, Error.reason()}
   def status(store_id \\ get_default_store_id()) when is_atom(store_id) do
     with {:ok, store, cache} <- Running.fetch_with_cache(store_id),
          {:ok, dir} <- Server.data_dir(store_id),
@@ -261,7 +261,7 @@ defmodule Tank.Store.Cluster do
             |> Map.update!(:failure, &(&1 && Error.public(&1)))
             |> Map.update!(:alarms, &Enum.sort(&1 ++ Alarms.list(store_id)))
 
-          {:ok, status |> Map.merge(cluster) |> Map.merge(%{store_id: store_id, data_dir: dir})}
+          {:ok, status |> Map.merge(cluster) |> Map.merge(%{store_id: store_id, data_dir: dir}) |> Status.new()}
 
         {:error, reason} ->
           {:error, Error.public(reason)}

@@ -237,6 +237,17 @@ defmodule Tank.Store.Error do
   defp message_of({kind, path, why}) when kind in @directory_kinds,
     do: "data_dir #{path}: #{why}"
 
+  # As functions return them: without what only a person reads.
+  defp message_of({:file, path}), do: "#{path} cannot be read or written: is it there, and is there room?"
+  defp message_of({kind, path}) when kind in @directory_kinds, do: "data_dir #{path} #{wrong(kind)}"
+  defp message_of({:corrupt, what}), do: "damaged #{label(what)}. Restore a backup, or let this member join anew."
+  defp message_of({:locked, path}), do: "#{path} is in use by another store: stop that one"
+  defp message_of({:wrong_store, found}), do: "the directory holds the store #{inspect(found)}: give that of this one"
+  defp message_of({:invalid_option, option}), do: "option #{option} has no such value"
+
+  defp message_of({:newer_format, found}),
+    do: "the directory has format #{inspect(found)}, which is newer: use the release that wrote it"
+
   defp message_of({:malformed, line}) when is_integer(line), do: "line #{line} is not what an export writes"
 
   defp message_of({:invalid_value, line, path}),
@@ -263,6 +274,13 @@ defmodule Tank.Store.Error do
   defp message_of({:rolled_back, reason}), do: "the transaction was rolled back: #{inspect(reason)}"
   defp message_of({:tank, name, props}), do: Cluster.message(name, props)
   defp message_of(reason), do: inspect(reason)
+
+  defp wrong(:not_a_directory), do: "is no directory: give another path"
+  defp wrong(:permission_denied), do: "may not be read or written: change its owner or its permissions"
+  defp wrong(:not_a_store), do: "holds files that are no store: give another directory"
+  defp wrong(:not_empty), do: "is not empty: give a new or an empty directory"
+  defp wrong(:no_store), do: "is missing or empty: mount its disk, or start a new store once with create: true"
+  defp wrong(:data_dir), do: "cannot be used: give another directory"
 
   defp loss(:missing), do: "is gone"
   defp loss(:empty), do: "holds no store any more"

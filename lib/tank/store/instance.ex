@@ -11,11 +11,13 @@ defmodule Tank.Store.Instance do
   #             ├── Tank.Store.Inbox    (the way from other nodes)
   #             ├── Tank.Store.Server   (owns the open directory)
   #             ├── Tank.Store.ReadIndex   (asks the leader, for readers)
-  #             └── Tank.Store.OtherClusters   (notices another cluster of this store id)
+  #             ├── Tank.Store.OtherClusters   (notices another cluster of this store id)
+  #             └── Tank.Store.Reporter   (tells an operator what happens in the cluster)
 
   use Supervisor, restart: :temporary
 
   alias Tank.Store.{
+    Counters,
     Deadline,
     Events,
     Identity,
@@ -26,6 +28,7 @@ defmodule Tank.Store.Instance do
     Peers,
     ReadIndex,
     Reopening,
+    Reporter,
     Server
   }
 
@@ -61,6 +64,7 @@ defmodule Tank.Store.Instance do
   def stop(store_id) do
     with :ok <- stop_any(store_id, whereis(store_id)) do
       LastView.forget(store_id)
+      Counters.forget(store_id)
       Identity.forget(store_id)
     end
   end
@@ -90,7 +94,7 @@ defmodule Tank.Store.Instance do
   @impl true
   def init(config) do
     # In this order: an engine sends over the link that it was opened with, and an inbox forgets where to deliver.
-    children = for child <- [Events, Peers, Inbox, Server, ReadIndex, OtherClusters], do: {child, config}
+    children = for child <- [Events, Peers, Inbox, Server, ReadIndex, OtherClusters, Reporter], do: {child, config}
     Supervisor.init(children, strategy: :rest_for_one, max_restarts: 3, max_seconds: 10)
   end
 

@@ -40,7 +40,7 @@ defmodule Tank.Store.Lease do
   either before its whole time has passed, since its holder may count on that. Epochs go on above all earlier ones.
   """
 
-  alias Tank.Store.{Call, Error, Native, Options, Path, Running}
+  alias Tank.Store.{Call, Counters, Error, Native, Options, Path, Running}
 
   @enforce_keys [:name, :holder, :epoch, :ttl, :store]
   defstruct [:name, :holder, :epoch, :ttl, :store, :deadline]
@@ -92,7 +92,7 @@ defmodule Tank.Store.Lease do
     sent = now()
 
     with {:ok, key} <- key(name), {:ok, native} <- Call.fetch_to_write(store) do
-      case Call.request(&Native.acquire_lease(native, &1, key, holder, ttl, &2), opts[:timeout]) do
+      case request(store, :acquire_lease, &Native.acquire_lease(native, &1, key, holder, ttl, &2), opts[:timeout]) do
         {:ok, {:lease, lease}} -> {:ok, %{from_native(lease, path(name), store) | deadline: sent + safe_ms(ttl)}}
         {:error, {:held, lease}} -> {:error, {:held, from_native(lease, path(name), store)}}
         {:error, _reason} = error -> error
@@ -124,7 +124,7 @@ defmodule Tank.Store.Lease do
     sent = now()
 
     with {:ok, key} <- key(lease.name), {:ok, native} <- Call.fetch_to_write(lease.store) do
-      case Call.request(&Native.renew_lease(native, &1, key, lease.epoch, &2), opts[:timeout]) do
+      case request(lease.store, :renew_lease, &Native.renew_lease(native, &1, key, lease.epoch, &2), opts[:timeout]) do
         {:ok, {:lease, _renewed}} -> {:ok, max(sent + safe_ms(lease.ttl) - now(), 0)}
         {:error, _reason} = error -> error
       end
@@ -159,7 +159,7 @@ defmodule Tank.Store.Lease do
     opts = Options.with_defaults!(opts, timeout: @timeout)
 
     with {:ok, key} <- key(lease.name), {:ok, native} <- Call.fetch_to_write(lease.store) do
-      case Call.request(&Native.release_lease(native, &1, key, lease.epoch, &2), opts[:timeout]) do
+      case request(lease.store, :release_lease, &Native.release_lease(native, &1, key, lease.epoch, &2), opts[:timeout]) do
         {:ok, _revision} -> :ok
         {:error, :lease_ended} -> :ok
         {:error, _reason} = error -> error
@@ -199,6 +199,9 @@ defmodule Tank.Store.Lease do
   """
   @spec key(name) :: {:ok, binary} | {:error, {:invalid_path, String.t()}}
   def key(name), do: Path.to_key(path(name))
+
+  defp request(store, call, start, timeout),
+    do: Counters.measure(store, :write, call, fn -> Call.request(start, timeout) end)
 
   defp read_result({:ok, lease}, _native, _key, name, store, _opts), do: {:ok, from_native(lease, path(name), store)}
   defp read_result(:not_found, _native, _key, _name, _store, _opts), do: {:error, :not_found}

@@ -364,6 +364,15 @@ defmodule Tank.Store.Native do
   @spec history(store) :: {:ok, Tank.Store.Position.history()} | {:error, reason}
   def history(_store), do: nif()
 
+  @spec histogram_bounds :: [pos_integer]
+  def histogram_bounds, do: nif()
+
+  @spec metrics(store) :: %{atom => non_neg_integer | {[non_neg_integer], non_neg_integer}}
+  def metrics(_store), do: nif()
+
+  @spec receive_logs :: :ok
+  def receive_logs, do: nif()
+
   @spec arm_fault(String.t(), String.t()) :: :ok | {:error, String.t()}
   def arm_fault(_name, _action), do: nif()
 

@@ -38,9 +38,7 @@ defmodule Tank.Store.Projection do
   use GenServer
   use Tank.Store.HideState, show: [:store, :pattern, :table, :favor, :revision, :retry_ms]
 
-  require Logger
-
-  alias Tank.Store.{Cluster, Deadline, Entry, Options, Path, Pattern, ProcessCall, Watch}
+  alias Tank.Store.{Cluster, Deadline, Entry, Log, Options, Path, Pattern, ProcessCall, Watch}
 
   @retry_ms 10
   @retry_max_ms 1_000
@@ -282,7 +280,7 @@ defmodule Tank.Store.Projection do
     {:ok, {state.key.(entry), state.value.(entry)}}
   catch
     kind, reason ->
-      Logger.error(fn ->
+      Log.log(state.store, :error, :projection, fn ->
         "projection #{inspect(state.table)}: no row for the entry at #{inspect(entry.path)}: " <>
           Exception.format(kind, reason, __STACKTRACE__)
       end)

@@ -19,8 +19,6 @@ defmodule Tank.Store.Server do
 
   use GenServer, shutdown: 30_000
 
-  require Logger
-
   alias Tank.Store.{
     Alarms,
     Deadline,
@@ -28,6 +26,7 @@ defmodule Tank.Store.Server do
     Formation,
     Instance,
     LastView,
+    Log,
     Members,
     Names,
     Native,
@@ -38,7 +37,8 @@ defmodule Tank.Store.Server do
     ReadCache,
     Reopening,
     Replacement,
-    Running
+    Running,
+    Telemetry
   }
 
   alias Tank.Store.Formation.Forming
@@ -223,7 +223,10 @@ defmodule Tank.Store.Server do
         {:noreply, state}
 
       {:error, reason} ->
-        Logger.warning(
+        Log.log(
+          state.config.store_id,
+          :warning,
+          :members,
           "store #{inspect(state.config.store_id)}: waits to be replaced by a new member: #{inspect(reason)}"
         )
 
@@ -273,10 +276,15 @@ defmodule Tank.Store.Server do
   def terminate(_reason, %{store: nil, config: config}), do: Running.delete(config.store_id)
 
   def terminate(_reason, %{config: config, store: store} = state) do
+    began = System.monotonic_time()
     :ok = Feed.closing(config.store_id)
     # While it still answers: the others go on without an election.
     Members.give_up_leadership(store, Deadline.in_ms(@hand_over_timeout))
     if state.owner_crashed?, do: Serving.leave_to_readers(state), else: Serving.close(state)
+    took = System.monotonic_time() - began
+    Telemetry.execute([:store, :closed], %{duration: took}, %{store_id: config.store_id})
+    text = "closed in #{System.convert_time_unit(took, :native, :millisecond)} ms"
+    Log.log(config.store_id, :info, :closing, "store #{inspect(config.store_id)}: #{text}")
   end
 
   defp noreply({:ok, state}), do: {:noreply, state}

@@ -14,7 +14,7 @@ defmodule Tank.Store.View do
     with {:ok, store} <- fetch(store_id, favor) do
       case Native.view(store, favor == :consistency) do
         {:ok, view} -> {:ok, view}
-        :wait -> take_when_readable(store, timeout)
+        :wait -> take_when_readable(store_id, store, timeout)
         {:error, reason} -> {:error, Error.public(reason)}
       end
     end
@@ -89,8 +89,8 @@ defmodule Tank.Store.View do
   defp fetch(store_id, :low_latency),
     do: with({:ok, store, _cache} <- Running.fetch_to_read(store_id), do: {:ok, store})
 
-  defp take_when_readable(store, timeout) do
-    with :ok <- Call.await_readable(store, timeout), do: result(Native.view(store, false))
+  defp take_when_readable(store_id, store, timeout) do
+    with :ok <- Call.await_readable(store_id, store, timeout), do: result(Native.view(store, false))
   end
 
   defp next_page(_view, _pattern, _page, _what, :over), do: {:halt, :over}

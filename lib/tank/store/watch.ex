@@ -152,6 +152,7 @@ defmodule Tank.Store.Watch do
          {:ok, asked?} <- await_current(native, opts) do
       ref = make_ref()
       args = %{native: native, what: what, asked?: asked?, ref: ref, subscriber: self(), opts: opts}
+      args = Map.merge(args, %{store: store, pattern: prefix_or_pattern})
 
       case ProcessCall.run(fn -> DynamicSupervisor.start_child(Tank.Store.Watches, {Feed, args}) end) do
         {:ok, pid} -> {:ok, began(%__MODULE__{ref: ref, revision: 0, store: store, pid: pid})}

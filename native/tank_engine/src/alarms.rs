@@ -103,7 +103,6 @@ impl Alarms {
         let mut raised = self.raised();
         let key = (alarm.name, alarm.member);
         if !raised.alarms.contains_key(&key) {
-            tracing::error!(name = alarm.name, message = alarm.message, "alarm");
             raised.tell(Turn::Raised, &alarm);
         }
         raised.alarms.insert(key, alarm);

@@ -54,7 +54,6 @@ impl Health {
         if self.failure.set(error).is_ok()
             && let Some(error) = self.failure.get()
         {
-            tracing::error!(%error, "the store failed");
             (self.on_failure)(error);
         }
     }

@@ -10,6 +10,7 @@ use tokio::runtime::{Builder, Handle, RuntimeFlavor};
 use crate::environment::{self, Environment};
 use crate::error::EngineError;
 use crate::health::Health;
+use crate::label;
 
 /// The thread that runs a store's tasks: raft core, ingress, applying, timers. Each store has its
 /// own, so that one that is held up holds up no other.
@@ -30,13 +31,18 @@ pub struct Runtime {
 const WORKERS: usize = 1;
 
 impl Runtime {
-    /// Starts the thread.
+    /// Starts the thread, for the store that this thread works for ([`label`]).
     ///
     /// # Errors
     /// The operating system gave none.
     pub fn start() -> Result<Self, EngineError> {
-        let runtime =
-            Builder::new_multi_thread().worker_threads(WORKERS).thread_name("tank-raft").enable_time().build();
+        let store = label::current();
+        let runtime = Builder::new_multi_thread()
+            .worker_threads(WORKERS)
+            .thread_name("tank-raft")
+            .on_thread_start(move || label::set(store.clone()))
+            .enable_time()
+            .build();
         let failed = |error: std::io::Error| EngineError::Storage(format!("no threads: {error}"));
         let runtime = runtime.map_err(failed)?;
         Ok(Self { handle: runtime.handle().clone(), owned: Some(runtime), simulated: None })
@@ -145,7 +151,9 @@ pub(crate) fn spawn_thread<F>(
 where
     F: FnOnce() + Send + 'static,
 {
+    let store = label::current();
     std::thread::Builder::new().name(format!("tank-{name}")).spawn(move || {
+        label::set(store);
         if let Err(panic) = std::panic::catch_unwind(AssertUnwindSafe(body)) {
             health.panicked(name, panic.as_ref());
         }

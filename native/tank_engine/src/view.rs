@@ -16,6 +16,7 @@ use crate::key::Key;
 use crate::last_changed::LastChanged;
 use crate::machine::Versions;
 use crate::marks::Marks;
+use crate::metrics::Metrics;
 use crate::nodes::{Nodes, Tree};
 use crate::payload::Memory;
 use crate::raft::LogId;
@@ -122,6 +123,7 @@ pub struct Published {
     last_changed: LastChanged,
     marks: Mutex<Marks>,
     hub: Arc<Hub>,
+    metrics: Arc<Metrics>,
 }
 
 impl Published {
@@ -133,6 +135,11 @@ impl Published {
     /// What counts the payloads in memory.
     pub fn memory(&self) -> &Arc<Memory> {
         &self.memory
+    }
+
+    /// What is counted where the state is made.
+    pub fn metrics(&self) -> &Arc<Metrics> {
+        &self.metrics
     }
 
     /// The current view, without a lock.

@@ -6,6 +6,15 @@ rustler::atoms! {
     nil,
     undefined,
 
+    // Counters and logs.
+    syncs,
+    batches,
+    checkpoints,
+    snapshots_received,
+    tank_log,
+    warning,
+    info,
+
     // Kinds of writes.
     put,
     create,

@@ -38,6 +38,8 @@ mod watches;
 mod errors;
 mod exit;
 mod faults;
+mod logs;
+mod metrics;
 
 rustler::init!("Elixir.Tank.Store.Native", load = load);
 

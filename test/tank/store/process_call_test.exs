@@ -75,7 +75,13 @@ defmodule Tank.Store.ProcessCallTest do
         [{events, _value}] = Registry.lookup(Tank.Store.Names, {:events, id})
         :ok = :sys.suspend(events)
         caller = Task.async(fn -> Events.subscribe(id, self()) end)
-        eventually("the call to arrive", fn -> Process.info(events, :message_queue_len) == {:message_queue_len, 1} end)
+        pid = caller.pid
+
+        eventually("the call to arrive", fn ->
+          {:messages, messages} = Process.info(events, :messages)
+          Enum.any?(messages, &match?({:"$gen_call", {^pid, _tag}, _request}, &1)) || {:not_yet, messages}
+        end)
+
         Process.exit(events, unquote(reason))
         assert Task.await(caller) == {:error, :noproc}
       end

@@ -2,9 +2,7 @@ defmodule Tank.Store.Cluster.Unready do
   @moduledoc false
   # What is known of a store that is not ready: why, which nodes it waits for, and its status.
 
-  require Logger
-
-  alias Tank.Store.{Alarms, Call, Error, Members, Missing, Native, Server}
+  alias Tank.Store.{Alarms, Call, Error, Log, Members, Missing, Native, Server, Status}
 
   @doc """
   An error of a start, with the nodes that are missing when it is for want of those.
@@ -27,19 +25,23 @@ defmodule Tank.Store.Cluster.Unready do
     with {:error, _unreadable} <- Call.await_readable(store, wait_ms),
          {:ok, %{quorum: false} = cluster} <- Members.local(store_id),
          [_one | _more] = missing <- Missing.of(store_id, cluster) do
-      Logger.error("store #{inspect(store_id)} has no quorum since it was opened: #{Missing.text(missing)}")
+      Log.error(
+        store_id,
+        :cluster,
+        "store #{inspect(store_id)} has no quorum since it was opened: #{Missing.text(missing)}"
+      )
     end
 
     :ok
   end
 
   @doc "The status of a store that waits for its cluster."
-  @spec status(atom) :: {:ok, map} | {:error, :noproc}
+  @spec status(atom) :: {:ok, Status.t()} | {:error, :noproc}
   def status(store_id) do
     with {:ok, forming} <- Server.noted(store_id, :forming) do
       waits = forming.waits || "it looks for its cluster"
       alarms = Enum.uniq_by(Alarms.list(store_id) ++ [{:forming, %{message: waits}}], &elem(&1, 0))
-      {:ok, Map.merge(nothing(), %{store_id: store_id, data_dir: forming.data_dir, alarms: Enum.sort(alarms)})}
+      {:ok, %Status{store_id: store_id, data_dir: forming.data_dir, alarms: Enum.sort(alarms)}}
     end
   end
 
@@ -55,34 +57,5 @@ defmodule Tank.Store.Cluster.Unready do
     else
       _none_missing -> reason
     end
-  end
-
-  defp nothing do
-    %{
-      member_id: nil,
-      cluster_id: nil,
-      revision: 0,
-      entries: 0,
-      value_bytes: 0,
-      memory_bytes: 0,
-      disk_bytes: 0,
-      in_flight: 0,
-      fsyncs: 0,
-      log_entries: 0,
-      log_bytes: 0,
-      applied_index: 0,
-      digest: 0,
-      readable: false,
-      failure: nil,
-      role: :forming,
-      term: 0,
-      leader: nil,
-      last_log_index: nil,
-      purged_index: nil,
-      quorum: false,
-      members: [],
-      malformed_frames: 0,
-      foreign_frames: 0
-    }
   end
 end

@@ -6,9 +6,7 @@ defmodule Tank.Store.Formation.Finish do
   # A member has its place once it knows that it is one. A learner that is to vote sees to that itself
   # (native/tank_engine/src/engine/promotion.rs).
 
-  require Logger
-
-  alias Tank.Store.{Error, LongCall, Members}
+  alias Tank.Store.{Error, Log, LongCall, Members}
 
   @again_ms 1_000
 
@@ -27,8 +25,10 @@ defmodule Tank.Store.Formation.Finish do
 
   defp mark(config) do
     with {:error, reason} <- LongCall.mark_formed(config.data_dir),
-         do: Logger.error("store #{inspect(config.store_id)}: #{Exception.message(Error.from_native(reason))}")
+         do: Log.error(config.store_id, :formation, text(config.store_id, Error.from_native(reason)))
   end
+
+  defp text(store_id, error), do: "store #{inspect(store_id)}: #{Exception.message(error)}"
 
   defp again(store, config), do: receive(after: (@again_ms -> finish(store, config)))
 end

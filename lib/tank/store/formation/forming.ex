@@ -8,9 +8,7 @@ defmodule Tank.Store.Formation.Forming do
   #                |   +------> the Server has a new member taken in --> ended
   #                +------------------- that came to nothing
 
-  require Logger
-
-  alias Tank.Store.{Alarms, Error, Instance, LongCall, Names, Options, Reopening, Server}
+  alias Tank.Store.{Alarms, Error, Instance, Log, LongCall, Names, Options, Reopening, Server}
   alias Tank.Store.Formation.Search
 
   # Nodes that boot at the same time find each other sooner: nobody needs to be told of that.
@@ -69,7 +67,8 @@ defmodule Tank.Store.Formation.Forming do
   def admit(%{config: %{store_id: store_id}} = forming, request, admit) do
     note(forming, %{blank: nil})
     hold(store_id, request.cluster_id)
-    Logger.info("store #{inspect(store_id)} joins the cluster #{request.cluster_id} of #{request.node}")
+    text = "store #{inspect(store_id)} joins the cluster #{request.cluster_id} of #{request.node}"
+    Log.log(store_id, :info, :formation, text)
     %{forming | token: nil, worker: Search.admit(admit)}
   end
 
@@ -118,7 +117,8 @@ defmodule Tank.Store.Formation.Forming do
   @doc "Ends in vain: the instance is stopped, and whoever waits is told why."
   @spec fail(t, term) :: t
   def fail(%{config: %{store_id: store_id}} = forming, reason) do
-    Logger.error("store #{inspect(store_id)} does not start: #{Exception.message(Error.from_native(reason))}")
+    text = "store #{inspect(store_id)} does not start: #{Exception.message(Error.from_native(reason))}"
+    Log.error(store_id, :formation, text)
     Enum.each(forming.waiting, &GenServer.reply(&1, {:error, reason}))
     # It waits for this process to end, so another one asks for it.
     [instance | _above] = Process.get(:"$ancestors")

@@ -8,9 +8,7 @@ defmodule Tank.Store.Server.Joining do
   #
   # `Tank.Store.Join` shows the whole of a join, `Tank.Store.Replacement` what leads to a replacement.
 
-  require Logger
-
-  alias Tank.Store.{Deadline, Error, Identity, Inbox, Join, LongCall, Members, Options, Running}
+  alias Tank.Store.{Deadline, Error, Identity, Inbox, Join, Log, LongCall, Members, Options, Running}
   alias Tank.Store.Formation.Forming
   alias Tank.Store.Server.{Opening, Serving, State}
 
@@ -63,11 +61,13 @@ defmodule Tank.Store.Server.Joining do
 
     case join_anew(request, Deadline.in_ms(@replace_timeout), state) do
       {:reply, :ok, state} ->
-        Logger.notice("store #{inspect(store_id)}: a new member has taken the place of the former one, #{why}")
+        text = "store #{inspect(store_id)}: a new member has taken the place of the former one, #{why}"
+        Log.log(store_id, :notice, :members, text)
         {:ok, state}
 
       {:reply, {:error, reason}, state} ->
-        Logger.warning("store #{inspect(store_id)}: was not replaced by a new member: #{inspect(reason)}")
+        text = "store #{inspect(store_id)}: was not replaced by a new member: #{inspect(reason)}"
+        Log.log(store_id, :warning, :members, text)
         {:ok, state}
 
       {:stop, {:shutdown, error}, _answer, state} ->

@@ -8,12 +8,12 @@ defmodule Tank.Store.Server.Opening do
   #       |         degraded: reads go on from the last view --error of the disk--> waits longer (Tank.Store.Reopening)
   #       +--error, or one that is not the disk's--> stops, with the reason
 
-  require Logger
-
   alias Tank.Store.{
     Alarms,
+    Counters,
     Error,
     Identity,
+    Log,
     LongCall,
     Names,
     Native,
@@ -21,7 +21,8 @@ defmodule Tank.Store.Server.Opening do
     Options,
     OtherClusters,
     Reopening,
-    Running
+    Running,
+    Telemetry
   }
 
   alias Tank.Store.Cluster.Unready
@@ -54,8 +55,10 @@ defmodule Tank.Store.Server.Opening do
   @doc "Opens the store, or waits for the next try."
   @spec open(State.t()) :: opened
   def open(%State{config: config} = state) do
+    began = System.monotonic_time()
+
     case LongCall.open(Options.to_native(config), state.link) do
-      {:ok, store} -> {:ok, state |> Serving.take_over(store) |> opened()}
+      {:ok, store} -> {:ok, state |> Serving.take_over(store) |> opened() |> tell_opened(state.failure, began)}
       {:error, reason} -> failed(state, Error.from_native(reason))
     end
   end
@@ -67,6 +70,7 @@ defmodule Tank.Store.Server.Opening do
     _noted = Registry.register(Names, {:dir, config.store_id}, {config.data_dir, config.owner})
     :ok = Feed.opened(config.store_id)
     Reopening.opened(config.reopening)
+    :ok = Counters.open(config.store_id)
     :ok = Identity.opened(config, store)
     :ok = NodeName.check(config.store_id, store)
     :ok = Alarms.clear(config.store_id, :directory_lost)
@@ -86,13 +90,15 @@ defmodule Tank.Store.Server.Opening do
   """
   @spec engine_failed(State.t(), Error.t()) :: opened
   def engine_failed(%State{config: config} = state, error) do
+    Telemetry.execute([:store, :failed], %{}, %{store_id: config.store_id, reason: error.reason})
+
     case Reopening.failed(config.reopening, error) do
       {:after, again_ms} when state.joining == nil ->
         log(config.store_id, error)
         {:ok, state |> note_failure(error) |> Serving.retire() |> wait(again_ms)}
 
       _not_the_disk ->
-        Logger.error("store #{inspect(config.store_id)} failed: #{Exception.message(error)}")
+        Log.error(config.store_id, :engine, "store #{inspect(config.store_id)} failed: #{Exception.message(error)}")
         {:stop, error, state}
     end
   end
@@ -101,6 +107,23 @@ defmodule Tank.Store.Server.Opening do
   @spec of_open_engine?(State.t(), non_neg_integer) :: boolean
   def of_open_engine?(%State{store: nil}, _opening), do: false
   def of_open_engine?(%State{store: store}, opening), do: Native.opening(store) == opening
+
+  defp tell_opened(%State{config: %{store_id: store_id}, store: store} = state, failure, began) do
+    took = System.monotonic_time() - began
+
+    with {:ok, %{entries: entries, revision: revision}} <- Native.status(store) do
+      measurements = %{duration: took, entries: entries, revision: revision}
+      Telemetry.execute([:store, :opened], measurements, %{store_id: store_id, again: failure != nil})
+      ms = System.convert_time_unit(took, :native, :millisecond)
+      text = "opened #{again(failure)}in #{ms} ms, #{entries} entries at revision #{revision}"
+      Log.log(store_id, :info, :opening, "store #{inspect(store_id)}: #{text}")
+    end
+
+    state
+  end
+
+  defp again(nil), do: ""
+  defp again(failure), do: "again after #{inspect(failure)} "
 
   defp failed(%State{config: config} = state, error) do
     case Reopening.failed(config.reopening, error) do
@@ -129,7 +152,9 @@ defmodule Tank.Store.Server.Opening do
   defp log(_store_id, %Error{reason: {:lost, _what}}), do: :ok
 
   defp log(store_id, error) do
-    Logger.error(
+    Log.error(
+      store_id,
+      :disk,
       "store #{inspect(store_id)}: #{Exception.message(error)}. Reads go on from memory and writes are refused " <>
         "until it could be opened again, which is tried every 2 seconds"
     )

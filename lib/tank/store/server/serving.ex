@@ -9,11 +9,9 @@ defmodule Tank.Store.Server.Serving do
   # After an opening a member of several does not know at once what is committed: its view may be older than what callers
   # have read before. So they keep the last view until the new engine has caught up, for which other members reach it.
 
-  alias Tank.Store.{Alarms, Error, Identity, Inbox, LongCall, Members, Native, Running}
+  alias Tank.Store.{Alarms, Error, Identity, Inbox, Log, LongCall, Members, Native, Running}
   alias Tank.Store.Formation.Forming
   alias Tank.Store.Server.State
-
-  require Logger
 
   # A reader finds its store, and then reads: so much later at the most, if its process gets no processor.
   @let_go_after_ms 10_000
@@ -110,7 +108,8 @@ defmodule Tank.Store.Server.Serving do
   @doc "Logs what went wrong while the server does what it can."
   @spec warn(String.t(), Tank.Store.Server.config(), Native.reason()) :: :ok
   def warn(doing, config, reason) do
-    Logger.error("#{doing}, store #{inspect(config.store_id)}: #{Exception.message(Error.from_native(reason))}")
+    text = "#{doing}, store #{inspect(config.store_id)}: #{Exception.message(Error.from_native(reason))}"
+    Log.error(config.store_id, :closing, text)
   end
 
   defp note_cluster(store_id, store) do

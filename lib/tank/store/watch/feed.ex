@@ -11,7 +11,7 @@ defmodule Tank.Store.Watch.Feed do
   use GenServer, restart: :temporary
   use Tank.Store.HideState, show: [:ref, :subscriber, :sent, :position, :told, :current]
 
-  alias Tank.Store.{Change, Entry, Native}
+  alias Tank.Store.{Change, Counters, Entry, Native, Telemetry}
 
   # Revisions pulled at a time.
   @batch 256
@@ -28,7 +28,7 @@ defmodule Tank.Store.Watch.Feed do
   def start_link(args), do: GenServer.start_link(__MODULE__, args, hibernate_after: @hibernate_after)
 
   @impl true
-  def init(%{native: native, what: what, asked?: asked?, ref: ref, subscriber: subscriber, opts: opts}) do
+  def init(%{native: native, what: what, asked?: asked?, ref: ref, subscriber: subscriber, opts: opts} = args) do
     case start(native, what, from(opts.from), asked?, subscriber, ref) do
       {:ok, watch, revision, current, history} ->
         Process.monitor(subscriber)
@@ -37,6 +37,8 @@ defmodule Tank.Store.Watch.Feed do
         state = %{
           watch: watch,
           native: native,
+          store: args.store,
+          pattern: args.pattern,
           ref: ref,
           subscriber: subscriber,
           opts: opts,
@@ -224,8 +226,7 @@ defmodule Tank.Store.Watch.Feed do
     since = state.full_since || now
 
     if state.opts.patience != :infinity and now - since >= state.opts.patience do
-      # Half a snapshot is nothing to go on from.
-      cancelled(state, {:lagged, if(state.snapshot?, do: 0, else: state.sent)})
+      lagged(state)
     else
       state = look_again(state, state.look_again)
       {:noreply, %{state | full_since: since, look_again: min(2 * state.look_again, @look_again_max_ms)}}
@@ -239,6 +240,21 @@ defmodule Tank.Store.Watch.Feed do
   end
 
   # -- Ends
+
+  defp lagged(state) do
+    behind = max(revision(state) - state.sent, 0)
+    Counters.add(state.store, :watches_lagged)
+    Telemetry.execute([:watch, :lagged], %{revisions: behind}, %{store_id: state.store, pattern: state.pattern})
+    # Half a snapshot is nothing to go on from.
+    cancelled(state, {:lagged, if(state.snapshot?, do: 0, else: state.sent)})
+  end
+
+  defp revision(state) do
+    case Native.view(state.native, false) do
+      {:ok, view} -> Native.view_revision(view)
+      _closed -> state.sent
+    end
+  end
 
   defp end_with(state, reason) when reason in [:closed, :noproc], do: cancelled(state, :store_stopped)
   defp end_with(state, {:engine_failed, _why}), do: cancelled(state, :store_stopped)

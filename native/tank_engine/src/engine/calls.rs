@@ -8,6 +8,8 @@ use crate::alarms::Alarm;
 use crate::command::{Command, Limits, Write};
 use crate::error::EngineError;
 use crate::key::Key;
+use crate::log::WriterStats;
+use crate::metrics::Metrics;
 use crate::outcome::Outcome;
 
 use super::Engine;
@@ -194,6 +196,16 @@ impl Engine {
             let confirmed = engine.0.leader.await_quorum(tokio::time::Instant::now() + timeout).await;
             reply.send(engine.check_takes_part().and(confirmed));
         });
+    }
+
+    /// What was counted since the store was opened.
+    pub fn metrics(&self) -> Arc<Metrics> {
+        Arc::clone(self.0.published.metrics())
+    }
+
+    /// What the log's writer counts.
+    pub fn log_stats(&self) -> Arc<WriterStats> {
+        Arc::clone(&self.0.log_stats)
     }
 
     /// Figures about the store, as they are in memory. Asks for the files to be measured again, for the next call.

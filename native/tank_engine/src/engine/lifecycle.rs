@@ -20,6 +20,7 @@ use crate::environment::Environment;
 use crate::error::EngineError;
 use crate::evict;
 use crate::health::{Health, OnFailure};
+use crate::label;
 use crate::log::disk::LogDisk;
 use crate::log::{AtOnce, LogCloser, LogStore, WriterStats, alone};
 use crate::machine::{Checkpoints, Machine, Replay, StateStore};
@@ -95,6 +96,7 @@ impl Engine {
         transport: Arc<dyn Transport>,
         on_failure: OnFailure,
     ) -> Result<Self, EngineError> {
+        label::set(Some(options.store_id.as_str().into()));
         let runtime = Runtime::start()?;
         let config = checked(&options)?;
         let directory = open_directory(&options)?;

@@ -28,6 +28,7 @@ use crate::environment;
 use crate::error::EngineError;
 use crate::faults;
 use crate::health::Health;
+use crate::metrics::Histogram;
 use crate::raft::Types;
 use crate::runtime;
 use crate::sync::lock;
@@ -67,6 +68,8 @@ pub struct WriterStats {
     pub bytes: AtomicU64,
     /// Bytes of the log's files.
     pub disk_bytes: AtomicU64,
+    /// How long writing and syncing a batch took.
+    pub times: Histogram,
 }
 
 /// The handle on the writer.
@@ -163,6 +166,17 @@ async fn run_simulated<D: LogDisk>(shared: Arc<Shared<D>>, mut jobs: UnboundedRe
 /// A write that takes longer is slow: the raft core must not wait for the next one in its own task.
 const SLOW: Duration = Duration::from_millis(2);
 
+/// A sync that takes longer is told to the operator: elections begin when a disk hangs.
+const HANGS: Duration = Duration::from_secs(1);
+
+fn note_time<D: LogDisk>(shared: &Shared<D>, took: Duration) {
+    shared.is_slow.store(took > SLOW, Ordering::Relaxed);
+    shared.stats.times.record(took);
+    if took > HANGS {
+        tracing::warn!(ms = took.as_millis(), "the disk is slow: a sync of the log took this long");
+    }
+}
+
 /// Makes a batch durable and says so. One thread at a time may.
 pub(super) fn serve<D: LogDisk>(shared: &Shared<D>, writes: &[LogWrite], waiting: Vec<Done>) {
     let mut failure = lock(&shared.failure);
@@ -172,7 +186,7 @@ pub(super) fn serve<D: LogDisk>(shared: &Shared<D>, writes: &[LogWrite], waiting
         None => {
             let began = Instant::now();
             let result = write(shared, writes, &shared.health);
-            shared.is_slow.store(began.elapsed() > SLOW, Ordering::Relaxed);
+            note_time(shared, began.elapsed());
             result
         }
     };

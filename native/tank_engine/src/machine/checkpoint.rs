@@ -12,8 +12,10 @@
 
 use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, OnceLock};
+use std::time::Instant;
 
 use crate::error::EngineError;
+use crate::metrics::Metrics;
 use crate::payload::Memory;
 use crate::raft::LogId;
 use crate::snapshot::{PinnedSnapshot, SnapshotData};
@@ -47,6 +49,7 @@ pub struct Checkpoints {
     /// What is applied before one is begun. As much may be applied while it is written.
     bytes_max: u64,
     memory: Arc<Memory>,
+    metrics: Arc<Metrics>,
 }
 
 /// What the disk lacks.
@@ -73,7 +76,12 @@ impl Checkpoints {
         let behind = Behind { store, cuts: VecDeque::new(), open: Delta::default() };
         let bytes_max = (memory.bytes_max() / MEMORY_DIVISOR).min(bytes_max);
         memory.set_stored(revision);
-        Self { behind: Mutex::new(behind), writing: Mutex::default(), bytes_max, memory }
+        Self { behind: Mutex::new(behind), writing: Mutex::default(), bytes_max, memory, metrics: Arc::default() }
+    }
+
+    /// Counts in the store's metrics what is written.
+    pub(super) fn counting(self, metrics: &Arc<Metrics>) -> Self {
+        Self { metrics: Arc::clone(metrics), ..self }
     }
 
     /// Takes what was applied.
@@ -120,7 +128,9 @@ impl Checkpoints {
         loop {
             let next = lock(&self.behind).next();
             let Some((store, delta, awaited)) = next else { return Ok(()) };
+            let began = Instant::now();
             store.advance(&delta)?;
+            self.metrics.checkpoints.record(began.elapsed());
             if let Some(awaited) = awaited {
                 let _first = awaited.set(Arc::new(store.pin()?));
             }

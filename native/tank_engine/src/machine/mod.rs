@@ -24,7 +24,9 @@ pub use versions::Versions;
 
 use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex};
+use std::time::Instant;
 
 use futures_util::{Stream, StreamExt};
 use openraft::entry::RaftEntry;
@@ -100,8 +102,10 @@ impl Machine {
         checkpoint_bytes: u64,
     ) -> Result<Self, EngineError> {
         let (state, header) = store.load(published.memory())?;
-        let checkpoints =
-            Arc::new(Checkpoints::new(store, header.revision, Arc::clone(published.memory()), checkpoint_bytes));
+        let checkpoints = Arc::new(
+            Checkpoints::new(store, header.revision, Arc::clone(published.memory()), checkpoint_bytes)
+                .counting(published.metrics()),
+        );
         let mut machine = Self {
             versions: Versions::new(&checkpoints),
             checkpoints,
@@ -161,6 +165,7 @@ impl Machine {
 
     fn apply_batch(&mut self, batch: Vec<EntryResponder<Types>>) -> Result<(), EngineError> {
         faults::point("apply");
+        let began = Instant::now();
         let Some(record) = batch.last().map(|(entry, _)| entry.index()) else { return Ok(()) };
         let mut delta = Delta::of_bytes(batch_bytes(&batch) as u64);
         self.since_snapshot = self.since_snapshot.saturating_add(delta.bytes);
@@ -194,6 +199,7 @@ impl Machine {
             self.published.hub().reset(revision);
         }
         self.published.hub().publish(revised);
+        self.published.metrics().batches.record(began.elapsed());
         Ok(())
     }
 
@@ -409,6 +415,12 @@ impl RaftStateMachine<Types> for Machine {
             machine.take_over(header);
             machine.since_snapshot = 0;
             keep(&machine.snapshot, pinned);
+            machine.published.metrics().snapshots_received.fetch_add(1, Ordering::Relaxed);
+            tracing::info!(
+                entries = machine.state.entries.len(),
+                revision = machine.state.revision,
+                "installed a snapshot of another member"
+            );
             Ok(())
         })
     }

@@ -431,7 +431,12 @@ impl RaftNetworkV2<Types> for Peer {
         let sending = transfer::send(&self.rpc, self.id, &self.member, vote, snapshot.meta, &pinned);
         tokio::select! {
             closed = cancel => Err(StreamingError::Closed(closed)),
-            result = sending => result.map_err(|error| StreamingError::Unreachable(Unreachable::new(&error))),
+            result = sending => {
+                if result.is_ok() {
+                    tracing::info!(node = %self.member.node, "sent a snapshot to another member");
+                }
+                result.map_err(|error| StreamingError::Unreachable(Unreachable::new(&error)))
+            }
         }
     }
 
