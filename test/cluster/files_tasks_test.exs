@@ -33,7 +33,7 @@ defmodule Tank.Store.Cluster.FilesTasksTest do
     assert {output, 1} = task("tank.restore", [file.("backup"), file.("restored")], nil)
     assert output =~ "is in use by another store: stop that one"
     assert {output, 1} = task("tank.backup", [file.("none/backup")], peer.node)
-    assert output =~ "failed: {:file"
+    assert output =~ "cannot be read or written"
     assert {output, 1} = task("tank.backup", [file.("backup")], :"nobody@127.0.0.1")
     assert output =~ "cannot be reached"
     assert {output, 1} = task("tank.backup", [], peer.node)
