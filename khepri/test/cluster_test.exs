@@ -3,48 +3,15 @@ defmodule Khepri.ClusterTest do
   use ExUnit.Case, async: false
   import Khepri.StoreCase, only: [eventually: 1]
 
+  alias Khepri.Peers
+
   @moduletag timeout: 180_000
   @store :khepri_cluster_test
 
-  setup_all do
-    _daemon = System.cmd("epmd", ["-daemon"])
-
-    if not Node.alive?() do
-      {:ok, _pid} = Node.start(:"khepri_tests_#{System.pid()}@127.0.0.1", :longnames)
-    end
-
-    :ok
-  end
-
   setup do
-    base = Path.join(System.tmp_dir!(), "khepri_cluster_#{System.unique_integer([:positive])}_#{System.pid()}")
-
-    peers =
-      for n <- 1..3 do
-        {:ok, pid, node} =
-          :peer.start_link(%{
-            name: :"k#{n}_#{System.unique_integer([:positive])}",
-            host: '127.0.0.1',
-            longnames: true,
-            args: [
-              '-setcookie',
-              Atom.to_charlist(Node.get_cookie()),
-              '-kernel',
-              'prevent_overlapping_partitions',
-              'false'
-            ]
-          })
-
-        :ok = :erpc.call(node, :code, :add_paths, [:code.get_path()])
-        {:ok, _started} = :erpc.call(node, Application, :ensure_all_started, [:khepri])
-        {:ok, @store} = :erpc.call(node, :khepri, :start, [Path.join(base, "#{n}"), @store])
-        {pid, node}
-      end
-
-    on_exit(fn -> File.rm_rf!(base) end)
-    [one | others] = nodes = Enum.map(peers, &elem(&1, 1))
-    for node <- others, do: :ok = :erpc.call(node, :khepri_cluster, :join, [@store, one, 60_000])
-    %{peers: peers, nodes: nodes}
+    Peers.start_distribution()
+    peers = for {peer, node, _dir} <- Peers.start_cluster(@store, 3), do: {peer, node}
+    %{peers: peers, nodes: Enum.map(peers, &elem(&1, 1))}
   end
 
   defp on(node, module, function, args), do: :erpc.call(node, module, function, args)
