@@ -56,6 +56,13 @@ defmodule Khepri.KeepWhileTest do
     assert :khepri.is_empty(s)
   end
 
+  test "a node that its own conditions let go at once is told with its last properties", %{store: s} do
+    missing = %{[?.] => if_node_exists(exists: false)}
+    gone = %{data: :foo, payload_version: 1, delete_reason: :keep_while}
+    assert :khepri_adv.put(s, [:foo], :foo, %{keep_while: missing}) == {:ok, %{[:foo] => gone}}
+    assert :khepri.exists(s, [:foo]) == false
+  end
+
   test "2,500 nodes that depend on one go in less than a second", %{store: s} do
     :ok = :khepri.put(s, [:owner], 1)
 

@@ -142,7 +142,7 @@ defmodule Tank.Khepri.Core do
        answer ->
          changes = if wanted == [], do: [], else: Engine.changes(response)
          props = written(List.keyfind(changes, path, 0), path, payload, wanted, read)
-         answer |> Map.put(path, props) |> add_deleted(changes, opts)
+         answer |> add_deleted(changes, opts) |> Map.put_new(path, props)
      end}
   end
 
@@ -161,8 +161,8 @@ defmodule Tank.Khepri.Core do
   defp written({_path, old, new}, path, payload, wanted, read) when is_map(new),
     do: Props.of_written(old, {Engine.key(path), Props.with_payload(new, payload)}, wanted, read)
 
-  # It went at once.
-  defp written({_path, _old, _reason}, _path_again, _payload, _wanted, _read), do: %{}
+  # It went at once, which is in the answer if that tells what keep_while deletes.
+  defp written({_path, _last, _reason}, _path_again, _payload, _wanted, _read), do: %{}
 
   @doc "Why a put was refused: by conditions that are to keep a node."
   @spec refused({:keep_while, list, non_neg_integer, atom}, map) :: Error.t()
