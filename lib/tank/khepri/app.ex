@@ -8,6 +8,7 @@ defmodule Tank.Khepri.App do
 
   # Khepri's own default is `infinity`; a call that hangs helps nobody.
   @timeout 30_000
+  @names [default_timeout: "timeout", default_store_id: "store ID", default_ra_system: "Ra system or data directory"]
 
   @spec get_default_timeout :: timeout
   def get_default_timeout do
@@ -31,7 +32,7 @@ defmodule Tank.Khepri.App do
     if valid?.(value) do
       value
     else
-      Logger.error("khepri: invalid value for `#{key}`: #{inspect(value)}")
+      Logger.error("Invalid #{@names[key]} set in `#{key}`, of the application khepri: #{inspect(value)}")
       Error.misuse(error, %{key => value})
     end
   end

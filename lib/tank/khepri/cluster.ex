@@ -7,7 +7,7 @@ defmodule Tank.Khepri.Cluster do
   data_of_another_khepri, _}}` says how to move it over.
   """
 
-  alias Tank.Khepri.{App, Directory, Error, Stores}
+  alias Tank.Khepri.{App, Directory, Error, Member, Stores}
   alias Tank.Store.Cluster
 
   @type store :: atom
@@ -130,9 +130,17 @@ defmodule Tank.Khepri.Cluster do
 
     case Cluster.members(store, query) do
       {:error, :no_quorum} -> {:error, :timeout}
-      answer -> answer
+      answer -> noted(answer, store)
     end
   end
+
+  # What Ra's tables say of the leader is as new as this answer.
+  defp noted({:ok, _members} = answer, store) do
+    :ok = Member.note_now(store)
+    answer
+  end
+
+  defp noted(error, _store), do: error
 
   @doc "As `members/0`, with the nodes alone."
   @spec nodes :: {:ok, [node, ...]} | error

@@ -15,4 +15,8 @@ defmodule Tank.Khepri.Machine do
 
   @spec has_behaviour?(atom) :: boolean
   def has_behaviour?(name), do: name in @behaviours
+
+  @doc "The same, of a store."
+  @spec does_api_comply_with(atom, atom) :: boolean
+  def does_api_comply_with(name, _store), do: has_behaviour?(name)
 end

@@ -1,41 +1,55 @@
 defmodule Tank.Khepri.Member do
   @moduledoc false
   # A process under the store's id: by that name, applications look whether the store runs. It also answers what they ask
-  # Ra about the store, where that has an answer, and notes the leader where Ra would.
+  # Ra about the store, where that has an answer, and keeps Ra's tables about it (`Tank.Khepri.RaTables`).
 
   use GenServer
 
+  alias Tank.Khepri.RaTables
   alias Tank.Store.Cluster
+
+  # The figures in Ra's tables are looked at by people, and by what tells whether anything has changed.
+  @note_ms 500
 
   @spec start_link(atom) :: GenServer.on_start()
   def start_link(store), do: GenServer.start_link(__MODULE__, store, name: store)
 
-  # Where there is Ra, its table is looked at by those that hand leadership over, once in a while.
-  @note_ms 500
+  @doc "Has Ra's tables name the leader that this member knows now."
+  @spec note_now(atom) :: :ok
+  def note_now(store) do
+    if RaTables.there?(), do: GenServer.call(store, :note, 5_000), else: :ok
+  catch
+    :exit, _gone_or_busy -> :ok
+  end
 
   @impl GenServer
   def init(store) do
-    if Code.ensure_loaded?(:ra_leaderboard), do: send(self(), :note)
+    Process.flag(:trap_exit, true)
+
+    if RaTables.there?() do
+      send(self(), :note)
+      Cluster.subscribe(store)
+    end
+
     {:ok, store}
   end
 
   @impl GenServer
+  def terminate(_reason, store), do: if(RaTables.there?(), do: RaTables.clear(store))
+
+  @impl GenServer
   def handle_info(:note, store) do
     Process.send_after(self(), :note, @note_ms)
-    note(store)
+    RaTables.note(store)
+    {:noreply, store}
+  end
+
+  def handle_info({:store_cluster, store, {:leader, _node, _term}}, store) do
+    RaTables.note(store)
     {:noreply, store}
   end
 
   def handle_info(_other, store), do: {:noreply, store}
-
-  defp note(store) do
-    with {:ok, members} <- Cluster.members(store, favor: :low_latency, timeout: 1_000),
-         {:ok, leader} when leader != nil <- Cluster.leader(store),
-         do: apply(:ra_leaderboard, :record, [store, {store, leader}, members])
-  catch
-    # Ra does not run.
-    :error, :badarg -> :ok
-  end
 
   @impl GenServer
   def handle_call({:leader_call, {:state_query, :members}}, _from, store), do: {:reply, members(store), store}
@@ -50,6 +64,8 @@ defmodule Tank.Khepri.Member do
     aside(from, fn -> transferred(store, node) end)
     {:noreply, store}
   end
+
+  def handle_call(:note, _from, store), do: {:reply, RaTables.note(store), store}
 
   def handle_call(:force_member_change, from, store) do
     aside(from, fn -> Cluster.force_new_cluster(store, force: true) end)
