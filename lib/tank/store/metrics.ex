@@ -65,7 +65,7 @@ defmodule Tank.Store.Metrics do
 
   @counters [
     {"leader_changes_total", "changes of the leader, as this member saw them", :leader_changes},
-    {"quorum_losses_total", "losses of the quorum", :quorum_losses},
+    {"quorum_losses_total", "losses of the quorum for more than a second", :quorum_losses},
     {"watches_lagged_total", "watches that ended since their process did not keep up", :watches_lagged}
   ]
 

@@ -10,6 +10,8 @@ defmodule Tank.Store.Reporter do
   alias Tank.Store.{Counters, Events, Log, Native, Running, Telemetry}
 
   @measure_every_ms 1_000
+  # A quorum that is lost for longer is told to the operator.
+  @lost_after_ms 1_000
 
   def start_link(config), do: GenServer.start_link(__MODULE__, config.store_id)
 
@@ -30,6 +32,13 @@ defmodule Tank.Store.Reporter do
   @impl true
   def handle_info({:store_cluster, _store_id, event}, state), do: {:noreply, event(event, state)}
 
+  def handle_info(:lost, %{quorum: {:losing, _timer}} = state) do
+    Counters.add(state.store_id, :quorum_losses)
+    text = "has lost its quorum: writes and linearizable reads wait for a majority of its members"
+    log(state, :warning, :cluster, text)
+    {:noreply, %{state | quorum: :lost}}
+  end
+
   def handle_info(:measure, state) do
     measure_later()
     {:noreply, measure(state)}
@@ -44,7 +53,11 @@ defmodule Tank.Store.Reporter do
   defp event({:leader, leader, term}, state) do
     if state.leader != :unknown, do: Counters.add(state.store_id, :leader_changes)
     Telemetry.execute([:cluster, :leader], %{term: term}, %{store_id: state.store_id, leader: leader})
-    if several?(state) and state.leader != :unknown, do: log(state, :info, :cluster, leader_text(leader, term))
+
+    # Without a leader there is no quorum, which is told.
+    if several?(state) and state.leader != :unknown and leader != nil,
+      do: log(state, :info, :cluster, leader_text(leader, term))
+
     %{state | leader: leader}
   end
 
@@ -53,11 +66,19 @@ defmodule Tank.Store.Reporter do
   defp event({:quorum, :lost}, %{quorum: known} = state) when known in [:unknown, :none_yet],
     do: %{state | quorum: :none_yet}
 
-  defp event({:quorum, quorum}, state) do
-    if quorum == :lost, do: Counters.add(state.store_id, :quorum_losses)
-    Telemetry.execute([:cluster, :quorum], %{}, %{store_id: state.store_id, quorum: quorum})
-    if state.quorum in [:ok, :lost], do: log_quorum(quorum, state)
-    %{state | quorum: quorum}
+  # At each election there is none for a moment.
+  defp event({:quorum, :lost}, %{quorum: :ok} = state) do
+    tell_quorum(:lost, state)
+    %{state | quorum: {:losing, Process.send_after(self(), :lost, @lost_after_ms)}}
+  end
+
+  defp event({:quorum, :lost}, state), do: state
+
+  defp event({:quorum, :ok}, %{quorum: before} = state) do
+    tell_quorum(:ok, state)
+    with {:losing, timer} <- before, do: Process.cancel_timer(timer)
+    if before == :lost, do: log(state, :notice, :cluster, "has a quorum again")
+    %{state | quorum: :ok}
   end
 
   defp event({:members, members}, %{members: members} = state), do: state
@@ -73,23 +94,14 @@ defmodule Tank.Store.Reporter do
 
   defp event(_other, state), do: state
 
-  defp log_quorum(:ok, state), do: log(state, :notice, :cluster, "has a quorum again")
-
-  defp log_quorum(:lost, state),
-    do:
-      log(
-        state,
-        :warning,
-        :cluster,
-        "has lost its quorum: writes and linearizable reads wait for a majority of its members"
-      )
+  defp tell_quorum(quorum, state),
+    do: Telemetry.execute([:cluster, :quorum], %{}, %{store_id: state.store_id, quorum: quorum})
 
   defp log_members(joined, left, nodes, state) do
     for node <- joined, do: log(state, :notice, :members, "#{node} has joined: #{length(nodes)} members")
     for node <- left, do: log(state, :notice, :members, "#{node} is no member any more: #{length(nodes)} members")
   end
 
-  defp leader_text(nil, term), do: "has no leader since term #{term}"
   defp leader_text(leader, term) when leader == node(), do: "this member leads since term #{term}"
   defp leader_text(leader, term), do: "#{leader} leads since term #{term}"
 
