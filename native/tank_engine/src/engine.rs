@@ -13,6 +13,7 @@ mod changes;
 mod cluster_watch;
 mod compaction;
 mod disk_usage;
+mod forward;
 mod idle;
 mod ingress;
 mod leader;

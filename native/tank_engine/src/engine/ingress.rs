@@ -9,21 +9,21 @@ use openraft::errors::{ClientWriteError, Fatal};
 use tokio::sync::{Notify, mpsc};
 use tokio::time::Instant;
 
-use crate::command::{Command, Limits, Request, RequestId};
+use crate::command::{Command, Request, RequestId};
 use crate::environment::wall_ms;
 use crate::error::EngineError;
 use crate::faults;
 use crate::health::Health;
 use crate::log::{AtOnce, DETACHED_BYTES_MIN};
 use crate::options::Options;
-use crate::outcome::{Outcome, Refusal};
-use crate::peers::{AHEAD_BYTES_MIN, NotWritten};
+use crate::outcome::Outcome;
+use crate::peers::AHEAD_BYTES_MIN;
 use crate::raft::{Responder, Types, WriteResult};
 use crate::runtime::{self, Runtime};
 use crate::sync::lock;
 
-use super::callers::Woken;
 use super::calls::Reply;
+use super::forward::{Forwarded, Group, Late, late};
 use super::leader::LeaderClient;
 
 /// How many writes the ingress task takes at a time.
@@ -77,14 +77,14 @@ struct Open {
 }
 
 /// A write that was let in. However it ends, its place becomes free and its caller hears of it.
-struct Pending {
+pub(super) struct Pending {
     command: Option<Command>,
     id: RequestId,
-    bytes: usize,
+    pub(super) bytes: usize,
     /// Nothing else was on its way when it came.
     alone: bool,
     /// Until then the leader is asked.
-    deadline: Instant,
+    pub(super) deadline: Instant,
     bounds: Arc<Bounds>,
 }
 
@@ -153,18 +153,24 @@ async fn feed(mut queue: mpsc::UnboundedReceiver<Pending>, leader: LeaderClient,
         if single_writer.seen(is_alone(&taken)) && leader.authority.is_alone() {
             at_once.ask();
         }
+        // The raft core would refuse them one by one.
+        let is_elsewhere = leader.is_elsewhere();
+        let mut group = Group::new(&leader);
         for mut pending in taken.drain(..) {
             let Some(command) = pending.command.take() else { continue };
             let request = Request { id: pending.id, time_ms, command, seen_ms };
             if pending.bytes >= AHEAD_BYTES_MIN && !leader.authority.is_alone() {
                 // Others have to hold it before it is logged.
                 pending.forward(Arc::clone(&leader), request, false);
+            } else if is_elsewhere {
+                group.add(pending, request);
             } else if pending.bytes >= DETACHED_BYTES_MIN {
                 pending.stage(Arc::clone(&leader), request);
             } else if pending.propose(&leader, request).await.is_err() {
                 return;
             }
         }
+        group.send();
     }
 }
 
@@ -337,91 +343,23 @@ impl Pending {
 
     /// Asks the leader, wherever it is.
     fn forward(self, leader: Arc<LeaderClient>, request: Request, maybe_logged: bool) {
-        self.bounds.leave_deadline(self.id.sequence);
-        let forwarded = Forwarded { pending: self, request, leader, maybe_logged };
-        // Without a leader, no task is needed to wait for one.
-        if forwarded.leader.is_known() { forwarded.start() } else { forwarded.wait() }
+        Forwarded { pending: self, request, leader, maybe_logged }.go();
     }
 
-    fn reply(self, result: Result<Outcome, EngineError>) {
+    /// From now on the deadline is looked after elsewhere.
+    pub(super) fn leave_deadline(&self) {
+        self.bounds.leave_deadline(self.id.sequence);
+    }
+
+    pub(super) fn health(&self) -> Arc<Health> {
+        Arc::clone(&self.bounds.health)
+    }
+
+    pub(super) fn reply(self, result: Result<Outcome, EngineError>) {
         // Its place is free before its caller can know: whoever writes one after the other needs one.
         if let Some(reply) = self.bounds.resolve(self.id.sequence) {
             reply.send(result);
         }
-    }
-}
-
-/// A write that another member has to log.
-struct Forwarded {
-    pending: Pending,
-    request: Request,
-    leader: Arc<LeaderClient>,
-    /// It was handed over before, and its fate was not learned.
-    maybe_logged: bool,
-}
-
-impl Forwarded {
-    /// Asks the leader, in a task.
-    fn start(mut self) {
-        let health = Arc::clone(&self.pending.bounds.health);
-        runtime::spawn_here("forward", health, async move {
-            let deadline = self.pending.deadline;
-            match self.leader.try_write(&self.request, deadline).await {
-                Ok(written) => match late(&written.outcome) {
-                    None => {
-                        let applied = self.leader.await_applied(written.index, deadline).await;
-                        self.end(applied.map(|()| written.outcome));
-                    }
-                    // This member was far behind when it made the request, which nobody has applied.
-                    Some(Late::MadeBefore(log_ms)) if !self.maybe_logged && Instant::now() < deadline => {
-                        self.request.seen_ms = log_ms;
-                        self.start();
-                    }
-                    Some(_) => self.end(Err(EngineError::Unknown)),
-                },
-                Err(NotWritten::TooLarge { limit }) => {
-                    let limits = Limits { value_bytes_max: limit, txn_bytes_max: limit, ..Limits::WIDEST };
-                    let too_large = self.request.command.check_size(limits).err();
-                    let too_large = too_large.filter(|_| !self.maybe_logged);
-                    self.end(Err(too_large.unwrap_or(EngineError::Unknown)));
-                }
-                Err(why) => {
-                    self.maybe_logged |= why == NotWritten::Unknown;
-                    self.wait();
-                }
-            }
-        });
-    }
-
-    /// Waits for a leader, in the queue of the callers.
-    fn wait(self) {
-        let callers = Arc::clone(&self.leader.callers);
-        callers.wait(self.pending.deadline, move |why| match why {
-            Woken::Leader if Instant::now() < self.pending.deadline => self.start(),
-            _ if self.maybe_logged => self.end(Err(EngineError::Unknown)),
-            _ => self.end(Err(EngineError::NoQuorum)),
-        });
-    }
-
-    fn end(self, result: Result<Outcome, EngineError>) {
-        self.leader.seeds.let_go(self.request.id);
-        self.pending.reply(result);
-    }
-}
-
-/// Why an outcome does not tell whether the request was applied before.
-enum Late {
-    /// The store forgot sessions at this time in the log; the request was made before.
-    MadeBefore(u64),
-    /// The client said that it would not ask any more.
-    MovedOn,
-}
-
-fn late(outcome: &Outcome) -> Option<Late> {
-    match outcome {
-        Outcome::Refused(Refusal::SessionEnded { log_ms }) => Some(Late::MadeBefore(*log_ms)),
-        Outcome::Refused(Refusal::MovedOn) => Some(Late::MovedOn),
-        _ => None,
     }
 }
 

@@ -3,6 +3,7 @@
 //! A request that surely was not logged is simply asked again. One whose fate is unknown is asked
 //! again too: it carries its id, and is applied once.
 
+use std::future::Future;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -134,6 +135,35 @@ impl LeaderClient {
         }
     }
 
+    /// Asks the leader, if that is another member, once to write all of `requests`, whose commands have so many bytes.
+    /// Returns them, with what became of each.
+    pub(super) async fn try_write_many(
+        &self,
+        requests: Vec<Request>,
+        bytes: usize,
+        deadline: Instant,
+    ) -> (Vec<Request>, Vec<Result<Written, NotWritten>>) {
+        const REQUEST_BYTES: usize = 128;
+        let count = requests.len();
+        let (bytes, call) = (bytes + count * REQUEST_BYTES, Call::WriteMany(requests));
+        let answer = match self.leader() {
+            Leader::There(id, member) => {
+                let within = remaining(deadline).min(TRY);
+                let asking = self.rpc.call_sized(id, &member, Lane::Bulk, (&call, bytes), Wait::For(within));
+                self.unless_replaced(id, asking).await
+            }
+            Leader::Here | Leader::Unknown => Err(CallError::NotSent),
+        };
+        let written = match answer {
+            Ok(Answer::WriteMany(written)) if written.len() == count => written,
+            Ok(Answer::WriteMany(_)) => vec![Err(NotWritten::Unknown); count],
+            Ok(_) | Err(CallError::NotSent) => vec![Err(NotWritten::NotLeader); count],
+            Err(CallError::Timeout | CallError::Failed(_)) => vec![Err(NotWritten::Unknown); count],
+        };
+        let Call::WriteMany(requests) = call else { return Default::default() };
+        (requests, written)
+    }
+
     /// The log index that a view must have for reads that began before this call. Asks once.
     pub(super) async fn read_index(&self, basis: Basis, within: Duration) -> Option<u64> {
         match self.leader() {
@@ -160,8 +190,16 @@ impl LeaderClient {
         call: &Call,
         timeout: Duration,
     ) -> Result<Answer, CallError> {
+        self.unless_replaced(id, self.rpc.call(id, member, lane, call, Wait::For(timeout))).await
+    }
+
+    async fn unless_replaced(
+        &self,
+        id: MemberId,
+        asking: impl Future<Output = Result<Answer, CallError>>,
+    ) -> Result<Answer, CallError> {
         tokio::select! {
-            answer = self.rpc.call(id, member, lane, call, Wait::For(timeout)) => answer,
+            answer = asking => answer,
             () = self.replaced(id) => Err(CallError::Timeout),
         }
     }
@@ -203,6 +241,11 @@ impl LeaderClient {
             Leader::There(id, member) => Some((id, member)),
             Leader::Here | Leader::Unknown => None,
         }
+    }
+
+    /// Whether this member knows that another one leads.
+    pub(super) fn is_elsewhere(&self) -> bool {
+        self.raft.server_metrics().borrow_watched().current_leader.is_some_and(|id| id != self.me)
     }
 
     /// Whether a leader is known, here or elsewhere.

@@ -54,6 +54,8 @@ pub(crate) enum Call {
     },
     /// A write that came in at a member that does not lead.
     Write(Request),
+    /// Small writes that came in at about the same time.
+    WriteMany(Vec<Request>),
     /// A change of the members, for the leader, which gives up after that time.
     Change {
         change: Change,
@@ -153,6 +155,8 @@ pub(crate) enum Answer {
     /// The last piece was taken, and the snapshot is installed or was refused for its vote.
     SnapshotDone(SnapshotResponse<Types>),
     Write(Result<Written, NotWritten>),
+    /// Of each, in order.
+    WriteMany(Vec<Result<Written, NotWritten>>),
     /// `None`: the member does not lead.
     Change(Option<Result<(), NotChanged>>),
     /// `None`: the member does not lead.

@@ -6,6 +6,7 @@ use std::sync::{Arc, Mutex, Weak};
 use std::time::Duration;
 
 use futures_util::StreamExt;
+use futures_util::future::join_all;
 use futures_util::stream::FuturesUnordered;
 use openraft::errors::ClientWriteError;
 use openraft::raft::{AppendEntriesRequest, AppendEntriesResponse, SnapshotResponse};
@@ -199,7 +200,8 @@ impl Server {
 
     /// The answer of a member that must not take part, if this is one and the call asks it to.
     fn refuse(&self, call: &Call) -> Option<Answer> {
-        let is_for_leader = matches!(call, Call::Write(_) | Call::Change { .. } | Call::ReadIndex(_));
+        let is_for_leader =
+            matches!(call, Call::Write(_) | Call::WriteMany(_) | Call::Change { .. } | Call::ReadIndex(_));
         let concerned = takes_part(call) || (is_for_leader && self.roll_call.refusal().is_some());
         if !concerned || self.roll_call.counts() {
             return None;
@@ -239,6 +241,10 @@ impl Server {
             Call::SnapshotBegin { transfer, vote, meta } => self.begin_snapshot(transfer, vote, meta).await,
             Call::SnapshotFrame { transfer, frame } => return self.take_frame(transfer, frame.into_vec()).await,
             Call::Write(request) => Answer::Write(self.write(request, head).await),
+            // The raft core gets them in this order.
+            Call::WriteMany(requests) => {
+                Answer::WriteMany(join_all(requests.into_iter().map(|request| self.write(request, head))).await)
+            }
             Call::Change { change, within_ms } => {
                 let deadline = Instant::now() + Duration::from_millis(within_ms).min(CHANGE_TIMEOUT_MAX);
                 let at = Changing {

@@ -13,6 +13,7 @@ mod bed;
 mod authority;
 mod cluster;
 mod elections;
+mod forwards;
 mod late;
 mod reads;
 mod restored;

@@ -151,6 +151,18 @@ impl Rpc {
         self.call_encoded(to, member, lane, encode(call)?, wait).await
     }
 
+    /// As [`Rpc::call`], of a call that has about so many bytes.
+    pub(crate) async fn call_sized(
+        &self,
+        to: MemberId,
+        member: &Member,
+        lane: Lane,
+        (call, bytes): (&Call, usize),
+        wait: Wait,
+    ) -> Result<Answer, CallError> {
+        self.call_encoded(to, member, lane, encode_sized(call, bytes)?, wait).await
+    }
+
     /// As [`Rpc::call`], of a call that was encoded before ([`encode`]).
     pub(super) async fn call_encoded(
         &self,
