@@ -31,6 +31,7 @@ defmodule Tank.Store.Error do
   | `{:no_data_dir, store_id}` | `Tank.Store` was given no `:data_dir`, and no store of this id runs | give one, or start the store first |
   | `{:locked, path}` | another store has the directory open | stop that one |
   | `{:wrong_store, found}`, `{:newer_format, found}` | the directory is another store's, or a newer release's | give the right one |
+  | `{:older_format, found}` | the directory is an older release's, and this release cannot read it | restore a backup made with that release |
   | `{:not_a_directory, path}`, `{:permission_denied, path}`, `{:not_a_store, path}`, `{:data_dir, path}` | the directory cannot be used | give another one, or mend it |
   | `{:not_empty, path}` | a backup is restored into a new or an empty directory only | give another one |
   | `{:file, path}` | a backup, an export or an import cannot be read or written | |
@@ -123,6 +124,7 @@ defmodule Tank.Store.Error do
   def public({:locked, path, _by}), do: {:locked, path}
   def public({:wrong_store, _expected, found}), do: {:wrong_store, found}
   def public({:newer_format, found, _supported}), do: {:newer_format, found}
+  def public({:older_format, found, _supported}), do: {:older_format, found}
   def public({:lost, what, _path}), do: {:lost, what}
   def public({:invalid_option, option, _why}), do: {:invalid_option, option}
 
@@ -136,6 +138,7 @@ defmodule Tank.Store.Error do
   defp details({:locked, _path, by}), do: %{by: by}
   defp details({:wrong_store, expected, _found}), do: %{expected: expected}
   defp details({:newer_format, _found, supported}), do: %{supported: supported}
+  defp details({:older_format, _found, supported}), do: %{supported: supported}
   defp details({:lost, _what, path}), do: %{path: path}
   defp details({:invalid_option, _option, why}), do: %{why: why}
 
@@ -211,6 +214,10 @@ defmodule Tank.Store.Error do
 
   defp message_of({:wrong_store, expected, found}),
     do: "the directory holds the store #{inspect(found)}, not #{inspect(expected)}"
+
+  defp message_of({:older_format, found, supported}),
+    do:
+      "the directory has format #{found}, and this release reads #{supported} only: restore a backup made with the release that wrote it"
 
   defp message_of({:newer_format, found, supported}),
     do: "the directory has format #{found}, and this release reads #{supported}: use the release that wrote it"

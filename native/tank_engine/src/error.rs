@@ -117,6 +117,14 @@ pub enum EngineError {
         /// The store id found.
         found: String,
     },
+    /// The directory was written by an older release, whose format this one does not read.
+    #[error("the directory has format {found}; this release reads {supported} only")]
+    OlderFormat {
+        /// The format version found.
+        found: u32,
+        /// The one that this release reads.
+        supported: u32,
+    },
     /// The directory was written by a newer release.
     #[error("the directory has format {found}; this release reads up to {supported}")]
     NewerFormat {

@@ -117,6 +117,7 @@ rustler::atoms! {
     disk_full,
     wrong_store,
     newer_format,
+    older_format,
     corrupt,
     storage,
     no_store,

@@ -47,6 +47,7 @@ pub(crate) fn reason<'a>(env: Env<'a>, error: &EngineError) -> Term<'a> {
         }
         E::DiskFull { .. } => atoms::disk_full().encode(env),
         E::WrongStore { expected, found } => (atoms::wrong_store(), expected, found).encode(env),
+        E::OlderFormat { found, supported } => (atoms::older_format(), found, supported).encode(env),
         E::NewerFormat { found, supported } => (atoms::newer_format(), found, supported).encode(env),
         E::Corrupt { what, detail } => (atoms::corrupt(), part(what), detail).encode(env),
         E::File { path, why } => (atoms::file(), path.to_string_lossy().as_ref(), why).encode(env),

@@ -106,11 +106,21 @@ defmodule Tank.Store.DataDirTest do
 
     test "of a newer format", %{dir: dir} do
       make_store(dir)
-      rewrite_format(dir, &String.replace(&1, "format 1\n", "format 2\n"))
-      assert refused(dir) == {:newer_format, 2}
-      assert Exception.message(error(dir)) =~ "format 2, and this release reads 1"
+      rewrite_format(dir, &String.replace(&1, "format 2\n", "format 3\n"))
+      assert refused(dir) == {:newer_format, 3}
+      assert Exception.message(error(dir)) =~ "format 3, and this release reads 2"
       # It is not touched: the release that wrote it can go on.
+      rewrite_format(dir, &String.replace(&1, "format 3\n", "format 2\n"))
+      start_tank(dir)
+      assert Tank.Store.get_pod("kept") == {:ok, pod("kept")}
+    end
+
+    test "of an older format", %{dir: dir} do
+      make_store(dir)
       rewrite_format(dir, &String.replace(&1, "format 2\n", "format 1\n"))
+      assert refused(dir) == {:older_format, 1}
+      assert Exception.message(error(dir)) =~ "format 1, and this release reads 2 only"
+      rewrite_format(dir, &String.replace(&1, "format 1\n", "format 2\n"))
       start_tank(dir)
       assert Tank.Store.get_pod("kept") == {:ok, pod("kept")}
     end

@@ -3,6 +3,7 @@
 //! A few lines of text, so that a person can read it too; the last line is a checksum of those
 //! before it.
 
+use std::cmp::Ordering;
 use std::fs;
 use std::io;
 use std::path::Path;
@@ -14,7 +15,7 @@ use crate::error::EngineError;
 use crate::options::Formation;
 
 /// The layout of the directory and of all in it that this release writes. It reads this one only.
-pub const FORMAT_VERSION: u32 = 1;
+pub const FORMAT_VERSION: u32 = 2;
 
 /// The file's name.
 pub(super) const FILE: &str = "FORMAT";
@@ -132,8 +133,11 @@ fn parse(bytes: &[u8]) -> Result<Format, EngineError> {
     };
     let number = |text: &str| text.parse().map_err(|_| corrupt("has a number that is none"));
     let found = u32::try_from(number(field("format")?)?).unwrap_or(u32::MAX);
-    if found != FORMAT_VERSION {
-        return Err(EngineError::NewerFormat { found, supported: FORMAT_VERSION });
+    let supported = FORMAT_VERSION;
+    match found.cmp(&supported) {
+        Ordering::Less => return Err(EngineError::OlderFormat { found, supported }),
+        Ordering::Equal => {}
+        Ordering::Greater => return Err(EngineError::NewerFormat { found, supported }),
     }
     let stage = if field("stage")? == "ready" { Stage::Ready } else { Stage::Creating };
     let store_id = field("store")?.to_owned();
@@ -169,11 +173,15 @@ mod tests {
     }
 
     #[test]
-    fn a_newer_format_is_named() {
-        let body = format().to_text().replace("format 1\n", "format 7\n");
-        let body = body.rsplit_once("crc32c").unwrap().0.to_owned();
-        let text = format!("{body}crc32c {:08x}\n", crc32c::crc32c(body.as_bytes()));
-        let error = parse(text.as_bytes()).unwrap_err();
-        assert_eq!(error, EngineError::NewerFormat { found: 7, supported: FORMAT_VERSION });
+    fn other_formats_are_named() {
+        let supported = FORMAT_VERSION;
+        let error_of = |found| {
+            let body = format().to_text().replace(&format!("format {supported}\n"), &format!("format {found}\n"));
+            let body = body.rsplit_once("crc32c").unwrap().0.to_owned();
+            let text = format!("{body}crc32c {:08x}\n", crc32c::crc32c(body.as_bytes()));
+            parse(text.as_bytes()).unwrap_err()
+        };
+        assert_eq!(error_of(7), EngineError::NewerFormat { found: 7, supported });
+        assert_eq!(error_of(1), EngineError::OlderFormat { found: 1, supported });
     }
 }
