@@ -285,11 +285,10 @@ fn push_component(bytes: &mut Vec<u8>, component: &Component) {
 }
 
 fn check(bytes: &[u8], limits: KeyLimits) -> Result<(), EngineError> {
-    let mut total = 0;
-    for component in (Components { rest: bytes }) {
-        let size = match component? {
-            Component::Atom(text) | Component::String(text) => text.len(),
-        };
+    let (mut rest, mut total) = (bytes, 0);
+    while let Some((&tag, text)) = rest.split_first() {
+        let mut size = 0;
+        rest = decode(tag, text, |_| size += 1)?;
         too_large("path_component", size, limits.component_bytes_max)?;
         total += size;
     }
@@ -300,46 +299,43 @@ fn too_large(what: &'static str, size: usize, limit: usize) -> Result<(), Engine
     if size > limit { Err(EngineError::TooLarge { what, size, limit }) } else { Ok(()) }
 }
 
-/// Decodes components until the bytes end or make no sense.
-struct Components<'a> {
-    rest: &'a [u8],
+/// Decodes the text of a component with this tag, byte by byte, and returns what follows the component.
+fn decode(tag: u8, mut text: &[u8], mut take: impl FnMut(u8)) -> Result<&[u8], EngineError> {
+    let invalid = |why: &str| Err(EngineError::InvalidPath(why.to_owned()));
+    loop {
+        match text {
+            [ESCAPE, escaped @ (1 | 2), tail @ ..] => {
+                take(*escaped - 1);
+                text = tail;
+            }
+            [ESCAPE, ..] => return invalid("an escape sequence is neither of the two"),
+            [END, tail @ ..] if matches!(tag, ATOM | STRING) => return Ok(tail),
+            [END, ..] => return invalid("a component's kind is neither atom nor string"),
+            [byte, tail @ ..] => {
+                take(*byte);
+                text = tail;
+            }
+            [] => return invalid("a component does not end"),
+        }
+    }
 }
 
-impl Components<'_> {
-    fn invalid(&mut self, why: &str) -> Option<Result<Component, EngineError>> {
-        self.rest = &[];
-        Some(Err(EngineError::InvalidPath(why.to_owned())))
-    }
+/// Decodes components until the bytes end or are not those of a path.
+struct Components<'a> {
+    rest: &'a [u8],
 }
 
 impl Iterator for Components<'_> {
     type Item = Result<Component, EngineError>;
 
     fn next(&mut self) -> Option<Self::Item> {
-        let (&tag, mut rest) = self.rest.split_first()?;
+        let (&tag, encoded) = std::mem::take(&mut self.rest).split_first()?;
         let mut text = Vec::new();
-        loop {
-            match rest {
-                [ESCAPE, escaped @ (1 | 2), tail @ ..] => {
-                    text.push(*escaped - 1);
-                    rest = tail;
-                }
-                [ESCAPE, ..] => return self.invalid("an escape sequence makes no sense"),
-                [END, tail @ ..] => {
-                    self.rest = tail;
-                    return match tag {
-                        ATOM => Some(Ok(Component::Atom(text))),
-                        STRING => Some(Ok(Component::String(text))),
-                        _ => self.invalid("a component's kind is neither atom nor string"),
-                    };
-                }
-                [byte, tail @ ..] => {
-                    text.push(*byte);
-                    rest = tail;
-                }
-                [] => return self.invalid("a component does not end"),
-            }
-        }
+        let decoded = decode(tag, encoded, |byte| text.push(byte));
+        Some(decoded.map(|rest| {
+            self.rest = rest;
+            if tag == ATOM { Component::Atom(text) } else { Component::String(text) }
+        }))
     }
 }
 
@@ -370,8 +366,9 @@ mod tests {
 
         #[test]
         fn any_bytes_are_a_path_or_refused(bytes in prop::collection::vec(any::<u8>(), 0..40)) {
-            if let Ok(key) = Key::checked(&bytes) {
-                let path = key.components().unwrap();
+            let path = Key::from_bytes(&bytes).components();
+            prop_assert_eq!(Key::checked(&bytes).err(), path.as_ref().err().cloned());
+            if let Ok(path) = path {
                 let again = Key::of(&path);
                 prop_assert_eq!(again.as_bytes(), &bytes[..]);
             }
