@@ -13,7 +13,7 @@ defmodule Tank.Bench.Comparison.Case do
   @type stage :: %{sides: [side], setup: params, points: [params], warm_up: boolean}
 
   @typedoc "The name a side has in tables, and its store."
-  @type side :: {:tank | :khepri | :ets | :disk | :file | :message | :etcd, module}
+  @type side :: {:tank | :khepri | :api | :ets | :disk | :file | :message | :etcd, module}
 
   @typedoc "Metrics; or why there are none."
   @type found :: %{atom => number} | {:skip, String.t()}

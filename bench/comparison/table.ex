@@ -7,6 +7,7 @@ defmodule Tank.Bench.Comparison.Table do
   @names [
     tank: "Tank.Store",
     khepri: "Khepri",
+    api: "Khepri's API on ours",
     ets: "ETS",
     disk: "disk",
     file: "file",

@@ -102,6 +102,18 @@ defmodule Khepri.OptionTest do
     assert :khepri.get!([:by_default], %{favor: :consistency}) == 1
     assert :khepri.delete("/:by_default") == :ok
     assert :khepri.is_empty() and :khepri.is_empty(%{}) and :khepri.fence() == :ok
+
+    for register <- [
+          &:khepri.register_trigger(:t, &1, [:p]),
+          &:khepri.register_trigger(:t, &1, [:p], %{timeout: 5_000})
+        ],
+        do: assert(register.([:a]) == :ok)
+
+    projection = :khepri_projection.new(:"by_default_#{s}", :copy)
+    assert :khepri.register_projection([:a], projection, %{timeout: 5_000}) == :ok
+    assert :khepri.has_projection(:"by_default_#{s}") and :khepri.has_projection(:"by_default_#{s}", %{})
+    assert :khepri.unregister_projections([:"by_default_#{s}"]) == :ok
+    assert :khepri.transaction(fn -> :khepri_tx.exists([:a]) end, :ro) == {:ok, false}
     assert :khepri_cluster.nodes() == {:ok, [node()]}
     assert :khepri_cluster.wait_for_leader() == :ok
 

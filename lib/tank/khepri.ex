@@ -204,7 +204,14 @@ defmodule Tank.Khepri do
   @spec register_trigger(store, atom, Evf.t() | Path.pattern(), Path.pattern(), map) :: :ok | error
   def register_trigger(store, id, filter, sproc_path, opts), do: Triggers.register(store, id, filter, sproc_path, opts)
 
-  shorter(register_trigger: 3)
+  def register_trigger(id, filter, sproc_path),
+    do: register_trigger(App.get_default_store_id(), id, filter, sproc_path, %{})
+
+  # Ids of stores and of triggers are atoms.
+  def register_trigger(id, filter, sproc_path, opts) when is_map(opts),
+    do: register_trigger(App.get_default_store_id(), id, filter, sproc_path, opts)
+
+  def register_trigger(store, id, filter, sproc_path), do: register_trigger(store, id, filter, sproc_path, %{})
 
   # -- Export, import, information
 

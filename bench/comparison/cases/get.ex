@@ -9,12 +9,16 @@ defmodule Tank.Bench.Comparison.Cases.Get do
 
   alias Tank.Bench.{Load, Pods, Store, Workload}
 
-  @sides [tank: Store.Tank, khepri: Store.KhepriProjected, ets: Store.Ets]
+  @sides [tank: Store.Tank, khepri: Store.KhepriProjected, api: Store.KhepriApi, ets: Store.Ets]
 
   # The way of each store that does what the row says. Khepri's `get` alone leaves it to Khepri how current it is.
   @ways %{
-    "authoritative get" => %{Store.Tank => "get_pod", Store.KhepriProjected => "get, favor: consistency"},
-    "get by default" => %{Store.Tank => "get_pod", Store.KhepriProjected => "get"},
+    "authoritative get" => %{
+      Store.Tank => "get_pod",
+      Store.KhepriProjected => "get, favor: consistency",
+      Store.KhepriApi => "get, favor: consistency"
+    },
+    "get by default" => %{Store.Tank => "get_pod", Store.KhepriProjected => "get", Store.KhepriApi => "get"},
     "local get" => %{
       Store.Tank => "local read",
       Store.KhepriProjected => "lookup in a projection",

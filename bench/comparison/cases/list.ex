@@ -9,7 +9,7 @@ defmodule Tank.Bench.Comparison.Cases.List do
 
   alias Tank.Bench.{Pods, Stats, Store, Workload}
 
-  @sides [tank: Store.Tank, khepri: Store.KhepriProjected, ets: Store.Ets]
+  @sides [tank: Store.Tank, khepri: Store.KhepriProjected, api: Store.KhepriApi, ets: Store.Ets]
 
   @ways %{
     "list, tab2list" => %{
@@ -17,7 +17,11 @@ defmodule Tank.Bench.Comparison.Cases.List do
       Store.KhepriProjected => "tab2list of a projection",
       Store.Ets => ":ets.tab2list"
     },
-    "list, get_many" => %{Store.Tank => "list_pods", Store.KhepriProjected => "get_many"}
+    "list, get_many" => %{
+      Store.Tank => "list_pods",
+      Store.KhepriProjected => "get_many",
+      Store.KhepriApi => "get_many"
+    }
   }
 
   @impl true

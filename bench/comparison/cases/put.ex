@@ -11,7 +11,7 @@ defmodule Tank.Bench.Comparison.Cases.Put do
 
   alias Tank.Bench.{Disk, Etcd, Load, Machine, Pods, Store, Workload}
 
-  @sides [tank: Store.Tank, khepri: Store.Khepri, disk: Disk, file: Store.File, etcd: Etcd]
+  @sides [tank: Store.Tank, khepri: Store.Khepri, api: Store.KhepriApi, disk: Disk, file: Store.File, etcd: Etcd]
 
   @impl true
   def title, do: "Durable puts"

@@ -11,7 +11,7 @@ defmodule Tank.Bench.Comparison.Cases.Swap do
 
   alias Tank.Bench.{Load, Pods, Store}
 
-  @sides [tank: Store.Tank, khepri: Store.Khepri]
+  @sides [tank: Store.Tank, khepri: Store.Khepri, api: Store.KhepriApi]
 
   @impl true
   def title, do: "Compare-and-swap"
@@ -48,12 +48,14 @@ defmodule Tank.Bench.Comparison.Cases.Swap do
 
   @doc "Puts a value outside of the pods."
   @spec put(module, [atom | String.t()], term) :: :ok
-  def put(Store.Khepri, path, value), do: :ok = Store.Khepri.put_at(path, value)
+  def put(store, path, value) when store in [Store.Khepri, Store.KhepriApi], do: :ok = store.put_at(path, value)
 
   def put(Store.Tank, path, value) do
     {:ok, _revision} = Tank.Store.Tree.put(:tank, path, value)
     :ok
   end
+
+  defp swap(Store.KhepriApi, path, count, pod), do: Store.KhepriApi.swap(path, count, pod)
 
   defp swap(Store.Khepri, path, count, pod), do: :khepri.compare_and_swap(:khepri, path, {count, :_}, {count + 1, pod})
 

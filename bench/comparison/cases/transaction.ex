@@ -41,6 +41,16 @@ defmodule Tank.Bench.Comparison.Cases.Transaction do
     :ok
   end
 
+  defp transaction(Store.KhepriApi, path, count) do
+    {:ok, :ok} =
+      Store.KhepriApi.transaction(fn ->
+        {:ok, {^count, pod}} = Tank.Khepri.Tx.get(path)
+        Tank.Khepri.Tx.put(path, {count + 1, pod})
+      end)
+
+    :ok
+  end
+
   # Khepri takes the function's code out of this module's file, and knows only what it is allowed to call.
   defp transaction(Store.Khepri, path, count) do
     change = fn ->
