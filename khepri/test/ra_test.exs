@@ -70,6 +70,13 @@ defmodule Khepri.RaTest do
     assert :khepri_cluster.wait_for_effective_behaviour(:nobody, :dedup_protection) == {:error, undefined}
   end
 
+  test "a start starts the application, whose stop stops the store", %{store: s, dir: dir} do
+    assert Application.stop(:khepri) == :ok
+    refute :khepri_cluster.is_store_running(s)
+    assert {:ok, ^s} = :khepri.start(dir, s)
+    assert List.keymember?(Application.started_applications(), :khepri, 0)
+  end
+
   test "the other functions of khepri_cluster", %{store: s} do
     assert :khepri_cluster.this_member(s) == {s, node()}
     assert :khepri_cluster.node_to_member(s, :other@host) == {s, :other@host}

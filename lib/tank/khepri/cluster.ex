@@ -41,9 +41,20 @@ defmodule Tank.Khepri.Cluster do
              (is_atom(store_or_config) or is_map(store_or_config)) and is_timeout(timeout) do
     config = config(store_or_config)
 
-    with {:ok, _applications} <- Application.ensure_all_started(:tank_store),
+    with {:ok, _applications} <- start_applications(),
          {:ok, dir} <- Directory.of(dir_or_system, config.cluster_name) do
       start_in(dir, config, timeout)
+    end
+  end
+
+  # Khepri's name is that of the application in `khepri/` only where that is there: it may be the real one's.
+  defp start_applications do
+    with {:ok, _applications} <- Application.ensure_all_started(:tank_store),
+         true <- Code.ensure_loaded?(Tank.Khepri.Application) do
+      Application.ensure_all_started(:khepri)
+    else
+      false -> {:ok, []}
+      error -> error
     end
   end
 
