@@ -373,6 +373,9 @@ defmodule Tank.Store.Native do
   @spec receive_logs :: :ok
   def receive_logs, do: nif()
 
+  @spec skip_lease_time(store, non_neg_integer) :: :ok
+  def skip_lease_time(_store, _ms), do: nif()
+
   @spec arm_fault(String.t(), String.t()) :: :ok | {:error, String.t()}
   def arm_fault(_name, _action), do: nif()
 

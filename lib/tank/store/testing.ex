@@ -58,9 +58,13 @@ defmodule Tank.Store.Testing do
   | `:stopped` | `{:error, :noproc}` | `{:error, :noproc}` | `{:error, :noproc}` |
 
   `:stopped` really stops the store, and starts it again: watches end, projections and syncers catch up.
+
+  ## Time
+
+  `advance_leases/2` lets leases end without waiting for their `ttl`.
   """
 
-  alias Tank.Store.Cluster
+  alias Tank.Store.{Cluster, Native, Running}
   alias Tank.Store.Testing.Sandbox
 
   @compile {:no_warn_undefined, [ExUnit.Assertions, ExUnit.Callbacks]}
@@ -75,7 +79,7 @@ defmodule Tank.Store.Testing do
   defmacro __using__(opts) do
     quote do
       import Tank.Store.Testing,
-        only: [allow: 1, allow: 2, eventually: 2, eventually: 3, fault: 2, heal: 1, with_fault: 3]
+        only: [advance_leases: 2, allow: 1, allow: 2, eventually: 2, eventually: 3, fault: 2, heal: 1, with_fault: 3]
 
       setup context do
         case Tank.Store.Testing.start_for(context, unquote(opts)) do
@@ -202,6 +206,28 @@ defmodule Tank.Store.Testing do
         do: {:ok, ^store} = Cluster.start(dir, store, @start_timeout)
 
     Sandbox.fault(store, nil)
+  end
+
+  @doc """
+  Lets `ms` milliseconds pass for the leases of a store: those that were not renewed for their `ttl`, with this time, end within
+  a moment, and what was put with them goes. A holder's own clock (`Tank.Store.Lease.remaining/1`) is not changed.
+
+      iex> store = Tank.Store.Testing.start()
+      iex> {:ok, lease} = Tank.Store.Lease.acquire(:tank, "leader", holder: 1, ttl: 60_000)
+      iex> Tank.Store.Testing.advance_leases(store, 59_000)
+      :ok
+      iex> {:ok, _safe_ms} = Tank.Store.Lease.renew(lease)
+      iex> Tank.Store.Testing.advance_leases(store, 61_000)
+      :ok
+      iex> Tank.Store.Testing.eventually("its end", fn -> Tank.Store.Lease.renew(lease) == {:error, :lease_ended} end)
+      true
+      iex> Tank.Store.Testing.stop(store)
+      :ok
+  """
+  @spec advance_leases(atom, non_neg_integer) :: :ok
+  def advance_leases(store, ms) when is_integer(ms) and ms >= 0 do
+    {:ok, native} = Running.fetch(store)
+    Native.skip_lease_time(native, ms)
   end
 
   @doc """

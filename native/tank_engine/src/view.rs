@@ -2,6 +2,7 @@
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
 use arc_swap::{ArcSwap, Guard};
 use bytes::Bytes;
@@ -124,6 +125,8 @@ pub struct Published {
     marks: Mutex<Marks>,
     hub: Arc<Hub>,
     metrics: Arc<Metrics>,
+    /// Milliseconds by which the leader's clock of leases is to go on at once.
+    skipped_ms: AtomicU64,
 }
 
 impl Published {
@@ -135,6 +138,16 @@ impl Published {
     /// What counts the payloads in memory.
     pub fn memory(&self) -> &Arc<Memory> {
         &self.memory
+    }
+
+    /// Has the leader's clock of leases go on by `ms` at once: for tests of users, who do not want to wait.
+    pub(crate) fn skip_lease_time(&self, ms: u64) {
+        self.skipped_ms.fetch_add(ms, Ordering::Relaxed);
+        self.leases_changed.notify_one();
+    }
+
+    pub(crate) fn take_skipped_lease_time(&self) -> Duration {
+        Duration::from_millis(self.skipped_ms.swap(0, Ordering::Relaxed))
     }
 
     /// What is counted where the state is made.

@@ -1,7 +1,7 @@
 //! Leases: changed like entries, by commands; read from the view.
 
 use bytes::Bytes;
-use rustler::{Binary, Encoder, Env, NifResult, Term};
+use rustler::{Atom, Binary, Encoder, Env, NifResult, Term};
 use tank_engine::command::{Command, LeaseCommand};
 
 use crate::store::Store;
@@ -77,4 +77,11 @@ fn change<'a>(
 
 fn copy(bytes: Binary<'_>) -> Bytes {
     Bytes::copy_from_slice(&bytes)
+}
+
+/// Has leases end as if so many milliseconds had passed without a renewal: for tests of users.
+#[rustler::nif]
+fn skip_lease_time(store: &Store, ms: u64) -> Atom {
+    store.engine.skip_lease_time(ms);
+    atoms::ok()
 }

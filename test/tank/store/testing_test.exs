@@ -97,6 +97,18 @@ defmodule Tank.Store.TestingTest do
     assert Tank.Store.get_at([:a]) == {:ok, 2}
   end
 
+  test "leases end when their time is skipped, with what was put with them", %{store: store} do
+    {:ok, kept} = Lease.acquire(:tank, "kept", holder: 1, ttl: 60_000)
+    {:ok, lost} = Lease.acquire(:tank, "lost", holder: 1, ttl: 5_000)
+    {:ok, _revision} = Tree.put(:tank, [:with, "it"], 1, lease: lost)
+    {:ok, watch} = Watch.start(:tank, [:with], from: :now)
+    %{ref: ref} = watch
+    advance_leases(store, 6_000)
+    assert_receive {:store_watch, ^ref, {:changes, _revision, [%{type: :expired}]}}, 5_000
+    assert Lease.renew(lost) == {:error, :lease_ended}
+    assert {:ok, _safe_ms} = Lease.renew(kept)
+  end
+
   test "a fault ends also when the function raises", %{store: store} do
     assert_raise RuntimeError, fn -> with_fault(store, :full, fn -> raise "no" end) end
     assert Tank.Store.put_at([:a], 1) == :ok

@@ -198,6 +198,11 @@ impl Engine {
         });
     }
 
+    /// Has the leases end as if so many milliseconds had passed without a renewal, should this member lead. For tests.
+    pub fn skip_lease_time(&self, ms: u64) {
+        self.0.published.skip_lease_time(ms);
+    }
+
     /// What was counted since the store was opened.
     pub fn metrics(&self) -> Arc<Metrics> {
         Arc::clone(self.0.published.metrics())

@@ -43,6 +43,11 @@ impl Clock {
         self.still = Duration::ZERO;
     }
 
+    /// Goes on by so much at once, for tests of users.
+    pub(super) fn skip(&mut self, time: Duration) {
+        self.worked = self.worked.saturating_add(time);
+    }
+
     /// Goes on to `now`, or stands still: when nothing is committed (`commits`), or when the last
     /// look is too long ago. Once it goes on again, it returns how long it stood.
     pub(super) fn advance(&mut self, now: Instant, commits: bool) -> Option<Duration> {
@@ -273,5 +278,18 @@ mod tests {
         let mut sim = Simulated::new();
         sim.grant(&lease("a", u64::MAX, 0));
         assert!((0..100).all(|_| sim.look(TICK, true).is_empty()));
+    }
+
+    #[test]
+    fn time_that_is_skipped_ends_what_was_not_renewed() {
+        let mut time = Simulated::new();
+        time.grant(&lease("a", 1_000, 0));
+        time.clock.skip(999 * MS);
+        assert!(time.deadlines.take_due(time.clock.worked(), 10).is_empty());
+        time.grant(&lease("a", 1_000, 1));
+        time.clock.skip(2 * MS);
+        assert!(time.deadlines.take_due(time.clock.worked(), 10).is_empty(), "it was renewed");
+        time.clock.skip(1_000 * MS);
+        assert_eq!(time.deadlines.take_due(time.clock.worked(), 10).len(), 1);
     }
 }

@@ -159,7 +159,12 @@ impl Reign {
         }
         self.known = leases;
         self.commits = commits;
-        if commits { self.deadlines.take_due(worked, BATCH) } else { Vec::new() }
+        if !commits {
+            return Vec::new();
+        }
+        // After the leases that were granted before are known: the time passes for them, too.
+        self.clock.skip(keeper.published.take_skipped_lease_time());
+        self.deadlines.take_due(self.clock.worked(), BATCH)
     }
 
     /// Until the next look; `None`: until something changes.
