@@ -289,25 +289,34 @@ impl Sessions {
 
     /// Makes a session what `record` says, and forgets its requests below the floor.
     fn set(&mut self, client: u64, record: SessionRecord) {
-        let session = match self.clients.entry(client) {
-            Entry::Vacant(vacant) => vacant.insert(Session { record, applied: BTreeMap::new() }),
-            Entry::Occupied(occupied) => {
-                let session = occupied.into_mut();
+        match self.clients.entry(client) {
+            Entry::Vacant(vacant) => {
+                vacant.insert(Session { record, applied: BTreeMap::new() });
+            }
+            Entry::Occupied(mut occupied) => {
+                let session = occupied.get_mut();
                 if session.record == record {
                     return;
                 }
                 self.digest.remove(session.record.hash(client));
                 self.by_age.remove(&(session.record.last_ms, client));
                 session.record = record;
-                session
             }
-        };
+        }
         self.digest.add(record.hash(client));
         self.by_age.insert((record.last_ms, client));
         self.changed.insert(client);
-        let kept = session.applied.split_off(&record.floor);
-        let forgotten = std::mem::replace(&mut session.applied, kept);
-        self.forget_all(client, forgotten);
+        while let Some(request) = self.take_below_floor(client) {
+            self.forget_all(client, [request]);
+        }
+    }
+
+    /// Takes out the first request of a client, if that is below the floor. Each request of the client raises the floor,
+    /// most by one: what stays is not moved.
+    fn take_below_floor(&mut self, client: u64) -> Option<(u64, Kept)> {
+        let session = self.clients.get_mut(&client)?;
+        let first = session.applied.first_entry()?;
+        (*first.key() < session.record.floor).then(|| first.remove_entry())
     }
 
     /// Notes that these requests are not kept any more.
