@@ -18,10 +18,22 @@ defmodule Tank.Khepri.Core do
   def fold(source, pattern, opts, acc, fun) do
     need = Props.need(Map.get(opts, :props_to_return, Props.default()))
 
-    if nodes = selected(source, pattern, opts, need),
+    if nodes = named(source, pattern, opts, need) || selected(source, pattern, opts, need),
       do: {:ok, Enum.reduce(nodes, acc, fn {path, node}, acc -> fun.(path, node, acc) end)},
       else: walk(source, pattern, opts, need, acc, fun)
   end
+
+  # One node that is there, at a path of names: nothing above it need be looked at.
+  defp named(source, [_ | _] = path, %{expect_specific_node: true}, need) do
+    with true <- Enum.all?(path, &is_node_id/1) and hd(path) != Engine.hidden(),
+         {_key, _props} = node <- Engine.node(source, Engine.key(path), need) do
+      [{path, node}]
+    else
+      _a_pattern_or_missing -> nil
+    end
+  end
+
+  defp named(_source, _pattern, _opts, _need), do: nil
 
   defp walk(source, pattern, opts, need, acc, fun) do
     specific? = opts[:expect_specific_node] == true
