@@ -28,7 +28,7 @@ defmodule Tank.Store.Metrics do
 
   Counters begin at 0 when the store is opened.
 
-  Counting takes a call about 0.2 microseconds, and a scrape reads atomics: a store that is being closed, or has just
+  Counting takes a call less than a microsecond, and a scrape reads atomics: a store that is being closed, or has just
   crashed, is left out. Nothing here waits for a store.
   """
 
