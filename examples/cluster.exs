@@ -7,6 +7,8 @@ defmodule ClusterDemo do
   alias Tank.Store.{Cluster, StatusText}
 
   @host "127.0.0.1"
+  # Of what the stores log (guides/logs.md), only warnings and errors.
+  @quiet [~c"-logger", ~c"level", ~c"warning"]
   @call_ms 60_000
   @write_ms 2_000
 
@@ -63,7 +65,8 @@ defmodule ClusterDemo do
         longnames: true,
         connection: :standard_io,
         wait_boot: @call_ms,
-        args: [~c"-connect_all", ~c"false", ~c"-kernel", ~c"prevent_overlapping_partitions", ~c"false"] ++ paths
+        args:
+          [~c"-connect_all", ~c"false", ~c"-kernel", ~c"prevent_overlapping_partitions", ~c"false"] ++ @quiet ++ paths
       })
 
     peer = %{control: control, node: node, name: name}

@@ -3,6 +3,10 @@
 
 Code.require_file("reconciler.exs", __DIR__)
 
+# Of what the store logs (guides/logs.md), only warnings and errors.
+Application.put_env(:logger, :level, :warning)
+:ok = :logger.set_primary_config(:level, :warning)
+
 defmodule Demo do
   @writers 8
   @acknowledgements 400

@@ -10,6 +10,8 @@ Code.require_file("grove_counter.exs", __DIR__)
 
 defmodule GroveExample do
   @host "127.0.0.1"
+  # Of what the stores log (guides/logs.md), only warnings and errors.
+  @quiet [~c"-logger", ~c"level", ~c"warning"]
   @call_ms 60_000
   @visits 25
 
@@ -56,7 +58,8 @@ defmodule GroveExample do
         longnames: true,
         connection: :standard_io,
         wait_boot: @call_ms,
-        args: [~c"-connect_all", ~c"false", ~c"-kernel", ~c"prevent_overlapping_partitions", ~c"false"] ++ paths
+        args:
+          [~c"-connect_all", ~c"false", ~c"-kernel", ~c"prevent_overlapping_partitions", ~c"false"] ++ @quiet ++ paths
       })
 
     booted = %{control: control, node: node, name: name}

@@ -11,6 +11,8 @@ defmodule NetworkPolicyExample do
   alias Tank.Store.{Backend, Cluster, KVPair}
 
   @host "127.0.0.1"
+  # Of what the stores log (guides/logs.md), only errors: the agent tells that the quorum is lost.
+  @quiet [~c"-logger", ~c"level", ~c"error"]
   @store :network_policy
   @call_ms 60_000
   @wait_ms 30_000
@@ -84,7 +86,8 @@ defmodule NetworkPolicyExample do
         longnames: true,
         connection: :standard_io,
         wait_boot: @call_ms,
-        args: [~c"-connect_all", ~c"false", ~c"-kernel", ~c"prevent_overlapping_partitions", ~c"false"] ++ paths
+        args:
+          [~c"-connect_all", ~c"false", ~c"-kernel", ~c"prevent_overlapping_partitions", ~c"false"] ++ @quiet ++ paths
       })
 
     booted = %{control: control, node: node}

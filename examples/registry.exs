@@ -10,6 +10,8 @@ Code.require_file("registry_gateway.exs", __DIR__)
 
 defmodule RegistryExample do
   @host "127.0.0.1"
+  # Of what the stores log (guides/logs.md), only warnings and errors.
+  @quiet [~c"-logger", ~c"level", ~c"warning"]
   @call_ms 60_000
   @wait_ms 30_000
 
@@ -64,7 +66,8 @@ defmodule RegistryExample do
         longnames: true,
         connection: :standard_io,
         wait_boot: @call_ms,
-        args: [~c"-connect_all", ~c"false", ~c"-kernel", ~c"prevent_overlapping_partitions", ~c"false"] ++ paths
+        args:
+          [~c"-connect_all", ~c"false", ~c"-kernel", ~c"prevent_overlapping_partitions", ~c"false"] ++ @quiet ++ paths
       })
 
     {:ok, _apps} = call(control, Application, :ensure_all_started, [:tank_store])

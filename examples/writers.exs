@@ -1,6 +1,10 @@
 # Run by demo.exs as an operating system process of its own, which is then killed. Arguments: a store's directory, and how
 # many writers. Each puts pods as fast as it can, and prints the name of each when the store has acknowledged it.
 
+# Of what the store logs (guides/logs.md), only warnings and errors.
+Application.put_env(:logger, :level, :warning)
+:ok = :logger.set_primary_config(:level, :warning)
+
 [dir, writers] = System.argv()
 
 {:ok, _apps} = Application.ensure_all_started(:tank_store)

@@ -215,6 +215,10 @@ defmodule Tank.Store.Error do
   defp message_of({:wrong_store, expected, found}),
     do: "the directory holds the store #{inspect(found)}, not #{inspect(expected)}"
 
+  defp message_of({:older_format, found}),
+    do:
+      "the directory has format #{found}, which this release does not read: restore a backup made with the release that wrote it"
+
   defp message_of({:older_format, found, supported}),
     do:
       "the directory has format #{found}, and this release reads #{supported} only: restore a backup made with the release that wrote it"

@@ -5,8 +5,10 @@
 //! ```
 //!
 //! Of all crates warnings and errors; of ours also what an operator asks for first (`info`). Each place in the source may log
-//! three times in half a minute for a store; the next one says how many it left out. The raft library warns of each heartbeat
-//! that a lost member does not answer.
+//! three times in half a minute for a store; the next one says how many it left out.
+//!
+//! The raft library warns of each message that is not answered, as when a member joins or is stopped. What that leads to,
+//! such as a lost quorum, is told by lines of our own; so its warnings arrive as `info`.
 
 use std::collections::HashMap;
 use std::fmt::{self, Write};
@@ -96,6 +98,9 @@ struct Window {
 /// Where something is logged, and for which store.
 type Place = (Identifier, Option<Arc<str>>);
 
+/// The raft library.
+const RAFT: &str = "openraft";
+
 struct Forwarder {
     queue: Sender<Logged>,
     windows: Mutex<HashMap<Place, Window>>,
@@ -151,8 +156,10 @@ impl Subscriber for Forwarder {
         let Some(left_out) = self.let_through((metadata.callsite(), store.clone())) else { return };
         let mut text = Text::default();
         event.record(&mut text);
-        let logged =
-            Logged { level: *metadata.level(), target: metadata.target(), store, text: text.into_string(), left_out };
+        let (target, text) = (metadata.target(), text.into_string());
+        let is_routine = *metadata.level() == Level::WARN && target.starts_with(RAFT);
+        let level = if is_routine { Level::INFO } else { *metadata.level() };
+        let logged = Logged { level, target, store, text, left_out };
         let _ = self.queue.try_send(logged);
     }
 

@@ -62,7 +62,7 @@ defmodule Tank.Store.PodsTableTest do
     :ok = Tank.Store.Projection.await(Tank.Store.PodsTable, revision)
     assert rows() == ["web"]
     stop_supervised!(Tank.Store)
-    assert :ets.whereis(@table) == :undefined
+    eventually("the table to be gone", fn -> :ets.whereis(@table) == :undefined end)
     start(dir)
     assert rows() == ["web"]
   end

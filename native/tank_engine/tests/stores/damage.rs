@@ -496,9 +496,9 @@ fn a_shortened_older_segment_is_noticed() {
     // The defaults: nothing is purged.
     let options = tank_engine::options::Options::new(&dir, "tank");
     let engine = tank_engine::engine::Engine::open(options, Box::new(|_| {})).unwrap();
-    // In two parts: writes that come together may all stand in one segment, however large. Each is too small for a file of
-    // its own.
-    for _part in 0..2 {
+    // In parts: writes that come together may all stand in one segment, and a segment may have twice its size. Each is too
+    // small for a file of its own.
+    for _part in 0..4 {
         write_all(&engine, (0..20).map(|i| put(&format!("large-{}", i % 4), &payload(&mut rng, 900_000))));
     }
     let whole = held(&engine);
