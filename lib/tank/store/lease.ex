@@ -40,7 +40,7 @@ defmodule Tank.Store.Lease do
   either before its whole time has passed, since its holder may count on that. Epochs go on above all earlier ones.
   """
 
-  alias Tank.Store.{Call, Counters, Error, Native, Options, Path, Running}
+  alias Tank.Store.{Call, Counters, Error, Native, Options, Path, Running, View}
 
   @enforce_keys [:name, :holder, :epoch, :ttl, :store]
   defstruct [:name, :holder, :epoch, :ttl, :store, :deadline]
@@ -189,6 +189,37 @@ defmodule Tank.Store.Lease do
     with {:ok, key} <- key(name), {:ok, native} <- Running.fetch(store) do
       native |> Native.read_lease(key, opts[:favor] == :low_latency) |> read_result(native, key, name, store, opts)
     end
+  end
+
+  @doc """
+  Leases of a store in the order of their names, a page of them: linearizable; with `favor: :low_latency` as this node knows
+  them.
+
+  `:limit` is how many at the most, 100 unless given; `:after` a name: only those behind it.
+
+      iex> {:ok, lease} = Tank.Store.Lease.acquire(:tank, [:listed, "a"], holder: 1, ttl: 60_000)
+      iex> {:ok, leases} = Tank.Store.Lease.list(:tank, after: [:listed], limit: 1)
+      iex> Enum.map(leases, & &1.name)
+      [[:listed, "a"]]
+      iex> Tank.Store.Lease.release(lease)
+      :ok
+  """
+  @spec list(atom, limit: pos_integer, after: name, timeout: timeout, favor: :consistency | :low_latency) ::
+          {:ok, [t]} | {:error, Error.reason()}
+  def list(store, opts \\ []) when is_atom(store) do
+    opts = Options.with_defaults!(opts, limit: 100, after: nil, timeout: @timeout, favor: :consistency)
+
+    with {:ok, key} <- after_key(opts[:after]), {:ok, view} <- View.take(store, opts[:favor], opts[:timeout]) do
+      {:ok, for(lease <- Native.list_leases(view, key, opts[:limit]), do: from_native(lease, name(lease), store))}
+    end
+  end
+
+  defp after_key(nil), do: {:ok, nil}
+  defp after_key(name), do: key(name)
+
+  defp name(lease) do
+    {:ok, path} = lease |> elem(0) |> Path.of_key()
+    path
   end
 
   @doc """

@@ -31,6 +31,11 @@ defmodule Tank.Store.Native do
   @type tree_node ::
           {Tank.Store.Path.t(), byte, term, pos_integer, pos_integer, non_neg_integer,
            {pos_integer, pos_integer, pos_integer, non_neg_integer} | nil}
+  @typedoc "path, what there is of its encoded value or nil, bytes of all of it, child_count, numbers of its entry or zeros"
+  @type browsed ::
+          {Tank.Store.Path.t(), binary | nil, non_neg_integer, non_neg_integer,
+           {revision :: non_neg_integer, create_revision :: non_neg_integer, version :: non_neg_integer,
+            lease :: non_neg_integer}}
   @type watch :: reference
   @type change ::
           {:created | :updated | :deleted | :expired, [atom | binary], term, term, pos_integer, non_neg_integer,
@@ -155,6 +160,17 @@ defmodule Tank.Store.Native do
   @spec list_nodes_large(view, binary, binary | nil, non_neg_integer, pos_integer, boolean) ::
           [tree_node] | {:error, reason}
   def list_nodes_large(_view, _prefix, _after, _limit, _depth, _reverse?), do: nif()
+
+  @spec browse_node(view, binary, non_neg_integer) :: {:ok, browsed} | :not_found | {:error, reason}
+  def browse_node(_view, _key, _bytes_max), do: nif()
+
+  @spec browse(view, binary, binary | nil, non_neg_integer, boolean, non_neg_integer) ::
+          {:ok, [browsed]} | {:error, reason}
+  def browse(_view, _prefix, _after, _limit, _reverse?, _bytes_max), do: nif()
+
+  @spec list_leases(view, binary | nil, non_neg_integer) ::
+          [{binary, binary, pos_integer, pos_integer, non_neg_integer}]
+  def list_leases(_view, _after, _limit), do: nif()
 
   @spec kept_by(view, binary) :: binary | nil
   def kept_by(_view, _key), do: nif()

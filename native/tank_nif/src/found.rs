@@ -99,7 +99,8 @@ fn atom<'a>(env: Env<'a>, text: &[u8]) -> Option<Term<'a>> {
     env.binary_to_term(&external).map(|(atom, _)| atom)
 }
 
-fn binary<'a>(env: Env<'a>, bytes: &[u8]) -> Term<'a> {
+/// Bytes as a binary.
+pub(crate) fn binary<'a>(env: Env<'a>, bytes: &[u8]) -> Term<'a> {
     let mut binary = NewBinary::new(env, bytes.len());
     binary.as_mut_slice().copy_from_slice(bytes);
     Binary::from(binary).encode(env)

@@ -27,6 +27,7 @@ mod writes;
 mod backups;
 mod base64;
 
+mod browse;
 mod past;
 mod prefetch;
 mod queries;
