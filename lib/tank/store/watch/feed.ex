@@ -11,7 +11,7 @@ defmodule Tank.Store.Watch.Feed do
   use GenServer, restart: :temporary
   use Tank.Store.HideState, show: [:ref, :subscriber, :sent, :position, :told, :current]
 
-  alias Tank.Store.{Change, Counters, Entry, Native, Telemetry}
+  alias Tank.Store.{Change, Counters, Entry, Native, ProcessCall, Telemetry}
 
   # Revisions pulled at a time.
   @batch 256
@@ -22,10 +22,41 @@ defmodule Tank.Store.Watch.Feed do
   @look_again_max_ms 100
   # The same, whether a member has come to the revision that a watch goes on from.
   @look_ahead_ms 50
+  # Where a watch that describes itself has come to.
+  @sent {__MODULE__, :sent}
   # The garbage of delivered batches is not worth keeping while nothing happens.
   @hibernate_after 1_000
 
   def start_link(args), do: GenServer.start_link(__MODULE__, args, hibernate_after: @hibernate_after)
+
+  @typedoc "What a watch is of, whose it is, and up to where it was told."
+  @type description :: %{store: atom, pattern: term, subscriber: pid, sent: non_neg_integer, waiting: non_neg_integer}
+
+  @doc "The watches of a store on this node. None of them is asked: a watch that is busy does not hold this up."
+  @spec list(atom) :: [description]
+  def list(store) do
+    for pid <- all(), %{store: ^store} = description <- [describe(pid)], do: description
+  end
+
+  defp all do
+    children = ProcessCall.run(fn -> DynamicSupervisor.which_children(Tank.Store.Watches) end)
+    if is_list(children), do: for({_id, pid, _type, _modules} <- children, is_pid(pid), do: pid), else: []
+  end
+
+  defp describe(pid) do
+    with {:dictionary, dictionary} <- Process.info(pid, :dictionary),
+         {__MODULE__, description} <- List.keyfind(dictionary, __MODULE__, 0),
+         {@sent, sent} <- List.keyfind(dictionary, @sent, 0) do
+      Map.merge(description, %{sent: sent, waiting: waiting(description.subscriber)})
+    end
+  end
+
+  defp waiting(subscriber) do
+    case Process.info(subscriber, :message_queue_len) do
+      {:message_queue_len, waiting} -> waiting
+      nil -> 0
+    end
+  end
 
   @impl true
   def init(%{native: native, what: what, asked?: asked?, ref: ref, subscriber: subscriber, opts: opts} = args) do
@@ -33,6 +64,8 @@ defmodule Tank.Store.Watch.Feed do
       {:ok, watch, revision, current, history} ->
         Process.monitor(subscriber)
         send(subscriber, {ref, :began, revision, history})
+        Process.put(__MODULE__, Map.take(args, [:store, :pattern, :subscriber]))
+        Process.put(@sent, revision)
 
         state = %{
           watch: watch,
@@ -272,7 +305,12 @@ defmodule Tank.Store.Watch.Feed do
 
   defp tell(state, message) do
     send(state.subscriber, {:store_watch, state.ref, message})
-    if is_integer(told(message)), do: %{state | told: told(message)}, else: state
+    if is_integer(told(message)), do: note(state, told(message)), else: state
+  end
+
+  defp note(state, told) do
+    Process.put(@sent, told)
+    %{state | told: told}
   end
 
   defp told({:snapshot, _entries, revision}), do: revision
