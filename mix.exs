@@ -31,7 +31,8 @@ defmodule Tank.Store.MixProject do
 
   def application do
     [
-      extra_applications: [:logger],
+      # The dashboard needs the other ones, and nothing else does.
+      extra_applications: [:logger, inets: :optional, crypto: :optional],
       mod: {Tank.Store.Application, []}
     ]
   end

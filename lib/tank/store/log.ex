@@ -8,7 +8,17 @@ defmodule Tank.Store.Log do
   @limited_ms 10_000
 
   @type target ::
-          :opening | :closing | :disk | :alarm | :engine | :cluster | :members | :formation | :overload | :projection
+          :opening
+          | :closing
+          | :disk
+          | :alarm
+          | :engine
+          | :cluster
+          | :members
+          | :formation
+          | :overload
+          | :projection
+          | :dashboard
 
   @doc "Logs `text`, which begins with the store, unless it is nil."
   @spec log(atom | nil, Logger.level(), target | String.t(), String.t() | (() -> String.t())) :: :ok

@@ -3,6 +3,7 @@ defmodule Tank.Store.OperatorDocsTest do
   use ExUnit.Case, async: true
   use Tank.Store.Testing
 
+  doctest Tank.Store.Dashboard
   doctest Tank.Store.IEx
   doctest Tank.Store.Lease.Keeper
   doctest Tank.Store.Metrics
