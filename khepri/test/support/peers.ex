@@ -43,8 +43,11 @@ defmodule Khepri.Peers do
   end
 
   defp arguments do
-    ['-setcookie', Atom.to_charlist(Node.get_cookie()), '-kernel', 'prevent_overlapping_partitions', 'false']
+    ['-setcookie', Atom.to_charlist(Node.get_cookie()), '-kernel', 'prevent_overlapping_partitions', 'false'] ++ quiet()
   end
+
+  # What they log stands in the tests' output, since it is not captured: no more than what is worth a look.
+  defp quiet, do: ['-kernel', 'logger_level', 'warning', '-logger', 'level', 'warning']
 
   @doc "Kills the process of a node, and waits until it is not connected any more."
   def kill({peer, node, _dir}) do
