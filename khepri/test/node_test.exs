@@ -78,7 +78,9 @@ defmodule Khepri.NodeTest do
     :ok = :khepri.put(s, [:way], 1)
     :ok = :khepri.delete(s, [:way, :x])
     assert :khepri.exists(s, [:way])
-    :ok = :khepri.clear_payload(s, [:way])
+    # It is told of as it last was, without the payload.
+    gone = %{[:way] => %{payload_version: 3, delete_reason: :keep_while}}
+    assert :khepri_adv.clear_payload(s, [:way]) == {:ok, gone}
     assert :khepri.exists(s, [:way]) == false
   end
 

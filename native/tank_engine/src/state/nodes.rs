@@ -145,8 +145,15 @@ impl State {
         let before = self.tree().node(key);
         let node = Node { versions_before, kind: VALUE, stays: before.stays && keep_node, ..before };
         if node.children == 0 && !node.stays && !key.is_root() {
-            work.scope.note_gone(self, key, if keep_node { NodeAfter::NotKept } else { NodeAfter::Deleted });
+            if !keep_node {
+                work.scope.note_gone(self, key, NodeAfter::Deleted);
+            }
             self.remove_entry(key, cause, work);
+            if keep_node {
+                // As it last was: without the payload.
+                self.nodes.set(key, Some(Node { stays: true, ..node }), false);
+                work.scope.note_gone(self, key, NodeAfter::NotKept);
+            }
             self.went(key, work);
         } else {
             self.remove_entry(key, cause, work);

@@ -196,8 +196,9 @@ impl Model {
             return;
         }
         let stays = place.is_empty() || keep_node && self.nodes[place].stays;
-        if !stays && self.child_count(place) == 0 {
-            self.delete(place, if keep_node { &After::NotKept } else { &After::Deleted });
+        let goes = !stays && self.child_count(place) == 0;
+        if goes && !keep_node {
+            self.delete(place, &After::Deleted);
             return;
         }
         self.tell(place, After::There);
@@ -205,6 +206,9 @@ impl Model {
         node.payload = None;
         node.payload_version += 1;
         node.stays = stays;
+        if goes {
+            self.delete(place, &After::NotKept);
+        }
     }
 
     fn delete(&mut self, place: &[u8], after: &After) {
