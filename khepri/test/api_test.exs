@@ -155,6 +155,50 @@ defmodule Khepri.ApiTest do
     assert :khepri.get(s, [:last]) == {:ok, 1}
   end
 
+  # What the store was asked to write.
+  defp writes(s), do: Tank.Store.Counters.read(s).write.results |> Keyword.values() |> Enum.sum()
+
+  test "commands that return at once share log entries, and each has its own answer", %{store: s} do
+    :ok = :khepri.put(s, [:there], 0)
+    before = writes(s)
+
+    for n <- 1..1_000 do
+      :ok = :khepri_adv.put(s, [:many, "#{n}"], n, %{async: n})
+      # It is refused: those that it is with are done all the same.
+      if rem(n, 100) == 0, do: :ok = :khepri_adv.create(s, [:there], n, %{async: -n})
+    end
+
+    :ok = :khepri.fence(s)
+    assert writes(s) - before < 500
+    assert :khepri.count(s, [:many, if_name_matches()]) == {:ok, 1_000}
+
+    for n <- 1..1_000 do
+      assert_received {:ra_event, _from, {:applied, [{^n, {:ok, props}}]}}
+      assert props == %{[:many, "#{n}"] => %{payload_version: 1}}
+    end
+
+    for n <- 100..1_000//100 do
+      refused = -n
+      assert_received {:ra_event, _from, {:applied, [{^refused, {:error, {:khepri, :mismatching_node, _info}}}]}}
+    end
+  end
+
+  test "commands that have to do with each other keep their order", %{store: s} do
+    for n <- 1..100 do
+      :ok = :khepri_adv.put(s, [:a], n, %{async: n})
+      :ok = :khepri_adv.put(s, [:a, :b, "#{n}"], n, %{async: true})
+      :ok = :khepri_adv.delete(s, [:a, :b], %{async: :low})
+    end
+
+    :ok = :khepri.fence(s)
+    assert :khepri.get_many(s, "**") == {:ok, %{[:a] => 100}}
+
+    for n <- 2..100 do
+      assert_received {:ra_event, _from, {:applied, [{^n, {:ok, answer}}]}}
+      assert answer == %{[:a] => %{data: n - 1, payload_version: n}}
+    end
+  end
+
   test "an option that a function does not have is refused", %{store: s} do
     for {call, option} <- [{&:khepri.get(s, [:a], &1), :async}, {&:khepri.delete(s, [:a], &1), :keep_while}] do
       assert catch_error(call.(%{option => true})) == :function_clause

@@ -18,6 +18,33 @@ defmodule Khepri.TxTest do
     assert :khepri.get(s, [:a]) == {:ok, 1}
   end
 
+  test "reading and writing one node relies on one thing, and makes no view", %{store: s} do
+    :ok = :khepri.put(s, [:a, :b], 1)
+
+    change = fn ->
+      {:ok, n} = :khepri_tx.get([:a, :b])
+      :ok = :khepri_tx.put([:a, :b], n + 1)
+      Tank.Store.Tx.running()
+    end
+
+    {:ok, running} = :khepri.transaction(s, change, :rw)
+    assert [{:revision, _key, :==, _revision}] = Map.values(running.compare)
+    assert running.view == running.base
+    assert :khepri.get(s, [:a, :b]) == {:ok, 2}
+  end
+
+  test "what is looked at again is looked up once", %{store: s} do
+    for n <- 1..3, do: :ok = :khepri.put(s, [:a, "#{n}"], n)
+
+    look = fn ->
+      for _ <- 1..3, do: {:ok, _found} = :khepri_tx.get_many([:a, if_name_matches()])
+      map_size(Tank.Store.Tx.running().compare)
+    end
+
+    assert {:ok, n} = :khepri.transaction(s, look, :rw)
+    assert n == 2
+  end
+
   test "what is refused", %{store: s} do
     outside = {:khepri_ex, :invalid_use_of_khepri_tx_outside_transaction, %{}}
     assert catch_error(:khepri_tx.get([:a])) == outside

@@ -70,25 +70,46 @@ defmodule Tank.Khepri.Access do
   def command(store, opts, options, plan, answer) do
     Running.refuse_nested!(store)
     opts = options.(opts)
-    Async.call(store, opts, fn -> planned_command(store, opts, plan, answer) end)
+    call = %{store: store, opts: opts, plan: plan, answer: answer}
+    command = fn -> planned_command(call, plan.(nil, opts)) end
+    Async.call(store, opts, if(Async.later?(opts), do: known(call, plan.(nil, opts)) || command, else: command))
   end
 
-  defp planned_command(store, opts, plan, answer) do
-    deadline = opts |> Options.timeout() |> Deadline.in_ms()
-    call = %{store: store, opts: opts, plan: plan, answer: answer, deadline: deadline}
+  # One whose operations do not depend on what there is may go with others.
+  defp known(call, {:ok, [_ | _] = ops} = planned) do
+    %{
+      store: call.store,
+      ops: ops,
+      timeout: Options.timeout(call.opts),
+      alone: fn -> planned_command(call, planned) end,
+      answer: fn responses -> answer(call, ops, responses, call.opts |> Options.timeout() |> Deadline.in_ms()) end
+    }
+  end
 
-    case plan.(nil, opts) do
+  defp known(_call, _needs_source), do: nil
+
+  defp planned_command(call, planned) do
+    call = Map.put(call, :deadline, call.opts |> Options.timeout() |> Deadline.in_ms())
+
+    case planned do
       :needs_source -> attempt_command(call, 0)
       {:ok, ops} -> direct(call, ops)
       {:error, _reason} = error -> error
     end
   end
 
+  defp answer(call, ops, responses, deadline),
+    do: call.answer.(ops, responses, call.opts, fn -> elem(view(call.store, :low_latency, deadline), 1) end)
+
   # Nothing was looked at: nothing can conflict.
   defp direct(call, ops) do
     case commit(call.store, [], ops, call.deadline) do
       {:error, reason} when reason in [:no_quorum, :overloaded] ->
         retry(reason, call.deadline, fn -> direct(call, ops) end)
+
+      # The caller is told of the node that is in the way, or that is missing.
+      {:error, {:mismatch, _node}} ->
+        attempt_command(call, 0)
 
       committed ->
         committed(call, ops, committed, fn -> direct(call, ops) end)
@@ -122,7 +143,7 @@ defmodule Tank.Khepri.Access do
 
   defp committed(call, ops, {:ok, revision, responses}, _again) do
     Tank.Khepri.Projections.await(call.store, revision)
-    call.answer.(ops, responses, call.opts, fn -> elem(view(call.store, :low_latency, call.deadline), 1) end)
+    answer(call, ops, responses, call.deadline)
   end
 
   defp committed(_call, _ops, :conflict, again), do: again.()
@@ -144,7 +165,7 @@ defmodule Tank.Khepri.Access do
   end
 
   defp apply_one(tx, op) do
-    with {:ok, response} <- Engine.apply_op(tx, op), do: response
+    with {:ok, response} <- if(Engine.certain?(op), do: Tx.write(tx, op), else: Engine.apply_op(tx, op)), do: response
   end
 
   @doc "Plans and commits until it succeeds or the time is over."
@@ -187,12 +208,12 @@ defmodule Tank.Khepri.Access do
   end
 
   @doc "Commits operations, with their paths, if all comparisons hold."
-  @spec commit(atom, Enumerable.t(), [{term, tuple}], Deadline.t()) ::
+  @spec commit(atom, [tuple], [{term, tuple}], Deadline.t()) ::
           {:ok, non_neg_integer, [tuple]} | :conflict | {:error, term}
   def commit(store, compare, ops, deadline) do
     ops = Enum.map(ops, fn {_path, op} -> op end)
 
-    with :conflict <- Engine.commit(store, Enum.to_list(compare), ops, Deadline.remaining(deadline)),
+    with :conflict <- Engine.commit(store, compare, ops, Deadline.remaining(deadline)),
          do: if(Deadline.remaining(deadline) == 0, do: {:error, :timeout}, else: :conflict)
   end
 

@@ -1,24 +1,30 @@
 defmodule Tank.Khepri.Async do
   @moduledoc false
-  # Commands that return at once. Those of one caller are done one after the other, by a process of that caller's for
-  # the store; its commands that wait, and its consistent reads, come after them.
+  # Commands that return at once. Those of one caller are done in order, by a process of that caller's for the store; its
+  # commands that wait, and its consistent reads, come after them. Those that came while another one was done, and have
+  # nothing to do with each other, go into one log entry (`Tank.Khepri.Together`).
 
   use GenServer
 
+  alias Tank.Khepri.Together
   alias Tank.Store.Deadline
 
   @doc "Runs a command, now or, as the option `async` says, after the caller's others."
-  @spec call(atom, map, (() -> term)) :: term
+  @spec call(atom, map, Together.command()) :: term
   def call(store, opts, command) do
     case correlation(opts[:async]) do
       :sync ->
         :ok = flush(store, Tank.Khepri.Options.timeout(opts))
-        command.()
+        Together.alone(command)
 
       {:async, correlation} ->
         GenServer.cast(worker(store), {:run, command, correlation})
     end
   end
+
+  @doc "Whether the caller does not wait for the answer."
+  @spec later?(map) :: boolean
+  def later?(opts), do: correlation(opts[:async]) != :sync
 
   defp correlation(none) when none in [nil, false], do: :sync
   defp correlation(true), do: {:async, nil}
@@ -67,8 +73,7 @@ defmodule Tank.Khepri.Async do
 
   @impl GenServer
   def handle_cast({:run, command, correlation}, state) do
-    result = result(command)
-    if correlation, do: send(state.caller, event(state.store, correlation, result))
+    run({command, correlation}, state)
     {:noreply, state}
   end
 
@@ -79,12 +84,29 @@ defmodule Tank.Khepri.Async do
   def handle_info({:DOWN, _ref, :process, _caller, _reason}, state), do: {:stop, :normal, state}
   def handle_info(_other, state), do: {:noreply, state}
 
-  # What a command raises reaches the caller when it looks at the answer.
-  defp result(command) do
-    command.()
-  catch
-    class, reason -> {:exception, class, reason, __STACKTRACE__}
+  defp run({command, correlation}, state) do
+    {others, next} = command |> Together.begin() |> waiting([])
+    commands = [{command, correlation} | others]
+    results = commands |> Enum.map(&elem(&1, 0)) |> Together.run()
+    for {{_command, correlation}, result} <- Enum.zip(commands, results), do: tell(state, correlation, result)
+    if next, do: run(next, state)
   end
+
+  # Those in the mailbox that may go along, and the first one that may not.
+  defp waiting(batch, others) do
+    receive do
+      {:"$gen_cast", {:run, command, correlation}} ->
+        case Together.join(batch, command) do
+          {:ok, batch} -> waiting(batch, [{command, correlation} | others])
+          :alone -> {Enum.reverse(others), {command, correlation}}
+        end
+    after
+      0 -> {Enum.reverse(others), nil}
+    end
+  end
+
+  defp tell(_state, nil, _result), do: :ok
+  defp tell(state, correlation, result), do: send(state.caller, event(state.store, correlation, result))
 
   defp event(store, correlation, result), do: {:ra_event, {store, node()}, {:applied, [{correlation, result}]}}
 

@@ -6,7 +6,7 @@ defmodule Tank.Khepri.Core do
 
   import Tank.Khepri.Records
 
-  alias Tank.Khepri.{Engine, Error, KeepWhile, Path, Props, Walk}
+  alias Tank.Khepri.{Condition, Engine, Error, KeepWhile, Path, Props, Walk}
 
   @type op :: {list, tuple}
 
@@ -50,22 +50,51 @@ defmodule Tank.Khepri.Core do
     :throw, {__MODULE__, error} -> {:error, error}
   end
 
-  # A pattern that the engine has words for is looked up at once, in the order in which a walk would come to the nodes.
+  # A pattern that the engine has words for is looked up at once, in the order in which a walk would come to the nodes. For
+  # the last condition it need not have any: that is evaluated here.
   defp selected(_source, _pattern, %{expect_specific_node: true}, _need), do: nil
 
   defp selected(source, pattern, opts, need) do
-    with [_ | _] = parts <- engine_pattern(pattern) do
+    with {[_ | _] = parts, rest} <- engine_pattern(pattern) do
       root = if opts[:include_root_props] && not is_component(hd(pattern)), do: [{[], Engine.root(source)}], else: []
-      root ++ Engine.select(source, parts, need)
+
+      root ++
+        meeting(rest, Engine.select(source, parts, if(rest, do: Walk.more(Condition.need(rest), need), else: need)))
     end
+  end
+
+  defp meeting(nil, nodes), do: nodes
+
+  defp meeting(condition, nodes) do
+    condition = Condition.compile(condition)
+    Enum.filter(nodes, fn {path, {_key, props}} -> Condition.is_met(condition, path, props) == true end)
   end
 
   # Nodes are matched in several ways where two parts match at any depth: a walk counts them so often.
   defp engine_pattern(pattern) do
     names? = Enum.all?(pattern, &(is_node_id(&1) or is_condition(&1)))
-    parts = if names? and Enum.any?(pattern, &is_condition/1), do: Enum.map(pattern, &engine_part/1), else: []
-    if :unknown not in parts and Enum.count(parts, &match?({:many, _}, &1)) < 2 and parts != [], do: parts
+
+    with true <- names? and Enum.any?(pattern, &is_condition/1),
+         {above, [last]} = Enum.split(pattern, -1),
+         {last, rest} when last != :unknown <- last_part(last),
+         parts = Enum.map(above, &engine_part/1) ++ [last],
+         true <- :unknown not in parts and Enum.count(parts, &match?({:many, _}, &1)) < 2 do
+      {parts, rest}
+    else
+      _walk -> nil
+    end
   end
+
+  defp last_part(condition) do
+    case engine_part(condition) do
+      :unknown -> if looks_at_children?(condition), do: {{:one, :any}, condition}, else: {:unknown, nil}
+      part -> {part, nil}
+    end
+  end
+
+  # All of them, and them only.
+  defp looks_at_children?(condition),
+    do: not Condition.applies_to_grandchildren(condition) and not names_nodes?(condition)
 
   defp engine_part(if_name_matches(regex: :any)), do: {:one, :any}
   defp engine_part(if_path_matches(regex: :any)), do: {:many, :any}
@@ -86,14 +115,35 @@ defmodule Tank.Khepri.Core do
   @doc "Plans to put a payload on every node that a pattern matches, and on those that it names."
   @spec put(Engine.source() | nil, list, term, map) :: {:ok, [op]} | {:error, Error.t()} | :needs_source
   def put(source, pattern, payload, opts) do
-    with {:ok, paths} <- paths_to_put(source, pattern, opts) do
-      {:ok, for(path <- paths, do: {path, put_op(path, payload, opts)})}
+    case source == nil && on_one_condition(pattern, opts) do
+      {path, condition} ->
+        {:ok, [{path, put_op(path, payload, condition, opts)}]}
+
+      _needs_to_be_looked_for ->
+        with {:ok, paths} <- paths_to_put(source, pattern, opts),
+             do: {:ok, for(path <- paths, do: {path, put_op(path, payload, nil, opts)})}
     end
   end
 
-  defp put_op(path, payload, opts) do
+  # One node by its name, on a condition that the engine has words for: it can judge by itself.
+  defp on_one_condition(pattern, %{expect_specific_node: true}) do
+    with {[if_all(conditions: [name | [_ | _] = conditions])], above} when is_node_id(name) <-
+           pattern |> Enum.reverse() |> Enum.split(1),
+         true <- Enum.all?(above, &is_node_id/1) and Enum.all?(conditions, &(not names_nodes?(&1))),
+         {:one, condition} <- KeepWhile.part_or_unknown(if_all(conditions: conditions)) do
+      {Enum.reverse(above, [name]), {:node, condition, Enum.all?(conditions, &may_create?/1)}}
+    else
+      _a_pattern_or_names_only -> nil
+    end
+  end
+
+  defp on_one_condition(_pattern, _opts), do: nil
+
+  defp names_nodes?(condition), do: Path.component_targets_specific_siblings(condition) != false
+
+  defp put_op(path, payload, condition, opts) do
     keep_while = if conditions = keep_while(path, opts), do: KeepWhile.encode!(conditions)
-    Engine.put_op(Engine.key(path), payload, keep_while, answers?(opts))
+    Engine.put_op(Engine.key(path), payload, condition, keep_while, answers?(opts))
   end
 
   defp answers?(opts), do: opts.props_to_return != []
@@ -226,7 +276,7 @@ defmodule Tank.Khepri.Core do
 
   # The root stays, and so does what this application keeps below it.
   defp delete_ops(source, [], opts) do
-    clear = {{:root, Engine.node(source, "", :all)}, Engine.put_op("", no_payload(), nil, false)}
+    clear = {{:root, Engine.node(source, "", :all)}, Engine.put_op("", no_payload(), nil, nil, false)}
     [clear | for({name, _child} <- Engine.children(source, Engine.root(source), :exists), do: delete_op([name], opts))]
   end
 

@@ -2,8 +2,9 @@ defmodule Tank.Khepri.Engine do
   @moduledoc false
   # What the rest of `Tank.Khepri` asks of the engine, and the only place that knows how the engine keeps Khepri's nodes.
   #
-  # A node is `{key, props}`: its key in the engine, and Khepri's properties (`data` or `sproc`, `payload_version`,
-  # `child_list_version`, `child_list_length`). A source is a view, or a transaction: that notes what was read.
+  # A node is `{key, props}`: its key in the engine (or its path, where few need the key), and Khepri's properties (`data`
+  # or `sproc`, `payload_version`, `child_list_version`, `child_list_length`). A source is a view, or a transaction: that
+  # notes what was read.
 
   import Tank.Khepri.Records
 
@@ -12,7 +13,7 @@ defmodule Tank.Khepri.Engine do
   alias Tank.Store.Tree.Writes
 
   @type source :: View.t() | Tx.t()
-  @type t :: {binary, map}
+  @type t :: {binary | list, map}
   @typedoc "What a transaction relies on: nothing, whether a node is there, its payload too, its children's list too."
   @type need :: :nothing | :exists | :payload | :all
   @typedoc "What an operation did to a node: how it was, and what became of it."
@@ -56,14 +57,28 @@ defmodule Tank.Khepri.Engine do
   end
 
   @doc "Does operations in one log entry, if all comparisons hold: `{:ok, revision, responses}` or `:conflict`."
-  @spec commit(atom, [tuple], [tuple], timeout) :: {:ok, non_neg_integer, [tuple]} | :conflict | {:error, term}
+  @spec commit(atom, [tuple], [tuple], timeout) :: {:ok, non_neg_integer, [tuple | :done]} | :conflict | {:error, term}
+  # Khepri has no limits of paths and operations. A single operation takes no transaction.
+  def commit(store, [], [{:put, key, payload, lease, condition, how}], timeout),
+    do: single(store, {:put, key, payload, condition, lease, how}, byte_size(payload), timeout)
+
+  def commit(store, [], [{:delete, _key, _condition, _answer?} = delete], timeout),
+    do: single(store, delete, 0, timeout)
+
   def commit(store, compare, ops, timeout) do
-    # Khepri has no limits of paths and operations.
     command = {:wide, {:txn, compare, ops, []}}
 
     case Writes.command(store, command, :erlang.external_size(command), timeout) do
       {:ok, {:txn, true, revision, responses}} -> {:ok, revision, responses}
       {:ok, {:txn, false, _revision, _responses}} -> :conflict
+      {:error, reason} -> {:error, reason}
+    end
+  end
+
+  defp single(store, command, bytes, timeout) do
+    case Call.command(store, {:wide, command}, bytes, timeout) do
+      {:ok, {:changed, revision, changes}} -> {:ok, revision, [{:changed, changes}]}
+      {:ok, revision} -> {:ok, revision, [:done]}
       {:error, reason} -> {:error, reason}
     end
   end
@@ -111,6 +126,8 @@ defmodule Tank.Khepri.Engine do
 
   @doc "The children of a node, with their names."
   @spec children(source, t, need) :: [{atom | binary, t}]
+  def children(source, {path, props}, need) when is_list(path), do: children(source, {key(path), props}, need)
+
   def children(source, {key, _props}, need) do
     note_matches(source, parts(key) ++ [one: :any], need)
     {:ok, nodes} = View.list_nodes(view_of(source), key, %{after: nil, limit: :infinity, depth: 1, reverse: false})
@@ -129,11 +146,12 @@ defmodule Tank.Khepri.Engine do
   def select(source, pattern, need) do
     note_matches(source, pattern, need)
     {:ok, nodes} = View.select(view_of(source), pattern, :nodes)
-    for node <- nodes, path = elem(node, 0), not match?([@hidden | _], path), do: {path, {key(path), props(node)}}
+    for node <- nodes, path = elem(node, 0), not match?([@hidden | _], path), do: {path, {path, props(node)}}
   end
 
   @doc "The conditions by which a node is kept, as they were given, or nil."
-  @spec keep_while(source, binary) :: map | nil
+  @spec keep_while(source, binary | list) :: map | nil
+  def keep_while(source, path) when is_list(path), do: keep_while(source, key(path))
   def keep_while(source, key), do: source |> view_of() |> Native.kept_by(key) |> KeepWhile.given()
 
   @doc "Those of all nodes, with their paths."
@@ -145,15 +163,21 @@ defmodule Tank.Khepri.Engine do
   # -- Writing
 
   @doc "The operation that puts a payload. It answers, if that is asked for, with what it changed."
-  @spec put_op(binary, Tank.Khepri.Payload.t(), tuple | nil, boolean) :: tuple
-  def put_op(key, payload, keep_while, answer?) do
+  @spec put_op(binary, Tank.Khepri.Payload.t(), tuple | nil, tuple | nil, boolean) :: tuple
+  def put_op(key, payload, condition, keep_while, answer?) do
     {kind, encoded} = encode(payload)
-    {:put, key, encoded, 0, nil, {kind, true, keep_while, answer?}}
+    {:put, key, encoded, 0, condition, {kind, true, keep_while, answer?}}
   end
 
   @doc "The operation that deletes a node and all below it."
   @spec delete_op(binary, boolean) :: tuple
   def delete_op(key, answer?), do: {:delete, key, nil, answer?}
+
+  @doc "Whether an operation is not refused, and answers nothing: within a transaction it can wait until that reads."
+  @spec certain?(tuple) :: boolean
+  def certain?({:put, _key, _payload, _lease, nil, {_kind, _same?, nil, false}}), do: true
+  def certain?({:delete, _key, nil, false}), do: true
+  def certain?(_op), do: false
 
   @doc "Does an operation within a transaction, which relies on what that answers, or on why it was refused."
   @spec apply_op(Tx.t(), tuple) :: {:ok, tuple} | {:error, term}
@@ -180,11 +204,11 @@ defmodule Tank.Khepri.Engine do
   defp note_answer(_tx, _op, _short_answer), do: :ok
 
   @doc "What an operation answered."
-  @spec changes(tuple) :: [change]
+  @spec changes(term) :: [change]
   def changes({:changed, changes}), do: Enum.map(changes, &change/1)
   def changes(_short_answer), do: []
 
-  defp change({path, before, become}), do: {path, before && {key(path), props(decoded(before))}, become(become)}
+  defp change({path, before, become}), do: {path, before && {path, props(decoded(before))}, become(become)}
 
   defp become({:there, payload_version, child_list_version, children}) do
     %{
@@ -274,11 +298,12 @@ defmodule Tank.Khepri.Engine do
 
   # -- What a transaction relies on
 
-  defp note(%Tx{} = tx, key, need) when need in [:exists, :payload, :all] do
-    Tx.note_exists(tx, key)
-    if need != :exists, do: Tx.note_value(tx, key)
-    if need == :all, do: Tx.note_children(tx, key)
-    :ok
+  defp note(%Tx{} = tx, key, :exists), do: Tx.note_exists(tx, key)
+  defp note(%Tx{} = tx, key, :payload), do: Tx.note_payload(tx, key)
+
+  defp note(%Tx{} = tx, key, :all) do
+    :ok = Tx.note_payload(tx, key)
+    Tx.note_children(tx, key)
   end
 
   defp note(_source, _key, _need), do: :ok

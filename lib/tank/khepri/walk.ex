@@ -102,7 +102,9 @@ defmodule Tank.Khepri.Walk do
   defp needed(walk, condition, []), do: more(Condition.need(condition), walk.need)
   defp needed(_walk, condition, _rest), do: Condition.need(condition)
 
-  defp more(one, other), do: Enum.find([:all, :payload, :exists], :nothing, &(&1 in [one, other]))
+  @doc "What both need."
+  @spec more(Engine.need(), Engine.need()) :: Engine.need()
+  def more(one, other), do: Enum.find([:all, :payload, :exists], :nothing, &(&1 in [one, other]))
 
   defp at_root(%{root?: true} = walk, {[], node, _above}, acc), do: step(walk, [], {[], node, []}, acc)
   defp at_root(_walk, _place, acc), do: acc

@@ -63,7 +63,7 @@ defmodule Tank.Store.Tree.Transaction do
   defp commit(store_id, state, deadline) do
     Writes.encoded_txn(
       store_id,
-      MapSet.to_list(state.compare),
+      state.compare,
       Enum.reverse(state.ops),
       [],
       Deadline.remaining(deadline)
