@@ -21,6 +21,16 @@ defmodule Khepri.ProjectionTest do
     assert :ets.lookup(table, [:x, "a"]) == []
   end
 
+  test "a write that changes no row is not waited for", %{store: s} do
+    _table = register(s, "/*", fn path, data -> {path, data} end)
+
+    # Each of them would wait for half a minute.
+    for n <- 1..20 do
+      :ok = :khepri.put(s, [:made, "#{n}"], :khepri_payload.none(), %{timeout: 5_000})
+      :ok = :khepri.delete(s, [:made, "#{n}"], %{timeout: 5_000})
+    end
+  end
+
   test "copies, and a row whose key changes", %{store: s} do
     table = register(s, "/:rows/*", :copy)
     :ok = :khepri.put(s, [:rows, 'a' |> List.to_atom()], {:one, 1})

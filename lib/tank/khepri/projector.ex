@@ -9,11 +9,12 @@ defmodule Tank.Khepri.Projector do
 
   require Logger
 
-  alias Tank.Khepri.{Core, Engine, Match, Path, Projections, Tables}
+  alias Tank.Khepri.{Condition, Core, Engine, Match, Path, Projections, Tables}
   alias Tank.Store.{Native, Watch}
 
   @retry_ms 50
-  @progress_ms 50
+  # A revision that changed no entry is not told of unless it is asked for. Most are told of sooner than this.
+  @ask_after_ms 1
   # In the atomics: the last revision that is in the tables, and how many projections there are.
   @revision 1
   @count 2
@@ -58,7 +59,17 @@ defmodule Tank.Khepri.Projector do
     Process.flag(:trap_exit, true)
     counters = :atomics.new(2, [])
     :persistent_term.put({__MODULE__, store}, {self(), counters})
-    state = %{store: store, counters: counters, watch: nil, projections: %{}, waiting: [], revision: 0}
+
+    state = %{
+      store: store,
+      counters: counters,
+      watch: nil,
+      projections: %{},
+      waiting: [],
+      asking?: false,
+      revision: 0
+    }
+
     {:ok, connect(state)}
   end
 
@@ -75,12 +86,13 @@ defmodule Tank.Khepri.Projector do
   @impl GenServer
   def handle_info({:store_watch, ref, message}, %{watch: %{ref: ref}} = state), do: {:noreply, told(message, state)}
   def handle_info(:connect, state), do: {:noreply, connect(state)}
+  def handle_info(:ask, state), do: {:noreply, ask(%{state | asking?: false})}
   def handle_info(_other, state), do: {:noreply, state}
 
   # -- Following the store
 
   defp connect(state) do
-    with {:ok, watch} <- Watch.start(state.store, [], from: :now, favor: :low_latency, interval: @progress_ms),
+    with {:ok, watch} <- Watch.start(state.store, [], from: :now, favor: :low_latency, interval: :infinity),
          {:ok, view} <- Engine.view(state.store, :low_latency, 5_000) do
       %{state | watch: watch} |> register(view) |> reached(Native.view_revision(view))
     else
@@ -118,8 +130,22 @@ defmodule Tank.Khepri.Projector do
   defp answer(state) do
     {done, waiting} = Enum.split_with(state.waiting, fn {revision, _from} -> revision <= state.revision end)
     for {_revision, from} <- done, do: GenServer.reply(from, :ok)
-    %{state | waiting: waiting}
+    ask_soon(%{state | waiting: waiting})
   end
+
+  defp ask_soon(%{waiting: [_ | _], asking?: false} = state) do
+    Process.send_after(self(), :ask, @ask_after_ms)
+    %{state | asking?: true}
+  end
+
+  defp ask_soon(state), do: state
+
+  defp ask(%{waiting: [_ | _], watch: watch} = state) when watch != nil do
+    Watch.report_at(watch, state.waiting |> Enum.map(&elem(&1, 0)) |> Enum.max())
+    state
+  end
+
+  defp ask(state), do: state
 
   # -- Registrations
 
@@ -156,6 +182,8 @@ defmodule Tank.Khepri.Projector do
       projection: projection,
       pattern: pattern,
       shape: Match.shape(pattern),
+      # Most patterns are of one depth, which tells most changes apart at once.
+      levels: if(Enum.any?(pattern, &Condition.applies_to_grandchildren/1), do: :any, else: length(pattern)),
       by_name?: Match.by_name?(pattern),
       # Which nodes have a row, where that does not follow from their paths.
       matched: if(Match.by_name?(pattern), do: nil, else: MapSet.new(nodes, &elem(&1, 0))),
@@ -166,10 +194,13 @@ defmodule Tank.Khepri.Projector do
   # -- Changes
 
   defp change(%{path: path} = change, revision, overlay, state) do
+    levels = length(path)
+
     Enum.reduce(state.projections, state, fn {name, projection}, state ->
-      if revision > projection.revision and Match.matches?(projection.shape, path, fn _path -> %{} end),
-        do: put_in(state.projections[name], changed(projection, change, overlay)),
-        else: state
+      if projection.levels in [levels, :any] and revision > projection.revision and
+           Match.matches?(projection.shape, path, fn _path -> %{} end),
+         do: put_in(state.projections[name], changed(projection, change, overlay)),
+         else: state
     end)
   end
 
