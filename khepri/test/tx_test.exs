@@ -45,6 +45,45 @@ defmodule Khepri.TxTest do
     assert n == 2
   end
 
+  test "a missing node relies on the one above it, and on itself", %{store: s} do
+    :ok = :khepri.put(s, [:a, :b], 1)
+
+    read = fn path ->
+      fn -> {:khepri_tx.get(path), Map.values(Tank.Store.Tx.running().compare)} end
+    end
+
+    {:ok, {missing, compare}} = :khepri.transaction(s, read.([:a, :b, :c, :d, :e]), :rw)
+    info = %{node_name: :c, node_path: [:a, :b, :c], node_is_target: false}
+    assert missing == {:error, {:khepri, :node_not_found, info}}
+    key = &Tank.Khepri.Engine.key/1
+    assert {:exists, key.([:a, :b]), :==, 1} in compare and {:exists, key.([:a, :b, :c]), :==, 0} in compare
+    assert length(compare) <= 4
+    {:ok, {missing, _compare}} = :khepri.transaction(s, read.([:x]), :rw)
+    assert {:error, {:khepri, :node_not_found, %{node_path: [:x], node_is_target: true}}} = missing
+  end
+
+  test "what conditions refuse is told, though it is found out late", %{store: s} do
+    put = fn -> :khepri_tx.put([:a], 1, %{keep_while: %{[:missing] => if_node_exists()}}) end
+    refused = {:error, {:khepri, :keep_while_conditions_not_met, %{}}}
+    told = fn {:error, {:khepri, name, _info}} -> {:error, {:khepri, name, %{}}} end
+
+    # At the end, and by a read.
+    assert {:ok, late} = :khepri.transaction(s, put, :rw)
+    assert told.(late) == refused
+
+    read = fn ->
+      answer = put.()
+      {answer, :khepri_tx.exists([:a])}
+    end
+
+    assert {:ok, {late, false}} = :khepri.transaction(s, read, :rw)
+    assert told.(late) == refused
+    # What it did in vain has no effect, nor has what it raised.
+    raising = fn -> if put.() == :ok, do: :khepri_tx.exists([:a]) && raise("in vain"), else: :khepri_tx.put([:b], 1) end
+    assert :khepri.transaction(s, raising, :rw) == {:ok, :ok}
+    assert :khepri.get_many(s, "**") == {:ok, %{[:b] => 1}}
+  end
+
   test "what is refused", %{store: s} do
     outside = {:khepri_ex, :invalid_use_of_khepri_tx_outside_transaction, %{}}
     assert catch_error(:khepri_tx.get([:a])) == outside

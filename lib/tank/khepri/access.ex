@@ -59,11 +59,11 @@ defmodule Tank.Khepri.Access do
         when plan: (Engine.source() | nil, map -> {:ok, [{list, tuple}]} | {:error, term} | :needs_source),
              answer: ([{list, tuple}], [tuple], map, (() -> Engine.source()) -> {:ok, map})
   def command({:tx}, opts, _options, plan, answer) do
-    %{tx: tx} = Running.fetch_to_write!()
+    %{tx: tx} = running = Running.fetch_to_write!()
     opts = Options.within(opts)
 
     with {:ok, ops} <- plan.(tx, opts),
-         {:ok, responses} <- apply_all(tx, ops, opts),
+         {:ok, responses} <- apply_all(running, ops, opts),
          do: answer.(ops, responses, opts, fn -> tx end)
   end
 
@@ -154,8 +154,8 @@ defmodule Tank.Khepri.Access do
   defp committed(call, _ops, {:error, reason}, again), do: retry(reason, call.deadline, again)
 
   # Within a transaction: what is answered is what the caller relies on.
-  defp apply_all(tx, ops, opts) do
-    responses = Enum.map(ops, fn {_path, op} -> apply_one(tx, op) end)
+  defp apply_all(running, ops, opts) do
+    responses = Enum.map(ops, fn {_path, op} -> apply_one(running, op) end)
 
     case Enum.find(responses, &match?({:error, _reason}, &1)) do
       nil -> {:ok, responses}
@@ -164,8 +164,10 @@ defmodule Tank.Khepri.Access do
     end
   end
 
-  defp apply_one(tx, op) do
-    with {:ok, response} <- if(Engine.certain?(op), do: Tx.write(tx, op), else: Engine.apply_op(tx, op)), do: response
+  # Few are refused. A run in which one was is made again, and then each is done at once.
+  defp apply_one(%{tx: tx, assumes?: assumes?}, op) do
+    with {:ok, response} <- if(assumes? and Engine.silent?(op), do: Tx.assume(tx, op), else: Engine.apply_op(tx, op)),
+         do: response
   end
 
   @doc "Plans and commits until it succeeds or the time is over."

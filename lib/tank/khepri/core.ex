@@ -18,22 +18,30 @@ defmodule Tank.Khepri.Core do
   def fold(source, pattern, opts, acc, fun) do
     need = Props.need(Map.get(opts, :props_to_return, Props.default()))
 
-    if nodes = named(source, pattern, opts, need) || selected(source, pattern, opts, need),
-      do: {:ok, Enum.reduce(nodes, acc, fn {path, node}, acc -> fun.(path, node, acc) end)},
-      else: walk(source, pattern, opts, need, acc, fun)
+    case named(source, pattern, opts, need) || selected(source, pattern, opts, need) do
+      {:error, _missing} = error -> error
+      nil -> walk(source, pattern, opts, need, acc, fun)
+      nodes -> {:ok, Enum.reduce(nodes, acc, fn {path, node}, acc -> fun.(path, node, acc) end)}
+    end
   end
 
-  # One node that is there, at a path of names: nothing above it need be looked at.
-  defp named(source, [_ | _] = path, %{expect_specific_node: true}, need) do
-    with true <- Enum.all?(path, &is_node_id/1) and hd(path) != Engine.hidden(),
-         {_key, _props} = node <- Engine.node(source, Engine.key(path), need) do
-      [{path, node}]
-    else
-      _a_pattern_or_missing -> nil
+  # The node at a path of names.
+  defp named(source, [_ | _] = path, opts, need) do
+    if Enum.all?(path, &is_node_id/1) and hd(path) != Engine.hidden() do
+      case Engine.node(source, Engine.key(path), need) do
+        {_key, _props} = node -> [{path, node}]
+        nil -> if opts[:expect_specific_node], do: missing(source, path), else: []
+      end
     end
   end
 
   defp named(_source, _pattern, _opts, _need), do: nil
+
+  defp missing(source, path) do
+    first = Engine.first_missing(source, path)
+    info = %{node_name: List.last(first), node_path: first, node_is_target: first == path}
+    {:error, Error.new(:node_not_found, info)}
+  end
 
   defp walk(source, pattern, opts, need, acc, fun) do
     specific? = opts[:expect_specific_node] == true
@@ -105,9 +113,14 @@ defmodule Tank.Khepri.Core do
   @doc "The properties of all nodes that a pattern matches."
   @spec get(Engine.source(), list, map) :: {:ok, map} | {:error, Error.t()}
   def get(source, pattern, opts) do
-    fold(source, pattern, opts, %{}, fn path, node, found ->
-      Map.put(found, path, Props.gather(source, node, opts.props_to_return))
-    end)
+    collect(source, pattern, opts, &Props.gather(source, &1, opts.props_to_return))
+  end
+
+  @doc "What a function gives of each node that a pattern matches."
+  @spec collect(Engine.source(), list, map, (Engine.t() -> term)) :: {:ok, map} | {:error, Error.t()}
+  def collect(source, pattern, opts, fun) do
+    with {:ok, found} <- fold(source, pattern, opts, [], fn path, node, found -> [{path, fun.(node)} | found] end),
+         do: {:ok, :maps.from_list(found)}
   end
 
   # -- Putting

@@ -124,6 +124,20 @@ defmodule Tank.Khepri.Engine do
     end
   end
 
+  @doc "Of a path that is missing, and those above it, the first one that is. What is missing has nothing below it."
+  @spec first_missing(source, list) :: list
+  def first_missing(source, [_ | _] = path) do
+    above = Enum.drop(path, -1)
+
+    if above == [] or exists?(view_of(source), key(above)) do
+      note(source, key(path), :exists)
+      if above != [], do: note(source, key(above), :exists)
+      path
+    else
+      first_missing(source, above)
+    end
+  end
+
   @doc "The children of a node, with their names."
   @spec children(source, t, need) :: [{atom | binary, t}]
   def children(source, {path, props}, need) when is_list(path), do: children(source, {key(path), props}, need)
@@ -173,11 +187,11 @@ defmodule Tank.Khepri.Engine do
   @spec delete_op(binary, boolean) :: tuple
   def delete_op(key, answer?), do: {:delete, key, nil, answer?}
 
-  @doc "Whether an operation is not refused, and answers nothing: within a transaction it can wait until that reads."
-  @spec certain?(tuple) :: boolean
-  def certain?({:put, _key, _payload, _lease, nil, {_kind, _same?, nil, false}}), do: true
-  def certain?({:delete, _key, nil, false}), do: true
-  def certain?(_op), do: false
+  @doc "Whether an operation answers nothing: within a transaction it can wait until that reads."
+  @spec silent?(tuple) :: boolean
+  def silent?({:put, _key, _payload, _lease, nil, {_kind, _same?, _keep_while, false}}), do: true
+  def silent?({:delete, _key, nil, false}), do: true
+  def silent?(_op), do: false
 
   @doc "Does an operation within a transaction, which relies on what that answers, or on why it was refused."
   @spec apply_op(Tx.t(), tuple) :: {:ok, tuple} | {:error, term}

@@ -54,7 +54,8 @@ defmodule Tank.Khepri.Props do
     if :delete_reason in wanted, do: Map.put(props, :delete_reason, reason), else: props
   end
 
-  defp put(:payload, acc, {_key, props}, _names), do: Map.merge(acc, Map.take(props, [:data, :sproc]))
+  defp put(:payload, acc, {_key, %{data: data}}, _names), do: Map.put(acc, :data, data)
+  defp put(:payload, acc, {_key, %{sproc: fun}}, _names), do: Map.put(acc, :sproc, fun)
   defp put(:has_payload, acc, {_key, %{data: _}}, _names), do: Map.put(acc, :has_data, true)
   defp put(:has_payload, acc, {_key, %{sproc: _}}, _names), do: Map.put(acc, :is_sproc, true)
   defp put(:raw_payload, acc, node, _names), do: Map.put(acc, :raw_payload, Engine.payload_of(node))

@@ -7,7 +7,8 @@ defmodule Tank.Khepri.Running do
 
   @key __MODULE__
 
-  @type t :: %{tx: Tx.t(), store: atom, ref: reference, write?: boolean}
+  @typedoc "`assumes?`: what is written, and answers nothing, is taken as done until something reads."
+  @type t :: %{tx: Tx.t(), store: atom, ref: reference, write?: boolean, assumes?: boolean}
 
   @spec put(t) :: term
   def put(running), do: Process.put(@key, running)

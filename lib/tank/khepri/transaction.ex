@@ -35,7 +35,7 @@ defmodule Tank.Khepri.Transaction do
     Running.refuse_nested!(store)
     opts = if mode == :ro, do: Options.ro(opts), else: opts |> Options.rw() |> Map.merge(Map.take(opts, [:favor]))
     deadline = opts |> Options.timeout() |> Deadline.in_ms()
-    call = %{store: store, fun: fun, args: args, mode: mode, opts: opts, deadline: deadline}
+    call = %{store: store, fun: fun, args: args, mode: mode, opts: opts, deadline: deadline, assumes?: true}
     run = fn -> attempt(call, 0) end
 
     case opts[:async] do
@@ -69,6 +69,7 @@ defmodule Tank.Khepri.Transaction do
 
   defp attempt(call, tried, view, current?) do
     case {called(call, view), current?} do
+      {{_result, %{refused?: true}}, _current?} -> attempt(%{call | assumes?: false}, tried)
       {{{:failed, _failure}, %{wants_to_write?: true}}, false} -> attempt(call, tried + 1)
       {{{:failed, {:aborted, reason}}, _state}, _current?} -> {:error, reason}
       {{{:failed, {class, reason, stacktrace}}, _state}, _current?} -> :erlang.raise(class, reason, stacktrace)
@@ -80,10 +81,10 @@ defmodule Tank.Khepri.Transaction do
   defp called(call, view) do
     ref = make_ref()
     tx = Tx.open(call.store, view)
-    Running.put(%{tx: tx, store: call.store, ref: ref, write?: call.mode != :ro})
+    Running.put(%{tx: tx, store: call.store, ref: ref, write?: call.mode != :ro, assumes?: call.assumes?})
     result = apply_safely(call, ref)
-    %{ops: ops, compare: compare} = Tx.close()
-    {result, %{ops: Enum.reverse(ops), compare: compare, wants_to_write?: ops != [] or call.mode == :rw}}
+    %{ops: ops} = done = Tx.close()
+    {result, Map.merge(done, %{ops: Enum.reverse(ops), wants_to_write?: ops != [] or call.mode == :rw})}
   after
     Running.erase()
     Tx.close()
@@ -109,10 +110,10 @@ defmodule Tank.Khepri.Transaction do
         Access.wait(tried)
         attempt(call, tried + 1)
 
-      # What an operation asked for itself has changed.
+      # It was assumed that none is refused; or what an operation asked for itself has changed.
       {:error, {:keep_while, _path, _index, _why}} ->
-        Access.wait(tried)
-        attempt(call, tried + 1)
+        if not call.assumes?, do: Access.wait(tried)
+        attempt(%{call | assumes?: false}, tried + 1)
 
       {:error, reason} ->
         case Access.retry(reason, call.deadline, fn -> attempt(call, tried + 1) end) do

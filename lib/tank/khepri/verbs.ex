@@ -33,8 +33,11 @@ defmodule Tank.Khepri.Verbs do
 
   @spec get_many_or(where, Path.pattern(), term, map) :: {:ok, map} | error
   def get_many_or(where, path, default, opts) do
-    with {:ok, found} <- adv_get_many(where, path, Map.put(opts, :props_to_return, [:payload])),
-         do: {:ok, Map.new(found, fn {path, props} -> {path, payload(props, default)} end)}
+    pattern = Access.pattern(path)
+
+    Access.read(where, Map.put(opts, :props_to_return, [:payload]), fn source, opts ->
+      Core.collect(source, pattern, opts, fn {_key, props} -> payload(props, default) end)
+    end)
   end
 
   @spec exists(where, Path.pattern(), map) :: boolean | error

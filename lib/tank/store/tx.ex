@@ -31,17 +31,20 @@ defmodule Tank.Store.Tx do
       unseen: [],
       revision: Native.view_revision(view),
       compare: %{},
-      ops: []
+      ops: [],
+      refused?: false
     })
 
     %__MODULE__{ref: ref}
   end
 
   @doc false
-  # What it did: `ops`, the last one first, and the comparisons that tell whether what it read still holds.
-  @spec close :: %{ops: [tuple], compare: [tuple]} | nil
+  # What it did: `ops`, the last one first, and the comparisons that tell whether what it read still holds. `refused?`: one
+  # of those that were noted by `assume/2` was not done, so that nothing of this run counts.
+  @spec close :: %{ops: [tuple], compare: [tuple], refused?: boolean} | nil
   def close do
-    with %{ops: ops, compare: compare} <- Process.delete(@running), do: %{ops: ops, compare: Map.values(compare)}
+    with %{ops: ops, compare: compare, refused?: refused?} <- Process.delete(@running),
+         do: %{ops: ops, compare: Map.values(compare), refused?: refused?}
   end
 
   @doc false
@@ -72,8 +75,8 @@ defmodule Tank.Store.Tx do
         view
 
       state ->
-        view = List.foldr(state.unseen, state.view, &seen(&2, &1))
-        Process.put(@running, %{state | view: view, unseen: []})
+        {view, refused?} = List.foldr(state.unseen, {state.view, state.refused?}, &seen/2)
+        Process.put(@running, %{state | view: view, unseen: [], refused?: refused?})
         view
     end
   end
@@ -144,6 +147,15 @@ defmodule Tank.Store.Tx do
   def write(tx, op) do
     state = state(tx)
     Process.put(@running, %{state | ops: [op | state.ops], unseen: [op | state.unseen]})
+    {:ok, state.revision}
+  end
+
+  @doc false
+  # The same, of an operation that may be refused: should it be, the run is to be made again without assuming that.
+  @spec assume(t, tuple) :: {:ok, non_neg_integer}
+  def assume(tx, op) do
+    state = state(tx)
+    Process.put(@running, %{state | ops: [op | state.ops], unseen: [{:assumed, op} | state.unseen]})
     {:ok, state.revision}
   end
 
@@ -284,9 +296,16 @@ defmodule Tank.Store.Tx do
     end
   end
 
-  defp seen(view, op) do
+  defp seen({:assumed, op}, {view, refused?}) do
     case View.with_op(view, op) do
-      {:ok, view, _response} -> view
+      {:ok, view, _response} -> {view, refused?}
+      {:error, _reason} -> {view, true}
+    end
+  end
+
+  defp seen(op, {view, refused?}) do
+    case View.with_op(view, op) do
+      {:ok, view, _response} -> {view, refused?}
       {:error, reason} -> raise Error, reason
     end
   end
