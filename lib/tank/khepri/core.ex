@@ -209,19 +209,20 @@ defmodule Tank.Khepri.Core do
 
   @doc "The answer of a put, of what its operations answered. `read` gives a source, for what they do not tell."
   @spec put_answer([op], [tuple], term, map, (() -> Engine.source())) :: {:ok, map}
+  def put_answer(ops, _responses, _payload, %{props_to_return: []}, _read),
+    do: {:ok, Map.new(ops, fn {path, _op} -> {path, %{}} end)}
+
   def put_answer(ops, responses, payload, opts, read) do
     wanted = opts.props_to_return
 
     {:ok,
      for {{path, _op}, response} <- Enum.zip(ops, responses), reduce: %{} do
        answer ->
-         changes = if wanted == [], do: [], else: Engine.changes(response)
+         changes = Engine.changes(response)
          props = written(List.keyfind(changes, path, 0), path, payload, wanted, read)
          answer |> add_deleted(changes, opts) |> Map.put_new(path, props)
      end}
   end
-
-  defp written(_change, _path, _payload, [], _read), do: %{}
 
   # An equal payload: nothing has changed.
   defp written(nil, path, _payload, wanted, read) do
