@@ -1,8 +1,8 @@
 # bin/check includes :consumer, which needs a second build of the library. bin/nightly includes :long, which takes
-# minutes a test, :faults, which needs root and breaks networks, disks and clocks, and :links, which takes hours on slow
-# and distant links.
+# minutes a test, :browser, which needs Chromium, :faults, which needs root and breaks networks, disks and clocks, and
+# :links, which takes hours on slow and distant links.
 ExUnit.start(
-  exclude: [:consumer, :long, :faults, :links],
+  exclude: [:browser, :consumer, :long, :faults, :links],
   capture_log: true,
   formatters: [ExUnit.CLIFormatter, Tank.Store.FailuresLast]
 )

@@ -6,6 +6,8 @@ const KEPT_ROWS = 200;
 const MINUTES = 10;
 const SVG = "http://www.w3.org/2000/svg";
 
+const clock = (at) => new Date(at).toLocaleTimeString([], { hourCycle: "h23" });
+
 const sleep = (ms) => new Promise((done) => setTimeout(done, ms));
 
 // While the page cannot be seen nothing is asked.
@@ -97,7 +99,7 @@ async function follow(list) {
 
 function times(list) {
   for (const time of list.querySelectorAll("time:not(.local)")) {
-    time.textContent = new Date(time.dateTime).toLocaleTimeString();
+    time.textContent = clock(time.dateTime);
     time.classList.add("local");
   }
 }
@@ -107,16 +109,17 @@ function times(list) {
 const units = {
   rate: (value) => (value >= 10 || value === 0 ? Math.round(value).toLocaleString("en") : value.toFixed(1)),
   time: (value) => {
+    if (value === 0) return "0";
     if (value >= 1e6) return `${+(value / 1e6).toPrecision(3)} s`;
     if (value >= 1e3) return `${+(value / 1e3).toPrecision(3)} ms`;
     return `${Math.round(value)} µs`;
   },
 };
 
-// 1, 2 or 5 times a power of ten, at or above a value.
+// A round number at or above a value.
 function ceiling(value) {
   const power = 10 ** Math.floor(Math.log10(value));
-  return [1, 2, 5, 10].map((step) => step * power).find((step) => step >= value);
+  return [1, 1.5, 2, 3, 4, 5, 6, 8, 10].map((step) => step * power).find((step) => step >= value);
 }
 
 function make(parent, name, attributes = {}, text = null) {
@@ -187,8 +190,8 @@ class Plot {
   words() {
     const row = this.row();
     if (!row) return "";
-    const at = this.cursor === null ? "now" : `at ${new Date(row[0]).toLocaleTimeString()}`;
-    return `${at}: ${this.columns.map((column, i) => `${this.names[i]} ${this.text(row[column])}`).join(", ")}`;
+    const at = this.cursor === null ? "now" : `at ${clock(row[0])}`;
+    return `${at}: ${this.columns.map((column, i) => `${this.names[i]} ${this.text(row[column])}`).join("; ")}`;
   }
 
   draw() {
@@ -200,8 +203,7 @@ class Plot {
     this.width = clientWidth - this.left - 8;
     this.top = 8;
     this.height = clientHeight - this.top - 20;
-    const values = this.rows.flatMap((row) => this.columns.map((column) => row[column] ?? 0));
-    this.max = ceiling(Math.max(...values, this.unit === units.time ? 100 : 1));
+    this.scale();
 
     const svg = document.createElementNS(SVG, "svg");
     svg.setAttribute("viewBox", `0 0 ${clientWidth} ${clientHeight}`);
@@ -216,19 +218,37 @@ class Plot {
     this.canvas.setAttribute("aria-label", `${title}, the last ten minutes; ${this.words()}. Arrow keys go back in time.`);
   }
 
+  // Rates begin at 0. Times are on a logarithmic scale: one that took long must not hide the others.
+  scale() {
+    const values = this.rows.flatMap((row) => this.columns.map((column) => row[column])).filter((value) => value > 0);
+    if (this.unit === units.time) {
+      this.min = 10 ** Math.floor(Math.log10(Math.min(...values, 1e3)));
+      this.max = 10 ** Math.ceil(Math.log10(Math.max(...values, this.min * 100)));
+      const decades = Math.round(Math.log10(this.max / this.min));
+      this.ticks = Array.from({ length: decades + 1 }, (_, i) => this.min * 10 ** i);
+    } else {
+      this.max = ceiling(Math.max(...values, 1));
+      this.ticks = [0, this.max / 2, this.max];
+    }
+  }
+
   x(at) {
     return this.left + ((at - this.from) / (MINUTES * 60000)) * this.width;
   }
 
   y(value) {
-    return this.top + (1 - value / this.max) * this.height;
+    const part =
+      this.unit === units.time
+        ? Math.log10(Math.max(value, this.min) / this.min) / Math.log10(this.max / this.min)
+        : value / this.max;
+    return this.top + (1 - part) * this.height;
   }
 
   axes(svg) {
-    for (const part of [0, 0.5, 1]) {
-      const y = this.y(this.max * part);
+    for (const tick of this.ticks) {
+      const y = this.y(tick);
       make(svg, "line", { class: "grid", x1: this.left, x2: this.left + this.width, y1: y, y2: y });
-      make(svg, "text", { x: this.left - 8, y: y + 4, "text-anchor": "end" }, this.unit(this.max * part));
+      make(svg, "text", { x: this.left - 8, y: y + 4, "text-anchor": "end" }, this.unit(tick));
     }
     const bottom = this.top + this.height + 16;
     for (const minutes of [10, 5, 0]) {
@@ -270,7 +290,7 @@ class Plot {
       if (row[column] !== null) make(svg, "circle", { class: `spot series-${i}`, cx: x, cy: this.y(row[column]), r: 3.5 });
     });
     const anchor = x > this.left + this.width / 2 ? ["end", x - 6] : ["start", x + 6];
-    make(svg, "text", { x: anchor[1], y: this.top + 10, "text-anchor": anchor[0] }, new Date(row[0]).toLocaleTimeString());
+    make(svg, "text", { x: anchor[1], y: this.top + 10, "text-anchor": anchor[0] }, clock(row[0]));
   }
 }
 
@@ -291,6 +311,9 @@ async function sample(plots) {
 }
 
 // -- Begin
+
+// On a phone not all views are in sight.
+document.querySelector("header [aria-current]")?.scrollIntoView({ inline: "center", block: "nearest" });
 
 for (const part of document.querySelectorAll("[data-live]")) {
   tell(part);

@@ -71,10 +71,12 @@ defmodule Tank.Store.Dashboard.PagesTest do
     assert get(port, "/tree/live").status == 404
     assert get(port, "/tree?path=%FF").status == 400
     assert get(port, "/tree?path=%2F100%25").status == 400
-    assert get(port, "/tree?path=%2F%3A%2A").status == 400
+    assert get(port, "/tree?path=%2F%3A%2A").status == 404
+    assert get(port, "/changes?path=%2F%3A%2A").status == 400
     answer = get(port, "/tree?path=%2F%3Ano_atom_of_this_name")
     assert answer.status == 404
     assert answer.body =~ "There is no node at this path"
+    assert get(port, "/changes?path=%2F%3Ano_atom_of_this_name").body =~ "is no atom on this node"
     refute atom?("no_atom_of_" <> "this_name")
   end
 
@@ -154,7 +156,7 @@ defmodule Tank.Store.Dashboard.PagesTest do
     end
 
     test "does not show what is not a page of its children", %{port: port} do
-      for from <- ["%2F", "%2Fa%2Fb", "%FF", "%2F%3Ano_such_atom_either"] do
+      for from <- ["%2F", "%2Fa%2Fb", "%FF", "%2F100%25"] do
         assert get(port, "/tree?after=#{from}").status in [400, 404]
       end
     end

@@ -350,7 +350,8 @@ defmodule Tank.Store.ClusterCase do
   defp start_node(dir, number, options) do
     host = Keyword.get(options, :host, "127.0.0.1")
     # A test that follows at once must not meet a node of the one before.
-    name = "tank#{number}_#{System.unique_integer([:positive])}_#{System.pid()}"
+    unique = fn number -> "tank#{number}_#{System.unique_integer([:positive])}_#{System.pid()}" end
+    name = Keyword.get(options, :name, unique).(number)
     host = if is_function(host), do: host.(number), else: host
     exec = Keyword.get(options, :exec, fn _number -> nil end).(number)
     peer = boot(name, host, Elixir.Path.join(dir, "n#{number}"), exec)

@@ -97,10 +97,15 @@ defmodule Tank.Store.Path do
     atoms = Keyword.get(opts, :atoms, :existing)
     if atoms not in [:existing, :create], do: raise(ArgumentError, "atoms: is :existing or :create")
 
-    string
-    |> :binary.split("/", [:global])
-    |> Enum.reject(&(&1 == ""))
-    |> parse_all(atoms, [])
+    string |> split() |> parse_all(atoms, [])
+  end
+
+  @doc false
+  # The key of such a string, which makes no atoms: for looking up what may not be there.
+  @spec string_to_key(String.t()) :: {:ok, binary} | {:error, {:invalid_path, String.t()}}
+  def string_to_key(string) do
+    with {:ok, names} <- string |> split() |> parse_all(:names, []),
+         do: {:ok, names |> encoded() |> IO.iodata_to_binary()}
   end
 
   @doc """
@@ -128,6 +133,8 @@ defmodule Tank.Store.Path do
   @spec component(:atom | :string, binary) :: component
   def component(:string, name), do: name
   def component(:atom, name), do: String.to_atom(name)
+
+  defp split(string), do: string |> :binary.split("/", [:global]) |> Enum.reject(&(&1 == ""))
 
   defp parse_all([], _atoms, path), do: {:ok, Enum.reverse(path)}
 
@@ -157,6 +164,7 @@ defmodule Tank.Store.Path do
       not String.valid?(name) -> {:error, {:invalid_path, "an atom is valid UTF-8, and #{inspect(name)} is not"}}
       String.length(name) > 255 -> {:error, {:invalid_path, "an atom has at most 255 characters"}}
       atoms == :create -> {:ok, String.to_atom(name)}
+      atoms == :names -> {:ok, {:atom, name}}
       true -> existing_atom(name)
     end
   end
@@ -178,6 +186,7 @@ defmodule Tank.Store.Path do
   defp names?(rest), do: rest == []
 
   defp encoded([name | rest]) when is_binary(name), do: [@string, escape(name), @stop | encoded(rest)]
+  defp encoded([{:atom, name} | rest]), do: [@atom, escape(name), @stop | encoded(rest)]
   defp encoded([name | rest]), do: [@atom, escape(Atom.to_string(name)), @stop | encoded(rest)]
   defp encoded([]), do: []
 

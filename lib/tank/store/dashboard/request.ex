@@ -50,7 +50,7 @@ defmodule Tank.Store.Dashboard.Request do
   end
 
   defp cookies(headers) do
-    for {'cookie', line} <- headers,
+    for {~c"cookie", line} <- headers,
         cookie <- line |> IO.iodata_to_binary() |> String.split(";"),
         [name, value] <- [String.split(cookie, "=", parts: 2)],
         into: %{},

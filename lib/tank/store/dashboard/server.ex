@@ -78,11 +78,11 @@ defmodule Tank.Store.Dashboard.Server do
   def unquote(:do)(mod() = request) do
     [context] = for {:tank_dashboard, context} <- :ets.lookup(mod(request, :config_db), :tank_dashboard), do: context
     _closed_or_ok = :inet.setopts(mod(request, :socket), send_timeout: @send_ms, send_timeout_close: true)
-    response = context |> respond(request) |> Response.to_httpd(mod(request, :method) == 'HEAD')
+    response = context |> respond(request) |> Response.to_httpd(mod(request, :method) == ~c"HEAD")
     {:break, [response: response]}
   end
 
-  defp respond(context, mod(method: method)) when method not in ['GET', 'HEAD'],
+  defp respond(context, mod(method: method)) when method not in [~c"GET", ~c"HEAD"],
     do: %{Pages.error(context, 405) | headers: [{"allow", "GET, HEAD"}]}
 
   defp respond(context, request) do
@@ -137,7 +137,7 @@ defmodule Tank.Store.Dashboard.Server do
     [
       bind_address: {127, 0, 0, 1},
       port: context.port,
-      server_name: 'tank_store',
+      server_name: ~c"tank_store",
       server_root: dir,
       document_root: dir,
       modules: [__MODULE__],

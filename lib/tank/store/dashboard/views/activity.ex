@@ -10,14 +10,14 @@ defmodule Tank.Store.Dashboard.Views.Activity do
 
   # {id, title, what it is, unit, [{column, name}]}
   @plots [
-    {"throughput", "Throughput", "each second", "rate",
-     [revisions: "revisions of the cluster", writes: "writes here", reads: "reads here that asked the leader"]},
+    {"throughput", "Throughput", "each second; reads that asked the leader", "rate",
+     [revisions: "revisions of the store", writes: "writes here", reads: "reads here"]},
     {"writes", "Time of a write", "from call to answer, here", "time",
-     [write_p50_us: "half take up to", write_p99_us: "99 % take up to"]},
+     [write_p50_us: "half, up to", write_p99_us: "99 %, up to"]},
     {"syncs", "Time of a sync", "of the log, on this disk", "time",
-     [sync_p50_us: "half take up to", sync_p99_us: "99 % take up to"]},
+     [sync_p50_us: "half, up to", sync_p99_us: "99 %, up to"]},
     {"reads", "Time of a read", "that asked the leader, here", "time",
-     [read_p50_us: "half take up to", read_p99_us: "99 % take up to"]},
+     [read_p50_us: "half, up to", read_p99_us: "99 %, up to"]},
     {"failures", "Failed calls", "each second, here", "rate", [failures: "failed"]}
   ]
 

@@ -14,7 +14,7 @@ defmodule Tank.Store.Dashboard.Views.Changes do
   def page(context, request) do
     text = Request.param(request, "path", "/")
 
-    with {:ok, path} <- Tree.parse(text), {:ok, answer} <- Recorder.look(context.store_id, path, 0) do
+    with {:ok, path} <- Tree.path(context.store_id, text), {:ok, answer} <- Recorder.look(context.store_id, path, 0) do
       {200, [Tree.path_form(text, "/changes"), show(path, answer)]}
     else
       {:error, :too_many} -> {503, notice(text, "Other browsers watch too many paths now. Try again in a minute.")}
@@ -25,7 +25,7 @@ defmodule Tank.Store.Dashboard.Views.Changes do
 
   @impl true
   def live(context, request) do
-    with {:ok, path} <- Tree.parse(Request.param(request, "path", "/")),
+    with {:ok, path} <- Tree.path(context.store_id, Request.param(request, "path", "/")),
          {:ok, answer} <- Recorder.look(context.store_id, path, Request.number(request, "after")) do
       part(answer)
     else
@@ -36,7 +36,7 @@ defmodule Tank.Store.Dashboard.Views.Changes do
   @doc "Waits until there is something that came after what the browser has."
   @spec wait(Tank.Store.Dashboard.Context.t(), Request.t()) :: :ok
   def wait(context, request) do
-    case Tree.parse(Request.param(request, "path", "/")) do
+    case Tree.path(context.store_id, Request.param(request, "path", "/")) do
       {:ok, path} -> Recorder.wait(context.store_id, path, Request.number(request, "after"))
       {:error, _no_path} -> :ok
     end

@@ -85,7 +85,7 @@ defmodule Tank.Store.Dashboard.Views.Overview do
 
   defp figures(status) do
     el(:dl, [class: "figures"], [
-      figure("Entries", Format.number(status.entries), "#{Format.bytes(status.value_bytes)} of paths and values"),
+      figure("Entries", Format.number(status.entries), "#{Format.bytes(status.value_bytes)} of data"),
       figure("Revision", Format.number(status.revision), "term #{status.term}"),
       figure("Memory", Format.bytes(status.memory_bytes), "of values"),
       figure("Disk", Format.bytes(status.disk_bytes), "of all files"),

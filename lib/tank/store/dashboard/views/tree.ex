@@ -28,11 +28,11 @@ defmodule Tank.Store.Dashboard.Views.Tree do
   def page(context, request) do
     text = Request.param(request, "path", "/")
 
-    with {:ok, path} <- parse(text),
+    with {:ok, key} <- Path.string_to_key(text),
          {:ok, view} <- View.take(context.store_id, :low_latency, @read_ms),
-         {:ok, node} <- node(view, path),
-         {:ok, children, before?, after?} <- children(view, path, request) do
-      {200, [path_form(text), crumbs(path), this(node), list(node, children, before?, after?)]}
+         {:ok, node} <- node(view, key),
+         {:ok, children, before?, after?} <- children(view, key, request) do
+      {200, [path_form(text), crumbs(node.path), this(node), list(node, children, before?, after?)]}
     else
       error -> failed(text, error)
     end
@@ -69,26 +69,37 @@ defmodule Tank.Store.Dashboard.Views.Tree do
     {status, [path_form(text, to), el(:p, [class: "notice", role: "status"], why)]}
   end
 
-  @doc "A path as a request gives it."
-  @spec parse(String.t()) :: {:ok, Path.t()} | {:error, term}
-  def parse(text) do
-    with {:ok, path} <- Path.from_string(text), {:ok, _key} <- Path.to_key(path), do: {:ok, path}
+  @doc "The path that a request gives. Its atoms are there, or in the path of a node."
+  @spec path(atom, String.t()) :: {:ok, Path.t()} | {:error, term}
+  def path(store_id, text) do
+    case Path.from_string(text) do
+      {:ok, path} -> with {:ok, _key} <- Path.to_key(path), do: {:ok, path}
+      {:error, {:unknown_atom, _name}} = unknown -> path_of_node(store_id, text, unknown)
+      {:error, _why} = error -> error
+    end
+  end
+
+  defp path_of_node(store_id, text, unknown) do
+    with {:ok, key} <- Path.string_to_key(text),
+         {:ok, view} <- View.take(store_id, :low_latency, @read_ms),
+         {:ok, node} <- node(view, key) do
+      {:ok, node.path}
+    else
+      _none -> unknown
+    end
   end
 
   # -- Reading
 
-  defp node(view, path) do
-    with {:ok, key} <- Path.to_key(path), {:ok, node} <- Native.browse_node(view, key, TermText.page_bytes()) do
-      {:ok, shown(node)}
-    end
+  defp node(view, key) do
+    with {:ok, node} <- Native.browse_node(view, key, TermText.page_bytes()), do: {:ok, shown(node)}
   end
 
   # One more than a page tells whether there is another one.
-  defp children(view, path, request) do
+  defp children(view, key, request) do
     {from, reverse?} = from(request)
 
-    with {:ok, key} <- Path.to_key(path),
-         {:ok, after_key} <- after_key(path, from),
+    with {:ok, after_key} <- after_key(key, from),
          {:ok, found} <- Native.browse(view, key, after_key, @children + 1, reverse?, TermText.line_bytes()) do
       {page, more} = found |> Enum.map(&shown/1) |> Enum.split(@children)
       more? = more != []
@@ -100,14 +111,14 @@ defmodule Tank.Store.Dashboard.Views.Tree do
   defp from(%Request{query: %{"after" => text}}), do: {text, false}
   defp from(_request), do: {nil, false}
 
-  # The name of a child: it need not be there any more.
-  defp after_key(_path, nil), do: {:ok, nil}
+  # The name of a child: it need not be there any more. A zero ends each name.
+  defp after_key(_key, nil), do: {:ok, nil}
 
-  defp after_key(path, text) do
-    case parse(text) do
-      {:ok, [_name] = child} -> Path.to_key(path ++ child)
-      {:ok, _no_child} -> {:error, {:invalid_path, "a page begins at the name of a child"}}
-      {:error, _why} = error -> error
+  defp after_key(key, text) do
+    with {:ok, child} <- Path.string_to_key(text) do
+      if match?([_one], :binary.matches(child, <<0>>)),
+        do: {:ok, key <> child},
+        else: {:error, {:invalid_path, "a page begins at the name of a child"}}
     end
   end
 
