@@ -168,6 +168,11 @@ impl Link {
         self.window.round_trip()
     }
 
+    /// The shortest round trip of the last seconds.
+    pub(super) fn distance(&self) -> Option<Duration> {
+        self.window.distance()
+    }
+
     pub(super) fn queue(&mut self, message: Message) {
         self.queues.entry(message.lane).or_default().push_back(Queued::Waiting(message));
     }

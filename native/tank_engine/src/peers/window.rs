@@ -47,6 +47,9 @@ const FLAT_MAX: u32 = 3;
 /// round trip, because a full link hides its shortest round trip.
 const SHORTEST_KEPT: Duration = Duration::from_secs(30);
 
+/// How long a round trip counts for how far away the other side is.
+pub(super) const DISTANCE_KEPT: Duration = Duration::from_secs(2);
+
 /// The window of one link, and what it learns from.
 #[derive(Debug)]
 pub(super) struct Window {
@@ -56,6 +59,7 @@ pub(super) struct Window {
     /// Bytes a second.
     rate: Best<f64>,
     shortest: Best<Duration>,
+    distance: Best<Duration>,
     /// Smoothed, and its deviation, as TCP computes them (RFC 6298).
     smoothed: Option<(Duration, Duration)>,
     /// The window is small until then, to see a short round trip.
@@ -85,6 +89,7 @@ impl Window {
             filling: Filling::default(),
             rate: Best::new(RATE_KEPT),
             shortest: Best::new(SHORTEST_KEPT),
+            distance: Best::new(DISTANCE_KEPT),
             smoothed: None,
             small_until: None,
             delivered: 0,
@@ -134,6 +139,11 @@ impl Window {
         self.smoothed.map(|(mean, _)| mean)
     }
 
+    /// The shortest round trip of the last seconds.
+    pub(super) fn distance(&self) -> Option<Duration> {
+        self.distance.get(Duration::min)
+    }
+
     /// How long an acknowledgement may take before its part counts as lost.
     pub(super) fn patience(&self) -> Duration {
         // At first nothing is known; the other side may just be starting, and have missed it.
@@ -170,6 +180,7 @@ impl Window {
         if !self.filling.is_over() {
             self.start = self.start.max(self.first());
         }
+        self.distance.add(round_trip, now, Duration::min);
         self.smooth(round_trip);
         // Acknowledgements may come in a bunch: no link is faster than it was sent to.
         let took = (now - sent.delivered_at).max(sent.at.saturating_duration_since(sent.first_sent_at));
@@ -227,7 +238,7 @@ impl Filling {
 
 /// The best of about the last `kept` to twice that.
 #[derive(Debug)]
-struct Best<T> {
+pub(super) struct Best<T> {
     kept: Duration,
     now: Option<T>,
     before: Option<T>,
@@ -235,12 +246,12 @@ struct Best<T> {
 }
 
 impl<T: Copy> Best<T> {
-    fn new(kept: Duration) -> Self {
+    pub(super) fn new(kept: Duration) -> Self {
         Self { kept, now: None, before: None, since: None }
     }
 
     /// Whether a new period has begun, after one.
-    fn add(&mut self, value: T, now: Instant, better: impl Fn(T, T) -> T) -> bool {
+    pub(super) fn add(&mut self, value: T, now: Instant, better: impl Fn(T, T) -> T) -> bool {
         let begins = self.since.is_none_or(|since| now.saturating_duration_since(since) > self.kept);
         if begins {
             (self.before, self.since) = (self.now.take(), Some(now));
@@ -249,7 +260,7 @@ impl<T: Copy> Best<T> {
         begins && self.before.is_some()
     }
 
-    fn get(&self, better: impl Fn(T, T) -> T) -> Option<T> {
+    pub(super) fn get(&self, better: impl Fn(T, T) -> T) -> Option<T> {
         self.now.into_iter().chain(self.before).reduce(better)
     }
 }

@@ -80,9 +80,9 @@ const DOUBLINGS_MAX: u32 = 4;
 /// raft's waiting and a round trip.
 const STRETCH_MAX: u32 = 8;
 
-/// TCP sends a lost segment again after about a round trip, and when it is lost again, after two more; nothing behind
-/// it is delivered meanwhile. So a sign of life may be late by so many round trips, though the leader is well.
-const LATE_ROUND_TRIPS: u32 = 3;
+/// TCP sends a lost segment again after about a round trip, and when it is lost again, after two or three more; nothing
+/// behind it is delivered meanwhile. So a sign of life may be late by so many round trips, though the leader is well.
+const LATE_ROUND_TRIPS: u32 = 4;
 
 /// That patience is lost again by one part in so many of the time that passes.
 const STRETCH_LOST: u32 = 20;
@@ -209,7 +209,7 @@ impl Elections {
         // The core refuses those of an earlier leader.
         if !resigned && *vote >= self.raft.server_metrics().borrow_watched().vote {
             self.hold.promise(vote).await;
-            let longest = (self.timing.leader_lease() + self.rpc.round_trip_max()) * STRETCH_MAX;
+            let longest = (self.timing.leader_lease() + self.rpc.distance_max()) * STRETCH_MAX;
             lock(&self.pulse).beat(vote, Instant::now(), &self.timing, longest);
         }
     }
@@ -361,7 +361,7 @@ impl Elections {
             let acked = if alone { Some(Duration::ZERO) } else { acked };
             (others, own, acked, ill_placed, if ill_placed { witness::successor(&metrics) } else { None })
         };
-        let lost_after = quorum_lost_after(&self.timing, self.rpc.round_trip_max());
+        let lost_after = quorum_lost_after(&self.timing, self.rpc.distance_max());
         if acked.unwrap_or(Duration::MAX).min(reign.since.elapsed()) > lost_after {
             tracing::warn!("no majority has answered for long: this member leads no more");
             // And says nothing: the others would go on to wait for it.
@@ -495,7 +495,7 @@ impl Elections {
 
     /// How much longer than usual to wait for a sign of life.
     fn patience(&self) -> Duration {
-        lock(&self.pulse).stretch + self.rpc.round_trip_max() * LATE_ROUND_TRIPS
+        lock(&self.pulse).stretch + self.rpc.distance_max() * LATE_ROUND_TRIPS
     }
 
     /// How long those that come before this member have to be elected, when the connection to the leader is lost.

@@ -9,6 +9,7 @@ use tokio::time::Instant;
 use crate::peers::frame::{Ack, Head, Kind, Part};
 use crate::peers::inbound::{Inbound, Received};
 use crate::peers::link::Link;
+use crate::peers::window::{Best, DISTANCE_KEPT};
 use crate::raft::MemberId;
 use crate::storage::format::Identity;
 use crate::sync::lock;
@@ -30,6 +31,8 @@ pub(super) struct Peer {
     pub(super) heard_at: Option<Instant>,
     /// Of calls that are small and urgent, smoothed.
     pub(super) round_trip: Option<Duration>,
+    /// The shortest of these in the last seconds.
+    pub(super) distance: Best<Duration>,
     pub(super) busy_until: Option<Instant>,
     pub(super) late: Lateness,
 }
@@ -46,13 +49,26 @@ pub(super) struct Lateness {
 impl Rpc {
     /// The longest smoothed round trip to a member that was heard from lately; zero when none was.
     pub(crate) fn round_trip_max(&self) -> Duration {
+        self.longest(|peer| peer.round_trip.max(peer.link.round_trip()))
+    }
+
+    /// What a round trip takes to the member that is farthest away, of those that were heard from lately. A member that
+    /// was held up, or a segment that was lost, does not lengthen it.
+    pub(crate) fn distance_max(&self) -> Duration {
+        self.longest(|peer| {
+            let shortest = [peer.distance.get(Duration::min), peer.link.distance()];
+            shortest.into_iter().flatten().max()
+        })
+    }
+
+    fn longest(&self, round_trip: impl Fn(&Peer) -> Option<Duration>) -> Duration {
         let now = Instant::now();
-        let round_trip = |peer: &Arc<Mutex<Peer>>| {
+        let of = |peer: &Mutex<Peer>| {
             let peer = lock(peer);
             let heard = peer.heard_at.is_some_and(|at| now.saturating_duration_since(at) < SILENT_AFTER * 5);
-            if heard { peer.round_trip.max(peer.link.round_trip()) } else { None }
+            if heard { round_trip(&peer) } else { None }
         };
-        self.all_peers().iter().filter_map(|(_, peer)| round_trip(peer)).max().unwrap_or_default()
+        self.all_peers().iter().filter_map(|(_, peer)| of(peer)).max().unwrap_or_default()
     }
 
     /// Whether the link to a member has nothing to do, or moved in the last `time`.
@@ -85,6 +101,7 @@ impl Rpc {
                 inbound: Vec::new(),
                 heard_at: None,
                 round_trip: None,
+                distance: Best::new(DISTANCE_KEPT),
                 busy_until: None,
                 late: Lateness::default(),
             }))

@@ -95,9 +95,11 @@ impl Rpc {
         let unknown = || Answer::Failed("an answer that this member does not understand".to_owned());
         let answer = self.decode(&incoming.body).unwrap_or_else(unknown);
         if waiting.lane == Lane::Control {
-            let took = waiting.called_at.elapsed();
+            let now = Instant::now();
+            let took = now.saturating_duration_since(waiting.called_at);
             let peer = self.peer(waiting.to, None);
             let mut peer = lock(&peer);
+            peer.distance.add(took, now, Duration::min);
             peer.round_trip = Some(peer.round_trip.map_or(took, |mean| (mean * 7 + took) / 8));
         }
         // It gave up a moment ago.
@@ -203,6 +205,20 @@ mod tests {
         assert_eq!(acknowledged(&rpc), Some(9));
         assert_eq!((receive(10, 0), receive(9, 2)), (1, 1), "the one before is still understood");
         assert_eq!(acknowledged(&rpc), Some(10));
+    }
+
+    #[test]
+    fn a_member_that_was_held_up_is_no_farther_away() {
+        let rpc = rpc();
+        for ms in [20, 2_000] {
+            let (call_id, _answer, _forget) = rpc.ask(OTHER, Lane::Control);
+            lock(&rpc.waiting).get_mut(&call_id).unwrap().called_at -= Duration::from_millis(ms);
+            let answer = Head { call_id, ..head(Kind::AnswerPart, 1, 0, 0) };
+            rpc.receive("n", &frame::encode(&answer, Some(&part(9, call_id)), b"x"));
+        }
+        assert!(rpc.round_trip_max() > Duration::from_millis(200), "{:?}", rpc.round_trip_max());
+        let distance = rpc.distance_max();
+        assert!((20..200).contains(&distance.as_millis()), "{distance:?}");
     }
 
     #[test]
