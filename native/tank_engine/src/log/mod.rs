@@ -21,6 +21,7 @@ use std::ops::{Bound, Range, RangeBounds};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, Weak};
+use std::time::Duration;
 
 use futures_util::{Stream, TryStreamExt, stream};
 use openraft::entry::RaftEntry;
@@ -40,11 +41,15 @@ use crate::sync::lock;
 
 use disk::{LogDisk, LogWrite, Recovered};
 use tail::Tail;
-use writer::{Done, Job, Queue, Writer};
+use writer::{Done, Job, Queue, WeakQueue, Writer};
 
 /// From this size on, a command is written ahead of its entry ([`LogDisk::stage`]), and stays in a file of its own.
 /// Less takes no longer than a few milliseconds.
 pub(crate) const DETACHED_BYTES_MIN: usize = 1 << 20;
+
+/// What is committed is written by itself when nothing else has been written for so long: a member that is killed and
+/// started without a leader knows no more than that.
+const IDLE_AFTER: Duration = Duration::from_secs(1);
 
 /// The bytes of entries that one read for replication gives, about.
 const READ_BYTES_MAX: usize = 512 << 10;
@@ -85,8 +90,17 @@ impl AtOnce {
 pub struct LogStore<D> {
     shared: Arc<Shared<D>>,
     queue: Queue,
-    /// What is committed, if that is not written yet. It goes with the next write: nobody waits for it.
+    unwritten: Arc<Mutex<Unwritten>>,
+}
+
+/// What is committed, if that is not written yet. It goes with the next write: nobody waits for it.
+#[derive(Default)]
+struct Unwritten {
     committed: Option<LogWrite>,
+    /// How often it was replaced.
+    saved: u64,
+    /// Whether a task writes it should no other write come.
+    is_watched: bool,
 }
 
 /// Reads the log. It does not keep the log open.
@@ -126,7 +140,7 @@ impl<D: LogDisk> LogStore<D> {
             health: Arc::clone(health),
         });
         let writer = Writer::start(Arc::clone(&shared), Arc::clone(health))?;
-        let log = Self { shared, queue: writer.queue(), committed: None };
+        let log = Self { shared, queue: writer.queue(), unwritten: Arc::default() };
         let staging = log.staging();
         Ok((log, LogCloser(writer, staging)))
     }
@@ -153,7 +167,7 @@ impl<D: LogDisk> LogStore<D> {
     }
 
     fn hand_over(&mut self, write: LogWrite, done: Done) -> io::Result<()> {
-        self.queue.push(Job { committed: self.committed.take(), write, done })
+        self.queue.push(Job { committed: lock(&self.unwritten).committed.take(), write, done })
     }
 
     /// Hands a write over, and waits until it is durable.
@@ -174,12 +188,12 @@ impl<D: LogDisk> LogStore<D> {
 
     /// As `hand_over`, of entries, which may be written at once.
     fn write(&mut self, write: LogWrite, done: Done) -> io::Result<()> {
-        // Only the raft core pushes, and it is here: nothing can come before this.
+        // Only the raft core pushes what others depend on, and it is here: none of that can come before this.
         if !self.shared.at_once.take() || !self.queue.is_idle() {
             return self.hand_over(write, done);
         }
         self.shared.stats.syncs_at_once.fetch_add(1, Ordering::Relaxed);
-        let writes: Vec<LogWrite> = self.committed.take().into_iter().chain([write]).collect();
+        let writes: Vec<LogWrite> = lock(&self.unwritten).committed.take().into_iter().chain([write]).collect();
         let serve = || writer::serve(&self.shared, &writes, vec![done]);
         // What letting the other tasks go on meanwhile costs is little beside a slow disk.
         if self.shared.is_slow.load(Ordering::Relaxed) || self.shared.disk.next_takes_long() {
@@ -194,10 +208,31 @@ impl<D: LogDisk> LogStore<D> {
 impl<D> Drop for LogStore<D> {
     /// A log that is closed has what is committed, as one has that goes on.
     fn drop(&mut self) {
-        if let Some(write) = self.committed.take() {
+        if let Some(write) = lock(&self.unwritten).committed.take() {
             // Without a writer, the log has failed.
             let _ = self.queue.push(Job { committed: None, write, done: Done::Nobody });
         }
+    }
+}
+
+/// Writes what is committed once nothing else comes, and ends.
+async fn write_when_idle(unwritten: Weak<Mutex<Unwritten>>, queue: WeakQueue, mut seen: u64) {
+    loop {
+        tokio::time::sleep(IDLE_AFTER).await;
+        let Some(unwritten) = unwritten.upgrade() else { return };
+        let mut unwritten = lock(&unwritten);
+        if unwritten.committed.is_some() && unwritten.saved != seen {
+            seen = unwritten.saved;
+            continue;
+        }
+        unwritten.is_watched = false;
+        // A log that is closed writes it itself.
+        if let Some(queue) = queue.upgrade()
+            && let Some(write) = unwritten.committed.take()
+        {
+            let _ = queue.push(Job { committed: None, write, done: Done::Nobody });
+        }
+        return;
     }
 }
 
@@ -389,7 +424,13 @@ impl<D: LogDisk> RaftLogStorage<Types> for LogStore<D> {
     async fn save_committed(&mut self, committed: Option<LogId>) -> io::Result<()> {
         *lock(&self.shared.committed) = committed;
         if !faults::skipped("log_committed") {
-            self.committed = Some(LogWrite::Committed(committed));
+            let mut unwritten = lock(&self.unwritten);
+            unwritten.committed = Some(LogWrite::Committed(committed));
+            unwritten.saved += 1;
+            if !std::mem::replace(&mut unwritten.is_watched, true) {
+                let watch = write_when_idle(Arc::downgrade(&self.unwritten), self.queue.downgrade(), unwritten.saved);
+                runtime::spawn_here("log-committed", Arc::clone(&self.shared.health), watch);
+            }
         }
         Ok(())
     }

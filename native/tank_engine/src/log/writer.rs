@@ -20,7 +20,7 @@ use std::time::Duration;
 
 use openraft::entry::RaftEntry;
 use openraft::storage::IOFlushed;
-use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
+use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, WeakUnboundedSender, unbounded_channel};
 use tokio::sync::oneshot;
 use tokio::time::Instant;
 
@@ -93,7 +93,23 @@ pub(super) struct Queue {
     open: Arc<AtomicUsize>,
 }
 
+/// A queue that does not keep the writer from ending.
+pub(super) struct WeakQueue {
+    jobs: WeakUnboundedSender<Job>,
+    open: Arc<AtomicUsize>,
+}
+
+impl WeakQueue {
+    pub(super) fn upgrade(&self) -> Option<Queue> {
+        Some(Queue { jobs: self.jobs.upgrade()?, open: Arc::clone(&self.open) })
+    }
+}
+
 impl Queue {
+    pub(super) fn downgrade(&self) -> WeakQueue {
+        WeakQueue { jobs: self.jobs.downgrade(), open: Arc::clone(&self.open) }
+    }
+
     pub(super) fn push(&self, job: Job) -> io::Result<()> {
         self.open.fetch_add(1, Ordering::Relaxed);
         self.jobs.send(job).map_err(|_| io::Error::other("the log's writer has ended"))

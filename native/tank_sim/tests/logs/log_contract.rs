@@ -5,6 +5,7 @@ use std::ops::Range;
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
 
 use openraft::entry::RaftEntry;
 use openraft::storage::{IOFlushed, RaftLogReader, RaftLogStorage};
@@ -466,4 +467,29 @@ fn what_is_committed_is_written_with_what_comes_next() {
         (7, Some(log_id(1, 5))),
         "the end comes next"
     );
+}
+
+/// A member that is killed and started without a leader knows no more than what is written.
+#[test]
+fn what_is_committed_is_written_soon_when_nothing_comes_next() {
+    let disk = SimDisk::new();
+    let health = Arc::new(Health::new(Box::new(|_| {})));
+    let (mut log, closer) = LogStore::open(disk.clone(), Path::new("simulated"), &health).unwrap();
+    block_on(async {
+        for index in 0..3 {
+            let (sender, receiver) = Types::oneshot();
+            log.append(entries(1, index..index + 1), IOFlushed::signal(sender)).await.unwrap();
+            acknowledged(receiver).await.unwrap();
+            log.save_committed(Some(log_id(1, index))).await.unwrap();
+        }
+        let written = async {
+            while disk.durable().committed != Some(log_id(1, 2)) {
+                tokio::time::sleep(Duration::from_millis(5)).await;
+            }
+        };
+        let in_time = tokio::time::timeout(LIMIT, written).await;
+        assert!(in_time.is_ok(), "last written as committed: {:?}", disk.durable().committed);
+        drop(log);
+        closer.join();
+    });
 }
