@@ -133,7 +133,7 @@ pub enum EngineError {
         /// The highest one this release reads.
         supported: u32,
     },
-    /// The directory is damaged. Restore it from a backup, or let this member join anew.
+    /// The directory is damaged. Restore it from a backup, or let this member join again.
     #[error("damaged {what}: {detail}")]
     Corrupt {
         /// Which part: `format`, `marker`, `log`, `state`, `database`, `vote`, `backup`.

@@ -391,6 +391,8 @@ impl Parts {
         // Without this, the next start would have to apply more of the log.
         let checkpoints = self.checkpoints;
         let written = runtime::offload(move || checkpoints.finish()).await.and_then(|written| written);
+        // Files that are being merged are merged another time.
+        self.directory.db.cancel_all_background_work(false);
         // Tasks of the raft core let go of their handles a moment after it has ended.
         let deadline = Instant::now() + RELEASE_TIMEOUT;
         while Arc::strong_count(&self.directory.db) > 1 && Instant::now() < deadline {

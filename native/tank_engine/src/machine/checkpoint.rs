@@ -11,6 +11,7 @@
 //! no further: a snapshot that the raft core is told of is one.
 
 use std::collections::VecDeque;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, OnceLock};
 use std::time::Instant;
 
@@ -24,6 +25,7 @@ use crate::sync::lock;
 
 use super::delta::{Delta, Recent};
 use super::store::{Header, StateStore, damaged};
+use super::waste::Waste;
 
 /// With a bound on memory, the part of it that may be applied before a checkpoint is begun: what is not on the disk cannot
 /// leave the memory.
@@ -46,6 +48,8 @@ pub struct Checkpoints {
     behind: Mutex<Behind>,
     /// Held while one is written.
     writing: Mutex<()>,
+    /// Whether disk is being given back.
+    shrinks: AtomicBool,
     /// What is applied before one is begun. As much may be applied while it is written.
     bytes_max: u64,
     memory: Arc<Memory>,
@@ -57,6 +61,7 @@ struct Behind {
     store: StateStore,
     cuts: VecDeque<Cut>,
     open: Delta,
+    waste: Waste,
 }
 
 struct Cut {
@@ -72,11 +77,20 @@ pub(super) struct Kept {
 }
 
 impl Checkpoints {
-    pub(super) fn new(store: StateStore, revision: u64, memory: Arc<Memory>, bytes_max: u64) -> Self {
-        let behind = Behind { store, cuts: VecDeque::new(), open: Delta::default() };
+    /// Those of a state that was loaded from `store`.
+    pub(super) fn new(store: StateStore, state: &State, header: &Header, memory: Arc<Memory>, bytes_max: u64) -> Self {
+        let waste = waste_of(&store, state, header);
+        let behind = Behind { store, cuts: VecDeque::new(), open: Delta::default(), waste };
         let bytes_max = (memory.bytes_max() / MEMORY_DIVISOR).min(bytes_max);
-        memory.set_stored(revision);
-        Self { behind: Mutex::new(behind), writing: Mutex::default(), bytes_max, memory, metrics: Arc::default() }
+        memory.set_stored(header.revision);
+        Self {
+            behind: Mutex::new(behind),
+            writing: Mutex::default(),
+            shrinks: AtomicBool::new(false),
+            bytes_max,
+            memory,
+            metrics: Arc::default(),
+        }
     }
 
     /// Counts in the store's metrics what is written.
@@ -86,7 +100,11 @@ impl Checkpoints {
 
     /// Takes what was applied.
     pub(super) fn add(&self, delta: Delta) {
-        lock(&self.behind).open.append(delta);
+        let mut behind = lock(&self.behind);
+        if let Some(header) = &delta.header {
+            behind.waste.applied(header, delta.entry_bytes);
+        }
+        behind.open.append(delta);
     }
 
     pub(super) fn due(&self) -> Due {
@@ -129,13 +147,15 @@ impl Checkpoints {
             let next = lock(&self.behind).next();
             let Some((store, delta, awaited)) = next else { return Ok(()) };
             let began = Instant::now();
-            store.advance(&delta)?;
+            let on_disk = store.advance(&delta)?;
             self.metrics.checkpoints.record(began.elapsed());
             if let Some(awaited) = awaited {
                 let _first = awaited.set(Arc::new(store.pin()?));
             }
-            if let Some(header) = &delta.header {
+            if let Some(header) = on_disk {
                 self.memory.set_stored(header.revision);
+                let disk_bytes = store.disk_bytes();
+                lock(&self.behind).waste.written(&header, disk_bytes);
             }
             if self.memory.is_scarce() {
                 delta.evict();
@@ -144,6 +164,35 @@ impl Checkpoints {
             let written = lock(&self.behind).cuts.pop_front();
             drop(written);
         }
+    }
+
+    /// Whether the disk holds much that nothing needs, and nobody gives it back yet: the caller is to, with
+    /// [`Checkpoints::shrink`].
+    pub(super) fn begin_to_shrink(&self) -> bool {
+        lock(&self.behind).waste.is_much() && !self.shrinks.swap(true, Ordering::AcqRel)
+    }
+
+    /// Gives back what the disk holds though nothing needs it. `keep` is called with a new snapshot, and lets go of the
+    /// one before. Returns whether that was possible: others may have been pinned that are in use. Blocks, for seconds
+    /// when there is much; checkpoints go on meanwhile.
+    ///
+    /// # Errors
+    /// As with [`Checkpoints::pin`].
+    pub(super) fn shrink(&self, keep: impl FnOnce(Arc<PinnedSnapshot>)) -> Result<bool, EngineError> {
+        let is_shrunk = self.pin().map(|pinned| {
+            keep(pinned);
+            let store = self.store();
+            let is_free = store.pins() <= 1;
+            if is_free {
+                lock(&self.behind).waste.merged();
+                store.merge();
+            }
+            is_free
+        });
+        if !matches!(is_shrunk, Ok(false)) {
+            self.shrinks.store(false, Ordering::Release);
+        }
+        is_shrunk
     }
 
     /// Brings all that was applied to the disk. Blocks.
@@ -181,8 +230,9 @@ impl Checkpoints {
         let (store, state, header) = store.install(snapshot, expected, &self.memory)?;
         let pinned = Arc::new(store.pin()?);
         self.memory.set_stored(header.revision);
+        let waste = waste_of(&store, &state, &header);
         let mut behind = lock(&self.behind);
-        (behind.store, behind.open) = (store, Delta::default());
+        (behind.store, behind.open, behind.waste) = (store, Delta::default(), waste);
         drop(behind);
         Ok((state, header, pinned))
     }
@@ -217,6 +267,14 @@ impl Behind {
         let Cut { delta, awaited } = self.cuts.front()?;
         Some((self.store.clone(), Arc::clone(delta), awaited.clone()))
     }
+}
+
+fn waste_of(store: &StateStore, state: &State, header: &Header) -> Waste {
+    let mut waste = Waste::default();
+    waste.applied(header, state.bytes);
+    waste.written(header, store.disk_bytes());
+    waste.merged();
+    waste
 }
 
 /// What was awaited, when it was written.

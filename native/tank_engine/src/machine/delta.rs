@@ -69,6 +69,8 @@ pub(super) struct Delta {
     sessions: BTreeMap<u64, Option<SessionRecord>>,
     /// What it takes up in memory, about.
     pub(super) bytes: u64,
+    /// Bytes of the state's entries at its end.
+    pub(super) entry_bytes: u64,
 }
 
 impl Delta {
@@ -96,11 +98,13 @@ impl Delta {
         self.forgotten = state.sessions.take_dead_records();
         self.sessions = state.sessions.take_changed().into_iter().collect();
         self.header = Some(header);
+        self.entry_bytes = state.bytes;
     }
 
     /// Adds what came after it.
     pub(super) fn append(&mut self, later: Self) {
         self.header = later.header.or_else(|| self.header.take());
+        self.entry_bytes = later.entry_bytes;
         self.revisions.append(later.revisions);
         self.nodes.extend(later.nodes);
         self.leases.extend(later.leases);

@@ -16,6 +16,7 @@ mod tests;
 mod trim;
 pub(crate) mod version_key;
 mod versions;
+mod waste;
 
 pub use checkpoint::Checkpoints;
 pub(crate) use replay::{Replay, Replayed};
@@ -103,7 +104,7 @@ impl Machine {
     ) -> Result<Self, EngineError> {
         let (state, header) = store.load(published.memory())?;
         let checkpoints = Arc::new(
-            Checkpoints::new(store, header.revision, Arc::clone(published.memory()), checkpoint_bytes)
+            Checkpoints::new(store, &state, &header, Arc::clone(published.memory()), checkpoint_bytes)
                 .counting(published.metrics()),
         );
         let mut machine = Self {
@@ -274,18 +275,23 @@ impl Machine {
 
     /// Begins a checkpoint when there is enough for one; waits for it when there is too much.
     async fn keep_up(&mut self) -> io::Result<()> {
+        waste::begin_to_shrink(&self.checkpoints, &self.snapshot, &self.health);
         let due = self.checkpoints.due();
         if due == Due::NotYet {
             return Ok(());
         }
         self.checkpoints.cut();
         let checkpoints = Arc::clone(&self.checkpoints);
-        let write = move || checkpoints.write();
         if due == Due::Overdue {
-            let written = runtime::offload(write).await.and_then(|written| written);
+            let written = runtime::offload(move || checkpoints.write()).await.and_then(|written| written);
             return self.guarded(|_| written);
         }
-        runtime::run_aside("checkpoint", Arc::clone(&self.health), write);
+        let (snapshot, health) = (Arc::clone(&self.snapshot), Arc::clone(&self.health));
+        runtime::run_aside("checkpoint", Arc::clone(&self.health), move || {
+            checkpoints.write()?;
+            waste::begin_to_shrink(&checkpoints, &snapshot, &health);
+            Ok(())
+        });
         Ok(())
     }
 
@@ -450,6 +456,7 @@ impl RaftSnapshotBuilder<Types> for Builder {
         })?;
         let snapshot = snapshot_of(&pinned);
         keep(&self.snapshot, pinned);
+        waste::begin_to_shrink(&self.checkpoints, &self.snapshot, &self.health);
         Ok(snapshot)
     }
 }

@@ -18,7 +18,7 @@
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use rocksdb::{BoundColumnFamily, IngestExternalFileOptions};
+use rocksdb::{BottommostLevelCompaction, BoundColumnFamily, CompactOptions, IngestExternalFileOptions};
 use serde::{Deserialize, Serialize};
 
 use crate::entry::Entry;
@@ -247,17 +247,42 @@ impl StateStore {
     }
 
     /// Brings the disk to where `delta` ends, which begins where the disk is. After a crash it is there, or as before.
+    /// Returns the header that is there then, if there was anything to write.
     ///
     /// # Errors
     /// The disk's, or what is there is damaged.
-    pub(super) fn advance(&self, delta: &Delta) -> Result<(), EngineError> {
-        let Some(header) = &delta.header else { return Ok(()) };
+    pub(super) fn advance(&self, delta: &Delta) -> Result<Option<Header>, EngineError> {
+        let Some(header) = &delta.header else { return Ok(None) };
         let mut disk = self.header()?;
         let mut rows = Rows::default();
         let trimmed = self.trim(&mut rows, &mut disk, header.compacted)?;
         delta.put_into(&mut rows, &disk, header.compacted)?;
-        rows.encode(HEADER.to_vec(), &Header { trimmed, ..header.clone() })?;
-        self.put(&rows)
+        let header = Header { trimmed, ..header.clone() };
+        rows.encode(HEADER.to_vec(), &header)?;
+        self.put(&rows)?;
+        Ok(Some(header))
+    }
+
+    /// What its files take up; zero when RocksDB does not say.
+    pub(super) fn disk_bytes(&self) -> u64 {
+        let Ok(family) = self.family() else { return 0 };
+        let bytes = self.db.property_int_value_cf(&family, rocksdb::properties::LIVE_SST_FILES_SIZE);
+        bytes.ok().flatten().unwrap_or_default()
+    }
+
+    /// How many snapshots of the database there are. Zero when RocksDB does not say.
+    pub(super) fn pins(&self) -> u64 {
+        let pins = self.db.property_int_value(rocksdb::properties::NUM_SNAPSHOTS);
+        pins.ok().flatten().unwrap_or_default()
+    }
+
+    /// Merges its files, so that rows which were removed take up no disk. Ends early when the store is closed.
+    pub(super) fn merge(&self) {
+        let Ok(family) = self.family() else { return };
+        let mut options = CompactOptions::default();
+        options.set_exclusive_manual_compaction(false);
+        options.set_bottommost_level_compaction(BottommostLevelCompaction::ForceOptimized);
+        self.db.compact_range_cf_opt(&family, None::<&[u8]>, None::<&[u8]>, &options);
     }
 
     /// Puts the header of a state in the place of the one on the disk.

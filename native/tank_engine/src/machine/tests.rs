@@ -40,7 +40,7 @@ impl Stored {
         }
         let store = StateStore::open(Arc::clone(&db), dir.path()).unwrap();
         let (state, header) = store.load(&Arc::default()).unwrap();
-        let checkpoints = Arc::new(Checkpoints::new(store, header.revision, Arc::new(Memory::default()), 64));
+        let checkpoints = Arc::new(Checkpoints::new(store, &state, &header, Arc::new(Memory::default()), 64));
         Self { checkpoints, state, db, dir }
     }
 

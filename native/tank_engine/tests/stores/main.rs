@@ -20,4 +20,5 @@ mod model;
 mod nodes;
 mod requests;
 mod snapshots;
+mod waste;
 mod watch;
