@@ -375,7 +375,7 @@ defmodule Tank.Store.ClusterCase do
         host: String.to_charlist(host),
         longnames: true,
         connection: :standard_io,
-        args: kernel ++ [~c"-setcookie", ~c"tank_cluster_test"] ++ paths,
+        args: kernel ++ [~c"-logger", ~c"level", ~c"info", ~c"-setcookie", ~c"tank_cluster_test"] ++ paths,
         wait_boot: @boot_ms
       }
       |> Map.merge(if exec, do: %{exec: exec}, else: %{})

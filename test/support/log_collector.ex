@@ -3,7 +3,7 @@ defmodule Tank.Store.LogCollector do
 
   @table __MODULE__
 
-  @doc "Begins to collect, from level info on."
+  @doc "Begins to collect, of every level."
   def start do
     # Of a process that lives as long as the node.
     spawn(fn ->
@@ -12,7 +12,7 @@ defmodule Tank.Store.LogCollector do
     end)
 
     await_table()
-    Logger.configure(level: :info)
+    Logger.configure(level: :debug)
     :logger.add_handler(@table, __MODULE__, %{})
   end
 

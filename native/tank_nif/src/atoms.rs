@@ -14,6 +14,7 @@ rustler::atoms! {
     tank_log,
     warning,
     info,
+    debug,
 
     // Kinds of writes.
     put,

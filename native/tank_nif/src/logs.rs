@@ -8,7 +8,7 @@
 //! three times in half a minute for a store; the next one says how many it left out.
 //!
 //! The raft library warns of each message that is not answered, as when a member joins or is stopped. What that leads to,
-//! such as a lost quorum, is told by lines of our own; so its warnings arrive as `info`.
+//! such as a lost quorum, is told by lines of our own; so its warnings arrive as `debug`.
 
 use std::collections::HashMap;
 use std::fmt::{self, Write};
@@ -30,7 +30,7 @@ use crate::atoms;
 const WINDOW: Duration = Duration::from_secs(30);
 const PER_WINDOW: u32 = 3;
 
-/// Events that may wait for the thread. More are dropped: whoever logs never waits.
+/// Events that may wait for the thread. More are dropped, so that logging never waits.
 const QUEUE_MAX: usize = 1_000;
 
 /// Our own crates, whose `info` is for operators.
@@ -39,7 +39,7 @@ const OURS: &str = "tank_";
 /// Bytes of a text, at the most: raft's may hold whole commands.
 const TEXT_MAX: usize = 1_000;
 
-/// Who is told.
+/// The process that gets them.
 static RECEIVER: Mutex<Option<LocalPid>> = Mutex::new(None);
 static QUEUE: OnceCell<Sender<Logged>> = OnceCell::new();
 
@@ -84,7 +84,8 @@ fn level(level: Level) -> Atom {
     match level {
         Level::ERROR => atoms::error(),
         Level::WARN => atoms::warning(),
-        _ => atoms::info(),
+        Level::INFO => atoms::info(),
+        _ => atoms::debug(),
     }
 }
 
@@ -158,7 +159,7 @@ impl Subscriber for Forwarder {
         event.record(&mut text);
         let (target, text) = (metadata.target(), text.into_string());
         let is_routine = *metadata.level() == Level::WARN && target.starts_with(RAFT);
-        let level = if is_routine { Level::INFO } else { *metadata.level() };
+        let level = if is_routine { Level::DEBUG } else { *metadata.level() };
         let logged = Logged { level, target, store, text, left_out };
         let _ = self.queue.try_send(logged);
     }
