@@ -50,7 +50,7 @@ defmodule Tank.Store.Links.ValuesTest do
     authority = authority(peers)
 
     alone = small_writes(leader, 30)
-    {through?, rows} = write_all(@sizes ++ [@txn], leader, references, alone, link, [])
+    {through?, rows} = write_all(@sizes ++ [@txn], {leader, wire, alone, link}, references, [])
     if link[:loss], do: check_on_lossy(alone, plain, link)
     overruns = Lab.overruns(lab)
     heads = ["", "wire ms", "took ms", "limit ms", "small p50", "p95", "max", "alone p50", "p95"]
@@ -76,21 +76,21 @@ defmodule Tank.Store.Links.ValuesTest do
   end
 
   # Not the larger ones, when one did not get through: they would keep us for hours.
-  defp write_all([], _leader, _references, _alone, _link, rows), do: {true, Enum.reverse(rows)}
+  defp write_all([], _on, _references, rows), do: {true, Enum.reverse(rows)}
 
-  defp write_all([size | larger], leader, references, alone, link, rows) do
-    case write(leader, size, references[size], alone, link) do
-      {true, row} -> write_all(larger, leader, references, alone, link, [row | rows])
+  defp write_all([size | larger], on, references, rows) do
+    case write(on, size, references[size]) do
+      {true, row} -> write_all(larger, on, references, [row | rows])
       {false, row} -> {false, Enum.reverse([row | rows])}
     end
   end
 
-  defp write(leader, {name, bytes} = size, wire_ms, alone, link) do
-    limit_ms = 1.5 * wire_ms + 1_000
-    timeout = round(2 * limit_ms + 20_000)
-    write = if size == @txn, do: &txn_bytes/4, else: &put_bytes/4
-    {{ms, result}, small} = with_small_writes(leader, fn -> write.(leader, "large", bytes, timeout) end)
+  defp write({leader, wire, alone, link}, {name, bytes} = size, wire_ms) do
+    {{ms, result}, small} = with_small_writes(leader, fn -> write_once(leader, size, wire_ms) end)
     through? = check(elem(result, 0) == :ok, "#{name}: #{inspect(result)} after #{round(ms)} ms")
+    again = fn -> {wire.(bytes), leader |> write_once(size, wire_ms) |> elem(0)} end
+    {wire_ms, ms} = if link[:loss] && through?, do: typical({wire_ms, ms}, again), else: {wire_ms, ms}
+    limit_ms = limit_ms(wire_ms)
     check(ms <= limit_ms, "#{name} took #{round(ms)} ms, plain TCP #{round(wire_ms)}")
     check(small.errors == [], "small writes during #{name}: #{inspect(Enum.frequencies(small.errors))}")
 
@@ -98,6 +98,24 @@ defmodule Tank.Store.Links.ValuesTest do
     if link[:loss] == nil, do: check_in_time(name, small.ms, alone)
     small = for share <- [0.5, 0.95, 1.0], do: percentile(small.ms, share)
     {through?, [name, wire_ms, ms, limit_ms] ++ small ++ [percentile(alone, 0.5), percentile(alone, 0.95)]}
+  end
+
+  defp write_once(leader, {_name, bytes} = size, wire_ms) do
+    write = if size == @txn, do: &txn_bytes/4, else: &put_bytes/4
+    write.(leader, "large", bytes, round(2 * limit_ms(wire_ms) + 20_000))
+  end
+
+  defp limit_ms(wire_ms), do: 1.5 * wire_ms + 1_000
+
+  # Which frames are lost decides how long a transfer takes, plain TCP's as well as ours: where one of each is not
+  # within the limit, three of each are compared.
+  defp typical({wire_ms, ms} = first, again) do
+    if ms <= limit_ms(wire_ms) do
+      first
+    else
+      {wire_ms, ms} = Enum.unzip([first, again.(), again.()])
+      {percentile(wire_ms, 0.5), percentile(ms, 0.5)}
+    end
   end
 
   defp check_in_time(name, small, alone) do
