@@ -38,7 +38,7 @@ defmodule Tank.Store.Error do
   | `{:malformed, line}` | that line of a file is not what an export writes | |
   | `{:invalid_value, line, path}` | the value in that line of a file, for the entry at `path`, does not decode | |
   | `{:held, lease}`, `:lease_ended` | another one holds the lease; it is not held any more | `Tank.Store.Lease` |
-  | `{:corrupt, what}` | `what` (`:format`, `:marker`, `:log`, `:state`, `:vote`, `:database`, `:backup`) is damaged | restore a backup, or let the member join anew |
+  | `{:corrupt, what}` | `what` (`:format`, `:marker`, `:log`, `:state`, `:vote`, `:database`, `:backup`) is damaged | restore a backup, or let the member join again |
   | `{:invalid_option, option}` | the option has no such value | |
   | `{:already_running, dir}` | a store of this id runs in another directory | give that directory, or stop that store |
   | `:system_not_started` | an atom was given for the directory, and no store of that id runs | give a directory |
@@ -100,7 +100,7 @@ defmodule Tank.Store.Error do
       iex> Tank.Store.Error.from_native(:timeout).reason
       :timeout
       iex> Exception.message(Tank.Store.Error.from_native({:corrupt, :log, "log entry 7 is missing"}))
-      "damaged log: log entry 7 is missing. Restore a backup, or let this member join anew."
+      "damaged log: log entry 7 is missing. Restore a backup, or let this member join again."
   """
   @spec from_native(reason | t) :: t
   def from_native(%__MODULE__{} = error), do: error
@@ -227,7 +227,7 @@ defmodule Tank.Store.Error do
     do: "the directory has format #{found}, and this release reads #{supported}: use the release that wrote it"
 
   defp message_of({:corrupt, what, detail}),
-    do: "damaged #{label(what)}: #{detail}. Restore a backup, or let this member join anew."
+    do: "damaged #{label(what)}: #{detail}. Restore a backup, or let this member join again."
 
   defp message_of({:lost, what, path}) do
     "the directory of the store is lost: #{path} #{loss(what)}. Nothing was changed there. Local reads go on from memory, " <>
@@ -251,7 +251,7 @@ defmodule Tank.Store.Error do
   # As functions return them: without what only a person reads.
   defp message_of({:file, path}), do: "#{path} cannot be read or written: is it there, and is there room?"
   defp message_of({kind, path}) when kind in @directory_kinds, do: "data_dir #{path} #{wrong(kind)}"
-  defp message_of({:corrupt, what}), do: "damaged #{label(what)}. Restore a backup, or let this member join anew."
+  defp message_of({:corrupt, what}), do: "damaged #{label(what)}. Restore a backup, or let this member join again."
   defp message_of({:locked, path}), do: "#{path} is in use by another store: stop that one"
   defp message_of({:wrong_store, found}), do: "the directory holds the store #{inspect(found)}: give that of this one"
   defp message_of({:invalid_option, option}), do: "option #{option} has no such value"
@@ -279,7 +279,7 @@ defmodule Tank.Store.Error do
   defp message_of(:nodedown), do: "the other node cannot be reached: is it up, and is the cookie the same?"
 
   defp message_of(:system_not_started),
-    do: "an atom stands for the directory of a running store, and no store of that id runs: give a directory"
+    do: "an atom in place of a directory names a running store, and no store of that id runs: give a directory"
 
   defp message_of({:conflict, group}), do: "another group has that name: #{inspect(group)}"
   defp message_of({:rolled_back, reason}), do: "the transaction was rolled back: #{inspect(reason)}"

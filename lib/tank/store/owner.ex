@@ -21,8 +21,8 @@ defmodule Tank.Store.Owner do
   @doc "Starts the process `Tank.Store`."
   @spec start_link(keyword) :: GenServer.on_start()
   def start_link(options) do
-    {table?, options} = pods_table!(options)
-    options |> Arguments.child!() |> Map.put(:pods_table, table?) |> start_link(Tank.Store)
+    config = Arguments.child!(options, [:pods_table])
+    config |> Map.put(:pods_table, pods_table!(options)) |> start_link(Tank.Store)
   end
 
   @doc "Starts a process for a store of any id."
@@ -33,9 +33,9 @@ defmodule Tank.Store.Owner do
   end
 
   defp pods_table!(options) do
-    case if(Keyword.keyword?(options), do: Keyword.pop(options, :pods_table, false), else: {false, options}) do
-      {table?, options} when is_boolean(table?) -> {table?, options}
-      {other, _options} -> raise ArgumentError, "option :pods_table must be a boolean, got: #{inspect(other)}"
+    case Keyword.get(options, :pods_table, false) do
+      table? when is_boolean(table?) -> table?
+      other -> raise ArgumentError, "option :pods_table must be a boolean, got: #{inspect(other)}"
     end
   end
 
@@ -118,7 +118,7 @@ defmodule Tank.Store.Owner do
 
   @impl true
   def terminate(reason, state) do
-    if state.table, do: PodsTable.stopped()
+    if state.table, do: PodsTable.stop(state.table)
     # After a crash the store's server hears of it (`Tank.Store.Server`), and leaves its last view to readers.
     if in_order?(reason), do: stop(state), else: :ok
   end

@@ -9,6 +9,8 @@ defmodule Tank.Store.PodsTable do
 
   @table :tank_pods
   @row_timeout 5_000
+  # `Tank.Store` has five seconds to stop, and closes the store in them, too.
+  @stop_timeout 1_000
 
   @doc "Starts the table's process, under a supervisor that is linked to the caller. The table is filled when it returns."
   @spec start_link(atom) :: {:ok, pid} | {:error, term}
@@ -49,11 +51,13 @@ defmodule Tank.Store.PodsTable do
     end
   end
 
-  @doc "Notes that there is no table any more."
-  @spec stopped :: :ok
-  def stopped do
+  @doc "Ends the table and the supervisor that `start_link/1` gave, which may be gone already. Writes wait for no row any more."
+  @spec stop(pid) :: :ok
+  def stop(supervisor) do
     :persistent_term.erase(__MODULE__)
-    :ok
+    Supervisor.stop(supervisor, :shutdown, @stop_timeout)
+  catch
+    :exit, _gone_or_late -> :ok
   end
 
   @doc "Waits until the table, if there is one, holds what was written up to a revision."

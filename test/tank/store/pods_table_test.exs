@@ -62,7 +62,7 @@ defmodule Tank.Store.PodsTableTest do
     :ok = Tank.Store.Projection.await(Tank.Store.PodsTable, revision)
     assert rows() == ["web"]
     stop_supervised!(Tank.Store)
-    eventually("the table to be gone", fn -> :ets.whereis(@table) == :undefined end)
+    assert :ets.whereis(@table) == :undefined
     start(dir)
     assert rows() == ["web"]
   end
@@ -97,6 +97,12 @@ defmodule Tank.Store.PodsTableTest do
 
   defp unwrap({:error, {reason, _child}}), do: {:error, reason}
   defp unwrap(other), do: other
+
+  test "the option is suggested for a similar one", %{tmp_dir: dir} do
+    assert_raise ArgumentError, ~r/unknown option :pods_tabel, did you mean :pods_table\?/, fn ->
+      Tank.Store.start_link(data_dir: dir, pods_tabel: true)
+    end
+  end
 
   test "the option is a boolean" do
     assert_raise ArgumentError, ~r/option :pods_table must be a boolean, got: :yes/, fn ->

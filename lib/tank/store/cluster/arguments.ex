@@ -36,10 +36,13 @@ defmodule Tank.Store.Cluster.Arguments do
     raise ArgumentError, "expected a store id or a map with :store_id, got: #{inspect(other)}"
   end
 
-  @doc "The options of a store that is a child of a supervisor: as in a config, with its directory and a timeout."
-  @spec child!(keyword) :: map
-  def child!(options) do
-    native = Options.validate!(options, [:store_id, :data_dir, :timeout | @forming])
+  @doc """
+  The options of a store that is a child of a supervisor: as in a config, with its directory and a timeout. `others` are the
+  caller's own.
+  """
+  @spec child!(keyword, [atom]) :: map
+  def child!(options, others \\ []) do
+    native = Options.validate!(options, [:store_id, :data_dir, :timeout | @forming] ++ others)
 
     %{
       store_id: Options.store_id!(options, Cluster.get_default_store_id()),
