@@ -1,7 +1,7 @@
 defmodule Tank.Store.Build.ConsumerTest do
   # A project that depends on this one, from nothing to a call into the library, as its author would do it. The library
   # is the one without fault points, so Cargo may have to compile the engine a second time: bin/check includes this test,
-  # after a step that has compiled that, and bin/test does not.
+  # and bin/test does not.
   use ExUnit.Case, async: true
 
   @moduletag :consumer
