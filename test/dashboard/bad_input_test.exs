@@ -5,7 +5,7 @@ defmodule Tank.Store.Dashboard.BadInputTest do
   import ExUnit.CaptureLog
 
   alias Tank.Store.{Cluster, Tree}
-  alias Tank.Store.Dashboard.TermText
+  alias Tank.Store.Dashboard.{Bounded, TermText}
 
   @moduletag :tmp_dir
 
@@ -84,6 +84,20 @@ defmodule Tank.Store.Dashboard.BadInputTest do
       assert byte_size(answer.body) < 100_000
       assert {page, took < 5_000_000} == {page, true}
     end
+  end
+
+  test "large values that are not in memory are not read for a list", %{tmp_dir: dir} do
+    store = start_store(Path.join(dir, "bounded"), memory_bytes_max: 1024 * 1024)
+    port = start_dashboard(store)
+    for n <- 1..8, do: Tree.put!(store, [:large, "#{n}"], String.duplicate("x", 512 * 1024))
+
+    eventually("values to leave the memory", fn ->
+      body = get(port, "/tree?path=%2F%3Alarge").body
+      body =~ "512.0 KiB, not in memory" || {:not_yet, body}
+    end)
+
+    # A page that is about one of them is.
+    for n <- 1..8, do: assert(get(port, "/tree?path=%2F%3Alarge%2F#{n}").body =~ "&quot;xxxxx")
   end
 
   test "what a value hides of itself stays hidden, and one that cannot be printed harms nobody" do
@@ -231,6 +245,32 @@ defmodule Tank.Store.Dashboard.BadInputTest do
     assert Enum.take(statuses, 32) == List.duplicate(200, 32)
     assert Enum.uniq(Enum.drop(statuses, 32)) == [503]
     assert get(port, "/changes?path=%2F1").status == 200
+  end
+
+  test "what takes too long or too much is given up" do
+    assert Bounded.run(fn -> :done end, 1_000, 1) == {:ok, :done}
+    assert Bounded.run(fn -> Process.sleep(:infinity) end, 10, 1) == {:error, :timeout}
+    assert Bounded.run(fn -> Enum.to_list(1..10_000_000) end, 60_000, 1) == {:error, :memory}
+
+    log =
+      capture_log(fn ->
+        assert {:error, {:crash, why}} = Bounded.run(fn -> raise ArgumentError, "a secret" end, 1_000, 1)
+        assert why =~ "ArgumentError in"
+        assert {:error, {:crash, "exit" <> _at}} = Bounded.run(fn -> exit("a secret") end, 1_000, 1)
+      end)
+
+    assert log == ""
+    assert Process.info(self(), :message_queue_len) == {:message_queue_len, 0}
+  end
+
+  test "a store that does not answer is shown as it was", %{port: port, store: store} do
+    eventually("the overview to be healthy", fn -> get(port, "/live").body =~ "Healthy" end)
+    [{pid, table}] = Registry.lookup(Tank.Store.Names, {:dashboard_samples, store})
+    [{:now, at_ms, status}] = :ets.lookup(table, :now)
+    :sys.suspend(pid)
+    :sys.replace_state(pid, fn state -> tap(state, fn _ -> :ets.insert(table, {:now, at_ms - 90_000, status}) end) end)
+    assert get(port, "/live").body =~ "The store does not answer: this is how it was 1.5 min ago."
+    :sys.resume(pid)
   end
 
   test "a page that crashes or takes too long is given up, and logged once", %{port: port, store: store} do

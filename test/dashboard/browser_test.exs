@@ -8,7 +8,13 @@ defmodule Tank.Store.Dashboard.BrowserTest do
   @moduletag :browser
   @moduletag :tmp_dir
   @moduletag timeout: 900_000
-  if why = Browser.missing(), do: @moduletag(skip: why)
+
+  if why = Browser.missing() do
+    @moduletag skip: why
+    # ExUnit tells how many are skipped, not why.
+    if :browser in ExUnit.configuration()[:include],
+      do: IO.puts(:stderr, "The dashboard is not tested in a browser: #{why}")
+  end
 
   @pages ["/", "/activity", "/tree", "/tree?path=%2F%3Ausers%2Fann", "/changes", "/leases", "/watches"]
   @store :app

@@ -21,7 +21,7 @@ defmodule Tank.Store.Browser do
 
   @doc "Where Chromium is; nil if it is not installed."
   def program do
-    System.get_env("CHROMIUM") || Enum.find(@programs, &File.exists?/1)
+    Enum.find(if(named = System.get_env("CHROMIUM"), do: [named], else: @programs), &File.exists?/1)
   end
 
   @doc "Why tests with a browser are skipped; nil when they are not."

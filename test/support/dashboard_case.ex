@@ -37,7 +37,8 @@ defmodule Tank.Store.DashboardCase do
     url = String.to_charlist("http://127.0.0.1:#{port}#{path}")
     headers = for {name, value} <- headers || [cookie(port)], do: {to_charlist(name), to_charlist(value)}
     request = if method in [:get, :head], do: {url, headers}, else: {url, headers, ~c"text/plain", ""}
-    options = [timeout: 20_000, connect_timeout: 10_000, autoredirect: false]
+    # `ssl`: without it, newer clients look for the certificates of the machine, which may have none.
+    options = [timeout: 20_000, connect_timeout: 10_000, autoredirect: false, ssl: []]
     {:ok, {{_version, status, _phrase}, headers, body}} = :httpc.request(method, request, options, body_format: :binary)
     %Answer{status: status, headers: Map.new(headers, fn {n, v} -> {to_string(n), to_string(v)} end), body: body}
   end

@@ -38,9 +38,8 @@ defmodule Tank.Store.Dashboard.Server do
   @header_bytes_max 16 * 1024
   # No request that is answered has a body; httpd wants a number above 0.
   @body_bytes_max 1
-  # For a request to begin; one that comes in more slowly than this, looked at from 3 seconds on, is given up, also while
-  # httpd waits for a body. A request that is being answered is not looked at.
-  @receive_seconds 5
+  # A request that comes in more slowly, or not at all, is given up: httpd looks from the third second on, also while it waits
+  # for a body, and not at a request that is being answered.
   @bytes_per_second_min 100
   # For an answer to go out.
   @send_ms 5_000
@@ -58,9 +57,19 @@ defmodule Tank.Store.Dashboard.Server do
     # httpd would report at length that it cannot listen.
     with :ok <- try_port(context.port) do
       case :inets.start(:httpd, config(context), :stand_alone) do
-        {:ok, pid} -> {:ok, pid}
+        {:ok, pid} -> listening(pid)
         {:error, reason} -> {:error, {:listen, reason}}
       end
+    end
+  end
+
+  # httpd starts also when it takes its configuration for wrong, which it logs: as a supervisor without children.
+  defp listening(pid) do
+    with {:error, :noproc} <- port(pid) do
+      :ok = Supervisor.stop(pid)
+      {:error, {:listen, :refused}}
+    else
+      {:ok, _port} -> {:ok, pid}
     end
   end
 
@@ -143,7 +152,6 @@ defmodule Tank.Store.Dashboard.Server do
       modules: [__MODULE__],
       server_tokens: :none,
       keep_alive: false,
-      keep_alive_timeout: @receive_seconds,
       minimum_bytes_per_second: @bytes_per_second_min,
       max_clients: @clients_max,
       max_uri_size: @uri_bytes_max,

@@ -22,7 +22,7 @@ defmodule Tank.Store.Watch.Feed do
   @look_again_max_ms 100
   # The same, whether a member has come to the revision that a watch goes on from.
   @look_ahead_ms 50
-  # Where a watch that describes itself has come to.
+  # Where in the dictionary it is noted up to where was told.
   @sent {__MODULE__, :sent}
   # The garbage of delivered batches is not worth keeping while nothing happens.
   @hibernate_after 1_000
@@ -35,7 +35,7 @@ defmodule Tank.Store.Watch.Feed do
   @doc "The watches of a store on this node. None of them is asked: a watch that is busy does not hold this up."
   @spec list(atom) :: [description]
   def list(store) do
-    for pid <- all(), %{store: ^store} = description <- [describe(pid)], do: description
+    for pid <- all(), %{store: ^store} = description <- [description(pid)], do: description
   end
 
   defp all do
@@ -43,11 +43,15 @@ defmodule Tank.Store.Watch.Feed do
     if is_list(children), do: for({_id, pid, _type, _modules} <- children, is_pid(pid), do: pid), else: []
   end
 
-  defp describe(pid) do
+  # A report of a crash shows the dictionary, and a pattern may hold values: it is in a function, which nothing prints.
+  defp describe(description), do: Process.put(__MODULE__, fn -> description end)
+
+  defp description(pid) do
     with {:dictionary, dictionary} <- Process.info(pid, :dictionary),
          {__MODULE__, description} <- List.keyfind(dictionary, __MODULE__, 0),
          {@sent, sent} <- List.keyfind(dictionary, @sent, 0) do
-      Map.merge(description, %{sent: sent, waiting: waiting(description.subscriber)})
+      %{subscriber: subscriber} = description = description.()
+      Map.merge(description, %{sent: sent, waiting: waiting(subscriber)})
     end
   end
 
@@ -64,7 +68,7 @@ defmodule Tank.Store.Watch.Feed do
       {:ok, watch, revision, current, history} ->
         Process.monitor(subscriber)
         send(subscriber, {ref, :began, revision, history})
-        Process.put(__MODULE__, Map.take(args, [:store, :pattern, :subscriber]))
+        describe(Map.take(args, [:store, :pattern, :subscriber]))
         Process.put(@sent, revision)
 
         state = %{
