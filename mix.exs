@@ -20,7 +20,7 @@ defmodule Tank.Store.MixProject do
       description: "A replicated store for desired state, inside the BEAM: openraft and RocksDB behind NIFs",
       compilers: [:tank_native] ++ Mix.compilers(),
       elixirc_paths: elixirc_paths(Mix.env()),
-      # Only the build uses :crypto, for checksums; the application does not need it.
+      # The build uses :crypto, for checksums, and so does the dashboard; the rest of the application does not need it.
       xref: [exclude: [:crypto]],
       # PropEr, for the tests, is no dependency: it lies beside OTP's own applications.
       prune_code_paths: Mix.env() != :test,
