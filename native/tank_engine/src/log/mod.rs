@@ -125,6 +125,8 @@ impl<D: LogDisk> LogStore<D> {
     /// # Errors
     /// What the disk finds wrong with what it holds, or that there is no thread.
     pub fn open(disk: D, dir: &Path, health: &Arc<Health>) -> Result<(Self, LogCloser), EngineError> {
+        // Opening writes as well, to RocksDB and to the marker: it fails where the log's writes do.
+        writer::check_faults().map_err(|error| storage_error(dir, &error))?;
         let Recovered { purged, last, vote, committed } = disk.recover()?;
         let stats = WriterStats { disk_bytes: disk.bytes().into(), ..WriterStats::default() };
         let shared = Arc::new(Shared {

@@ -220,12 +220,7 @@ pub(super) fn serve<D: LogDisk>(shared: &Shared<D>, writes: &[LogWrite], waiting
 fn write<D: LogDisk>(shared: &Shared<D>, writes: &[LogWrite], health: &Health) -> io::Result<()> {
     let result = catch_unwind(AssertUnwindSafe(|| {
         faults::point("log_writer");
-        if faults::skipped("log_full") {
-            return Err(io::ErrorKind::StorageFull.into());
-        }
-        if faults::skipped("log_error") {
-            return Err(rustix::io::Errno::IO.into());
-        }
+        check_faults()?;
         shared.disk.write(writes)?;
         written(shared, writes);
         shared.stats.disk_bytes.store(shared.disk.bytes(), Ordering::Relaxed);
@@ -235,6 +230,17 @@ fn write<D: LogDisk>(shared: &Shared<D>, writes: &[LogWrite], health: &Health) -
         health.panicked("log-writer", panic.as_ref());
         Err(io::Error::other("panic in the log's writer"))
     })
+}
+
+/// The disk's errors that tests ask for.
+pub(super) fn check_faults() -> io::Result<()> {
+    if faults::skipped("log_full") {
+        return Err(io::ErrorKind::StorageFull.into());
+    }
+    if faults::skipped("log_error") {
+        return Err(rustix::io::Errno::IO.into());
+    }
+    Ok(())
 }
 
 /// Takes what has gathered since the last batch.
