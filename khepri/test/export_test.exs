@@ -17,6 +17,20 @@ defmodule Khepri.ExportTest do
     assert :khepri.exists(s, [:kept]) == false
   end
 
+  test "the store's own export knows stored procedures from data", %{store: s, dir: dir} do
+    file = Path.join(dir, "export.txt")
+    :ok = :khepri.put(s, [:proc], &Khepri.StoreCase.read/0)
+    # A function as data is none.
+    :ok = :khepri.put(s, [:data], :khepri_payload.data(&Khepri.StoreCase.read/0))
+    :ok = :khepri.put(s, [:kept], &Khepri.StoreCase.read/0, %{keep_while: %{[:proc] => if_node_exists()}})
+    told = fn -> for path <- [[:proc], [:data], [:kept]], do: :khepri.is_sproc(s, path) end
+    {:ok, _export} = Tank.Store.Backup.export(s, file)
+    {:ok, _import} = Tank.Store.Backup.import(s, file, replace: true)
+    assert told.() == [true, false, true]
+    :ok = :khepri.delete(s, [:proc])
+    assert :khepri.exists(s, [:kept]) == false
+  end
+
   test "what only the real Khepri runs is refused by name", %{store: s, dir: dir} do
     file = Path.join(dir, "sproc.erl")
     File.write!(file, "{put,[p],{p_sproc,{horus_fun,x},rw},\#{}}.\n")

@@ -114,9 +114,10 @@ defmodule Tank.Store.Backup do
   A line is `{Path, Value}.` in Erlang's text, or `{Path, etf, <<"...">>}.`, the Base64 of the external term format, for a
   value that has no text, such as a pid, for one of more than 64 KB, and for one with a binary of more than 64 bytes that
   is not text. The lines are sorted by path, and of one revision, which is returned
-  with the number of entries. Behind them come `{node, Path}.` for nodes without a value that stay, and
-  `{keep_while, Path, <<"...">>}.` for the conditions that keep nodes (`Tank.Store.Tree.put_node/3`, `keep_while/3`). Entries that go with a lease are left out (`skipped`): without it, they would stay for
-  good.
+  with the number of entries. Behind them come `{node, Path}.` for nodes without a value that stay, `{kind, Path, 2}.` for
+  stored procedures of `Tank.Khepri`, and `{keep_while, Path, <<"...">>}.` for the conditions that keep nodes
+  (`Tank.Store.Tree.put_node/3`, `keep_while/3`). Entries that go with a lease are left out (`skipped`): without it, they would
+  stay for good. Versions of values are left out, too: they begin again.
 
       iex> file = Path.join(System.tmp_dir!(), "export_doc_#{System.unique_integer([:positive])}")
       iex> {:ok, %{revision: _, entries: _, skipped: 0}} = Tank.Store.Backup.export(:tank, file)

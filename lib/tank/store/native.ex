@@ -269,7 +269,7 @@ defmodule Tank.Store.Native do
   @spec read_lease(store, binary, boolean) :: {:ok, tuple} | :not_found | :wait | {:error, reason}
   def read_lease(_store, _name, _local), do: nif()
 
-  @spec pinned_nodes(pinned) :: [{Tank.Store.Path.t(), bare? :: boolean, binary | nil}]
+  @spec pinned_nodes(pinned) :: [{Tank.Store.Path.t(), bare? :: boolean, kind :: byte | nil, binary | nil}]
   def pinned_nodes(_pinned), do: nif()
 
   @spec check_put(store, binary, non_neg_integer) :: :ok | {:error, term}

@@ -11,6 +11,7 @@ use tank_engine::backup::{self, About, Progress};
 use tank_engine::command::{Command, Compare, Op, Relation, Txn, Write};
 use tank_engine::error::EngineError;
 use tank_engine::key::Key;
+use tank_engine::nodes::VALUE;
 use tank_engine::reclaim;
 use tank_engine::view::View;
 
@@ -136,8 +137,9 @@ fn page<'a>(env: Env<'a>, pinned: ResourceArc<Pinned>, after: Option<Binary<'a>>
     (page, atoms::nil()).encode(env)
 }
 
-/// What the entries of a pinned view do not say: `{path, bare?, source | nil}` of each node that has no value and stays, and
-/// of each one that conditions keep, with what those were made of. Not of entries that go with a lease.
+/// What the entries of a pinned view do not say: `{path, bare?, kind | nil, source | nil}` of each node that has no value and
+/// stays, of each one whose value is of another kind than most, and of each one that conditions keep, with what those were
+/// made of. Not of entries that go with a lease.
 #[rustler::nif(schedule = "DirtyCpu")]
 fn pinned_nodes(env: Env<'_>, pinned: ResourceArc<Pinned>) -> Vec<Term<'_>> {
     let Some(view) = &pinned.0 else { return Vec::new() };
@@ -146,8 +148,9 @@ fn pinned_nodes(env: Env<'_>, pinned: ResourceArc<Pinned>) -> Vec<Term<'_>> {
         let is_bare = entry.is_none() && node.stays;
         let is_leased = entry.is_some_and(|entry| entry.lease != 0);
         let source = node.keep_while.as_ref().map(|keep_while| binary(env, keep_while.source()));
-        let is_told = !is_leased && (is_bare || source.is_some());
-        is_told.then(|| (found::path(env, key), is_bare, source).encode(env))
+        let kind = (entry.is_some() && node.kind != VALUE).then_some(node.kind);
+        let is_told = !is_leased && (is_bare || kind.is_some() || source.is_some());
+        is_told.then(|| (found::path(env, key), is_bare, kind, source).encode(env))
     });
     nodes.collect()
 }

@@ -5,7 +5,7 @@ defmodule Tank.Store.Backup.Export do
   alias Tank.Store.Backup.Lines
   alias Tank.Store.{Call, Error, Native}
 
-  @head "%% tank_store export, format 2"
+  @head "%% tank_store export, format 3"
   @end_mark "%% end"
   @page_bytes 1024 * 1024
   # Printing and parsing takes a microsecond and 200 bytes of memory for each byte: larger values have no text, and are
@@ -48,14 +48,16 @@ defmodule Tank.Store.Backup.Export do
 
   # Conditions last: they must hold when they are written.
   defp node_lines(nodes) do
-    bare = for {path, true, _source} <- nodes, do: ["{node,", text(path), "}.\n"]
+    bare = for {path, true, _kind, _source} <- nodes, do: ["{node,", text(path), "}.\n"]
+
+    kinds = for {path, _bare?, kind, _source} <- nodes, kind != nil, do: ["{kind,", text(path), ",#{kind}}.\n"]
 
     kept =
-      for {path, _bare?, source} <- nodes, source != nil do
+      for {path, _bare?, _kind, source} <- nodes, source != nil do
         ["{keep_while,", text(path), ~s(,<<"), Base.encode64(source), ~s(">>}.\n)]
       end
 
-    [bare | kept]
+    [bare, kinds | kept]
   end
 
   defp line(path, payload) do
@@ -129,8 +131,8 @@ defmodule Tank.Store.Backup.Export do
     alias Tank.Store.Backup.{Export, Lines}
     alias Tank.Store.Call
 
-    # Format 1 has entries only.
-    @heads for format <- 1..2, do: "%% tank_store export, format #{format}"
+    # Format 1 has entries only, format 2 no kinds of values.
+    @heads for format <- 1..3, do: "%% tank_store export, format #{format}"
     @end_mark "%% end"
 
     # What a value without a text is written between.
@@ -199,7 +201,7 @@ defmodule Tank.Store.Backup.Export do
     end
 
     # What does not decode would make each list of its part of the store fail, for good.
-    defp decodes(:node, _path, :node), do: :ok
+    defp decodes(:node, _path, _node_or_kind), do: :ok
 
     defp decodes(:etf, path, {:keep_while, source}) do
       with :ok <- decodes(:etf, path, source) do
@@ -224,6 +226,9 @@ defmodule Tank.Store.Backup.Export do
     end
 
     defp entry({:node, path}) when is_list(path), do: {:ok, :node, path, :node}
+
+    # Kinds of their own begin at 2 (`Tank.Khepri`'s stored procedures); the last byte is none.
+    defp entry({:kind, path, kind}) when is_list(path) and kind in 2..254, do: {:ok, :node, path, {:kind, kind}}
 
     defp entry({:keep_while, path, encoded}) when is_list(path) and is_binary(encoded) do
       with {:ok, source} <- Base.decode64(encoded), do: {:ok, :etf, path, {:keep_while, source}}

@@ -3,7 +3,7 @@ defmodule Tank.Store.Backup.Import do
   # Puts the entries that a reader finds in a file into a store: reads it once to know that all of it can be read, and
   # once more to write.
 
-  alias Tank.Store.{Call, Error, Native, Tree}
+  alias Tank.Store.{Call, Error, Native, Tree, View}
   alias Tank.Store.Tree.Writes
 
   # Entries written at one revision. More would be no quicker, and hold up other writes.
@@ -43,7 +43,7 @@ defmodule Tank.Store.Backup.Import do
 
   defp size(payload) when is_binary(payload), do: byte_size(payload)
   defp size({:keep_while, source}), do: byte_size(source)
-  defp size(:node), do: 0
+  defp size(_node_or_kind), do: 0
 
   defp write_all(reader, path, write, total, progress) do
     flush = &flush(&1, write, total, progress)
@@ -92,22 +92,33 @@ defmodule Tank.Store.Backup.Import do
     end
   end
 
-  defp put_node(store, key, :node, timeout), do: put_node(store, key, {0, false, nil, false}, timeout)
+  defp put_node(store, key, :node, timeout), do: put_node(store, key, "", {0, false, nil, false}, timeout)
+
+  # The value has been written before.
+  defp put_node(store, key, {:kind, kind}, timeout) do
+    with {:ok, view} <- View.take(store, :consistency, timeout),
+         {:ok, entry} <- View.entry(view, key) do
+      put_node(store, key, Call.encode(entry.value), {kind, false, nil, false}, timeout)
+    else
+      {:error, :not_found} -> :ok
+      {:error, _reason} = error -> error
+    end
+  end
 
   # Of kind 255: the value stays what it is.
   defp put_node(store, key, {:keep_while, source}, timeout) do
     conditions = source |> :erlang.binary_to_term() |> elem(1)
-    put_node(store, key, {255, false, {conditions, source}, false}, timeout)
+    put_node(store, key, "", {255, false, {conditions, source}, false}, timeout)
   end
 
-  defp put_node(store, key, how, timeout) do
-    case Writes.write(store, :put, key, "", nil, 0, how, timeout) do
+  defp put_node(store, key, payload, how, timeout) do
+    case Writes.write(store, :put, key, payload, nil, 0, how, timeout) do
       {:ok, _revision} ->
         :ok
 
       {:error, :overloaded} ->
         Process.sleep(@retry_ms)
-        put_node(store, key, how, timeout)
+        put_node(store, key, payload, how, timeout)
 
       {:error, _reason} = error ->
         error
