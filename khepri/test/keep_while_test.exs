@@ -67,7 +67,8 @@ defmodule Khepri.KeepWhileTest do
     :ok = :khepri.put(s, [:owner], 1)
 
     keep = %{keep_while: %{[:owner] => if_node_exists()}}
-    for n <- 1..2_500, do: :ok = :khepri.put(s, [:of, "#{n}"], n, keep)
+    for n <- 1..2_500, do: :ok = :khepri.put(s, [:of, "#{n}"], n, Map.put(keep, :async, true))
+    :ok = :khepri.fence(s, 60_000)
     {microseconds, {:ok, gone}} = :timer.tc(fn -> :khepri_adv.delete(s, [:owner]) end)
     assert map_size(gone) == 2_502
     assert microseconds < 1_000_000
@@ -76,10 +77,8 @@ defmodule Khepri.KeepWhileTest do
   @tag timeout: 120_000
   test "a chain of 10,000 goes", %{store: s} do
     :ok = :khepri.put(s, [:n, "0"], 1)
-
-    for n <- 1..10_000,
-        do: :ok = :khepri.put(s, [:n, "#{n}"], n, %{keep_while: %{[:n, "#{n - 1}"] => if_node_exists()}})
-
+    on_the_last = fn n -> %{keep_while: %{[:n, "#{n - 1}"] => if_node_exists()}, async: true} end
+    for n <- 1..10_000, do: :ok = :khepri.put(s, [:n, "#{n}"], n, on_the_last.(n))
     assert {:ok, gone} = :khepri_adv.delete(s, [:n, "0"], %{timeout: 60_000})
     assert map_size(gone) == 10_002
   end
