@@ -432,6 +432,32 @@ defmodule Tank.Store.WatchTest do
     assert_raise Tank.Store.Error, fn -> store |> Watch.stream([]) |> Enum.take(1) end
   end
 
+  test "watches of the same each get all of it, while others of the same come and go", %{store: store} do
+    start = fn what -> elem(Watch.start(store, what, from: :now), 1) end
+    watches = for what <- [[:a], [:a], [:a], [:a, :*], [:a, :*], []], do: start.(what)
+    large = Map.new(1..1_000, &{&1, :crypto.strong_rand_bytes(100)})
+
+    values =
+      for {value, n} <- Enum.with_index([:small, Map.new(1..300, &{&1, "value"}), large, nil, large, "last"], 1) do
+        passing = start.([:a])
+        assert put(store, [:a, "x"], value) == n
+        :ok = Watch.cancel(passing)
+        value
+      end
+
+    deleted = delete(store, [:a])
+    events = for watch <- watches, do: watch |> until(deleted) |> Enum.filter(&match?({:changes, _, _}, &1))
+    assert [seen] = Enum.uniq(events)
+
+    [first | updates] = Enum.zip(values, [nil | values])
+
+    updates =
+      for {{value, previous}, n} <- Enum.with_index(updates, 2), do: {n, [{:updated, [:a, "x"], value, previous}]}
+
+    created = {1, [{:created, [:a, "x"], elem(first, 0), nil}]}
+    assert Enum.map(seen, &plain/1) == [created | updates] ++ [{deleted, [{:deleted, [:a, "x"], nil, "last"}]}]
+  end
+
   @tag options: [history_revisions: 2_000, recent_bytes_max: 50_000]
   test "twenty watches that come and go see the replay of the log", %{store: store} do
     test = self()

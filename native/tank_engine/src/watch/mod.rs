@@ -15,9 +15,11 @@ mod cursor;
 mod filter;
 mod hub;
 mod ring;
+mod shared;
 mod worker;
 
 pub use cursor::{Budget, Cursor, Next, Wake};
 pub use filter::Filter;
 pub(crate) use hub::{Hub, Recent};
 pub use ring::Revised;
+pub use shared::{SharedChanges, Sharing};
