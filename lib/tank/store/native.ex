@@ -43,7 +43,7 @@ defmodule Tank.Store.Native do
   @typedoc "The key of a path, for all at it and below; or an encoded pattern."
   @type prefix_or_pattern :: binary | [{:one | :many, term}]
   @type next ::
-          {:ok, [{pos_integer, [change]}], non_neg_integer}
+          {:ok | :last, [{pos_integer, [change]}], non_neg_integer}
           | {:idle, non_neg_integer}
           | {:compacted, non_neg_integer}
           | {:error, reason}

@@ -171,6 +171,7 @@ rustler::atoms! {
     now,
     // snapshot: see above
     idle,
+    last,
     created,
     updated,
     // deleted: see above

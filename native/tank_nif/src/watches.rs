@@ -197,8 +197,8 @@ fn watch_snapshot<'a>(env: Env<'a>, watch: ResourceArc<Watch>, entries: usize, b
 }
 
 /// What comes next, of `revisions` revisions at the most: `{:ok, [{revision, changes}], position}`;
-/// `{:idle, position}`, and `tank_watch_ready` is sent when that changes; `{:compacted, min}`;
-/// `:dirty` (call `watch_next_large`), or `{:error, reason}`. The watch has looked at everything
+/// `{:idle, position}` when there is nothing, and `tank_watch_ready` is sent when that changes; `{:last, [{revision,
+/// changes}], position}` for both at once; `{:compacted, min}`; `:dirty` (call `watch_next_large`), or `{:error, reason}`. The watch has looked at everything
 /// up to `position`. A change is
 /// `{type, path, value, previous, revision, version, {create_revision, lease, matches?}}`: whether
 /// there is an entry afterwards that is of what is watched.
@@ -406,7 +406,8 @@ fn next<'a>(env: Env<'a>, watch: &Watch, budget: Budget) -> Term<'a> {
                     Err(why) => return no_value(env, why, || watch.cursor.compacted()),
                 }
             }
-            (atoms::ok(), list, position).encode(env)
+            let rests = !revisions.is_empty() && watch.cursor.rest();
+            (if rests { atoms::last() } else { atoms::ok() }, list, position).encode(env)
         }
         Ok(Next::Idle(position)) => (atoms::idle(), position).encode(env),
         Ok(Next::Compacted(min)) => (atoms::compacted(), min).encode(env),

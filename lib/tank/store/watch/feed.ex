@@ -145,13 +145,14 @@ defmodule Tank.Store.Watch.Feed do
 
   defp deliver(%{pending: pending} = state, room) do
     {now, later} = Enum.split(pending, room)
-
-    state =
-      Enum.reduce(now, state, fn {revision, changes}, state ->
-        %{tell(state, {:changes, revision, changes(changes, state.opts)}) | sent: revision}
-      end)
-
+    state = tell_changes(state, now)
     again(%{state | pending: later, sent: if(later == [], do: state.position, else: state.sent)})
+  end
+
+  defp tell_changes(state, revisions) do
+    Enum.reduce(revisions, state, fn {revision, changes}, state ->
+      %{tell(state, {:changes, revision, changes(changes, state.opts)}) | sent: revision}
+    end)
   end
 
   defp deliver_part(%{opts: opts} = state) do
@@ -177,8 +178,9 @@ defmodule Tank.Store.Watch.Feed do
 
   defp pull(state, revisions) do
     case next(state.watch, revisions) do
-      {:ok, [], position} -> again(%{state | position: position, sent: position})
-      {:ok, revisions, position} -> go_on(%{state | pending: revisions, position: position})
+      # As many as there is room for.
+      {:ok, pulled, position} -> again(%{tell_changes(state, pulled) | position: position, sent: position})
+      {:last, pulled, position} -> idle(%{tell_changes(state, pulled) | position: position, sent: position})
       {:idle, position} -> idle(%{state | position: position, sent: position})
       {:compacted, min} -> cancelled(state, {:compacted, min})
       {:error, reason} -> end_with(state, reason)
@@ -247,12 +249,23 @@ defmodule Tank.Store.Watch.Feed do
   # A full mailbox is of no concern to a watch that has nothing to send.
   defp hold_back(%{pending: [], snapshot?: false} = state) do
     case next(state.watch, @batch) do
-      {:ok, [], position} -> again(%{state | position: position, sent: position})
-      {:ok, revisions, position} -> hold_back(%{state | pending: revisions, position: position})
-      {:idle, position} when state.synced? -> idle(%{state | position: position, sent: position, full_since: nil})
-      {:idle, position} -> wait(%{state | position: position, sent: position})
-      {:compacted, min} -> cancelled(state, {:compacted, min})
-      {:error, reason} -> end_with(state, reason)
+      {:ok, [], position} ->
+        again(%{state | position: position, sent: position})
+
+      {kind, revisions, position} when kind in [:ok, :last] ->
+        hold_back(%{state | pending: revisions, position: position})
+
+      {:idle, position} when state.synced? ->
+        idle(%{state | position: position, sent: position, full_since: nil})
+
+      {:idle, position} ->
+        wait(%{state | position: position, sent: position})
+
+      {:compacted, min} ->
+        cancelled(state, {:compacted, min})
+
+      {:error, reason} ->
+        end_with(state, reason)
     end
   end
 

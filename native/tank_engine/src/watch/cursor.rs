@@ -97,6 +97,14 @@ impl Cursor {
         Ok(next)
     }
 
+    /// Arms it, if there is nothing after what it has given: then it need not be asked to find that out. `false` when
+    /// there is something, or the store is closed.
+    pub fn rest(&self) -> bool {
+        let _turn = lock(&self.turn);
+        let next = self.hub.disarm(&self.waiting);
+        matches!(self.hub.recent(next, 1), Recent::Ahead) && self.hub.arm(&self.waiting, next).unwrap_or(false)
+    }
+
     /// The payload of an entry of a change, from memory or the disk. `None` when it was compacted
     /// since the change was taken.
     ///

@@ -219,6 +219,10 @@ fn watch(engine: &Engine, truth: &RwLock<Truth>, last: &AtomicU64, seed: u64) ->
                 assert!(upto > from || batch.is_empty());
                 did[0] += batch.len() as u64;
                 watching.position = upto;
+                if rng.below(2) == 0 && watching.cursor.rest() && upto < last.load(Ordering::SeqCst) {
+                    let woken = watching.woken.recv_timeout(LIMIT);
+                    woken.unwrap_or_else(|_| panic!("watch {seed} rests at {upto}, and was not woken"));
+                }
             }
             Next::Idle(upto) => {
                 assert!(upto >= from);
