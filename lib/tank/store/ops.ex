@@ -8,7 +8,8 @@ defmodule Tank.Store.Ops do
       bin/app eval 'Tank.Store.Ops.restore("/backups/app.backup", "/var/lib/app")'
 
   `rpc` works on the running node, and is what all functions are for but `restore/3`, which makes a directory while the release
-  does not run: `eval`. Neither has the cookie on its command line.
+  does not run: `eval`. Both have the cookie on their command line, unless the release is made with
+  `Tank.Store.Release.hide_cookie/1`.
 
   Functions print what they do, how far they are, and what came of it. They return `:ok`. For an error they raise
   `Tank.Store.Error`, whose message says what to do: then `rpc` and `eval` end with status 1.
