@@ -18,6 +18,7 @@ defmodule Tank.Store.MixProject do
       version: @version,
       elixir: "~> 1.14",
       description: "A replicated store for desired state, inside the BEAM: openraft and RocksDB behind NIFs",
+      package: package(),
       compilers: [:tank_native] ++ Mix.compilers(),
       elixirc_paths: elixirc_paths(Mix.env()),
       # The build uses :crypto, for checksums, and so does the dashboard; the rest of the application does not need it.
@@ -34,6 +35,18 @@ defmodule Tank.Store.MixProject do
       # The dashboard needs the other ones, and nothing else does.
       extra_applications: [:logger, inets: :optional, crypto: :optional],
       mod: {Tank.Store.Application, []}
+    ]
+  end
+
+  # What a build needs, and what its user reads: test/build/package_test.exs. It has no links until it has a public address.
+  defp package do
+    [
+      licenses: ["Apache-2.0"],
+      links: %{},
+      files:
+        ~w(lib native .cargo Cargo.toml Cargo.lock mix.exs bin guides ops examples README.md ARCHITECTURE.md CHANGELOG.md
+           CONTRIBUTING.md LICENSE),
+      exclude_patterns: ["_build/", "fleet_data/", "proptest-regressions/"]
     ]
   end
 
