@@ -39,7 +39,12 @@ defmodule Tank.Store.Browser do
     quiet = ["-c", ~s(exec "$0" "$@" 2>/dev/null), program() | args]
     port = Port.open({:spawn_executable, "/bin/sh"}, [:binary, :nouse_stdio, :exit_status, args: quiet])
     {:os_pid, os_pid} = Port.info(port, :os_pid)
-    ExUnit.Callbacks.on_exit(fn -> System.cmd("kill", ["-9", "#{os_pid}"], stderr_to_stdout: true) end)
+
+    ExUnit.Callbacks.on_exit(fn ->
+      if Tank.Store.OsProcess.runs?(os_pid, Path.expand(dir)),
+        do: System.cmd("kill", ["-9", "#{os_pid}"], stderr_to_stdout: true)
+    end)
+
     Process.put(__MODULE__, %{port: port, session: nil, number: 0, text: "", events: []})
 
     %{"targetInfos" => targets} = call("Target.getTargets")
