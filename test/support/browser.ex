@@ -40,10 +40,7 @@ defmodule Tank.Store.Browser do
     port = Port.open({:spawn_executable, "/bin/sh"}, [:binary, :nouse_stdio, :exit_status, args: quiet])
     {:os_pid, os_pid} = Port.info(port, :os_pid)
 
-    ExUnit.Callbacks.on_exit(fn ->
-      if Tank.Store.OsProcess.runs?(os_pid, Path.expand(dir)),
-        do: System.cmd("kill", ["-9", "#{os_pid}"], stderr_to_stdout: true)
-    end)
+    ExUnit.Callbacks.on_exit(fn -> stop(os_pid, Path.expand(dir)) end)
 
     Process.put(__MODULE__, %{port: port, session: nil, number: 0, text: "", events: []})
 
@@ -194,6 +191,13 @@ defmodule Tank.Store.Browser do
     after
       @timeout_ms -> raise "waited for #{what} of the browser"
     end
+  end
+
+  # It may have ended by itself, and its pid be another process's by now.
+  defp stop(os_pid, dir) do
+    with {:ok, command_line} <- File.read("/proc/#{os_pid}/cmdline"),
+         true <- command_line =~ dir,
+         do: System.cmd("kill", ["-9", "#{os_pid}"], stderr_to_stdout: true)
   end
 
   # What has come so far, also while nobody waited.

@@ -98,8 +98,9 @@ defmodule Tank.Store.ClusterCase do
 
   @doc "Ends a node; one that is dead is fine."
   def stop_node(%Peer{control: control} = peer) do
-    # A node that was killed before has left its pid to others: on a busy machine they are taken again within minutes.
-    if Tank.Store.OsProcess.runs?(peer.os_pid, peer.name), do: signal(peer, "KILL")
+    # The control process ends with its node. The pid of one that was killed may be another process's by now: on a busy
+    # machine they are taken again within minutes.
+    if Process.alive?(control), do: System.cmd("kill", ["-9", peer.os_pid], stderr_to_stdout: true)
     :peer.stop(control)
   catch
     :exit, _gone -> :ok
