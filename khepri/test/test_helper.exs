@@ -1,5 +1,5 @@
 Code.require_file("../../test/support/failures_last.ex", __DIR__)
-# Logs of tests that ran beside a failed one would hide it.
+# Logs of tests that ran at the same time would hide what failed.
 Logger.configure(level: :warning)
 
 ExUnit.start(

@@ -46,7 +46,7 @@ defmodule Khepri.Peers do
     ['-setcookie', Atom.to_charlist(Node.get_cookie()), '-kernel', 'prevent_overlapping_partitions', 'false'] ++ quiet()
   end
 
-  # What they log stands in the tests' output, since it is not captured: no more than what is worth a look.
+  # What they log is printed among the tests' output, since it is not captured: so they log warnings only.
   defp quiet, do: ['-kernel', 'logger_level', 'warning', '-logger', 'level', 'warning']
 
   @doc "Kills the process of a node, and waits until it is not connected any more."
