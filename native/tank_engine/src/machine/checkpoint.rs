@@ -172,17 +172,17 @@ impl Checkpoints {
         lock(&self.behind).waste.is_much() && !self.shrinks.swap(true, Ordering::AcqRel)
     }
 
-    /// Gives back what the disk holds though nothing needs it. `keep` is called with a new snapshot, and lets go of the
-    /// one before. Returns whether that was possible: others may have been pinned that are in use. Blocks, for seconds
-    /// when there is much; checkpoints go on meanwhile.
+    /// Gives back what the disk holds though nothing needs it. `keep` is called with a new snapshot, and tells whether
+    /// it took the place of the last one. Returns whether the disk was given back: not while an older snapshot is in use.
+    /// Blocks, for seconds when there is much; checkpoints go on meanwhile.
     ///
     /// # Errors
     /// As with [`Checkpoints::pin`].
-    pub(super) fn shrink(&self, keep: impl FnOnce(Arc<PinnedSnapshot>)) -> Result<bool, EngineError> {
+    pub(super) fn shrink(&self, keep: impl FnOnce(Arc<PinnedSnapshot>) -> bool) -> Result<bool, EngineError> {
         let is_shrunk = self.pin().map(|pinned| {
-            keep(pinned);
+            let kept = u64::from(keep(pinned));
             let store = self.store();
-            let is_free = store.pins() <= 1;
+            let is_free = store.pins() <= kept;
             if is_free {
                 lock(&self.behind).waste.merged();
                 store.merge();

@@ -305,3 +305,15 @@ fn a_new_history_leaves_nothing_of_the_one_before() {
     assert_eq!((stored.told(stored.state.compacted), stored.trimmed()), (told, stored.state.compacted));
     assert_eq!(stored.crashed().state.digest, stored.state.digest);
 }
+
+#[test]
+fn disk_is_not_given_back_while_an_older_snapshot_is_in_use() {
+    let stored = Stored::new();
+    let sent = stored.checkpoints.pin().unwrap();
+    // A state without a last snapshot, and one whose last snapshot is the one in use, keep no new one.
+    assert!(!stored.checkpoints.shrink(|_new| false).unwrap());
+    drop(sent);
+    assert!(stored.checkpoints.shrink(|_new| false).unwrap());
+    let mut last = None;
+    assert!(stored.checkpoints.shrink(|new| last.replace(new).is_none()).unwrap());
+}

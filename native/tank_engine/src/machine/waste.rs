@@ -90,10 +90,12 @@ async fn shrink(checkpoints: Weak<Checkpoints>, snapshot: Weak<LastSnapshot>) ->
         let is_shrunk = runtime::offload(move || {
             checkpoints.shrink(|pinned| {
                 let mut last = lock(&snapshot);
-                if last.as_ref().is_some_and(|last| Arc::strong_count(last) == 1) {
+                let is_idle = last.as_ref().is_some_and(|last| Arc::strong_count(last) == 1);
+                if is_idle {
                     // The one before is dropped here, not elsewhere: it must be gone before the files are merged.
                     *last = Some(pinned);
                 }
+                is_idle
             })
         });
         if is_shrunk.await?? {
