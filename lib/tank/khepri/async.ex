@@ -92,7 +92,7 @@ defmodule Tank.Khepri.Async do
     if next, do: run(next, state)
   end
 
-  # Those in the mailbox that may go along, and the first one that may not.
+  # The commands in the mailbox that may join this one, and the first that may not.
   defp waiting(batch, others) do
     receive do
       {:"$gen_cast", {:run, command, correlation}} ->

@@ -124,7 +124,7 @@ defmodule Tank.Khepri.Engine do
     end
   end
 
-  @doc "Of a path that is missing, and those above it, the first one that is. What is missing has nothing below it."
+  @doc "The highest missing node among a missing path and the paths above it. A missing node has nothing below it."
   @spec first_missing(source, list) :: list
   def first_missing(source, [_ | _] = path) do
     above = Enum.drop(path, -1)
