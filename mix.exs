@@ -44,7 +44,7 @@ defmodule Tank.Store.MixProject do
       licenses: ["Apache-2.0"],
       links: %{},
       files:
-        ~w(lib native .cargo Cargo.toml Cargo.lock mix.exs bin guides ops examples README.md ARCHITECTURE.md CHANGELOG.md
+        ~w(lib native .cargo Cargo.toml Cargo.lock mix.exs bin guides docs ops examples README.md ARCHITECTURE.md CHANGELOG.md
            CONTRIBUTING.md LICENSE),
       exclude_patterns: ["_build/", "fleet_data/", "proptest-regressions/"]
     ]
