@@ -33,6 +33,12 @@ defmodule Tank.Store.Change do
   end
 
   @doc false
+  # The changes of a revision; with `entries?` each with its entry.
+  @spec all([Native.change()], boolean) :: [t | {t, Entry.t() | nil}]
+  def all(changes, true), do: Enum.map(changes, &{new(&1), entry(&1)})
+  def all(changes, false), do: Enum.map(changes, &new/1)
+
+  @doc false
   # The entry after a change, if there is one that is of what is watched; how many children it had then is not known.
   @spec entry(Native.change()) :: Entry.t() | nil
   def entry({type, path, value, _previous, revision, version, {create_revision, lease, true}})

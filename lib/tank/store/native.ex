@@ -365,6 +365,12 @@ defmodule Tank.Store.Native do
   @spec watch_cancel(watch) :: :ok
   def watch_cancel(_watch), do: nif()
 
+  @spec watch_group(watch) :: pos_integer | nil
+  def watch_group(_watch), do: nif()
+
+  @spec watch_move(watch, non_neg_integer) :: :ok
+  def watch_move(_watch, _revision), do: nif()
+
   @spec list_since(store, prefix_or_pattern, Tank.Store.Position.t()) :: since | :wait | :dirty
   def list_since(_store, _prefix_or_pattern, _position), do: nif()
 

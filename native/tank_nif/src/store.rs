@@ -12,9 +12,8 @@ use tank_engine::error::{EngineError, LockHolder};
 use tank_engine::options::Options;
 use tank_engine::storage::Directory;
 use tank_engine::storage::peek::{self, Peeked};
-use tank_engine::watch::SharedChanges;
+use tank_engine::watch::AlikeWatches;
 
-use crate::term_cache::CachedTerm;
 use crate::transport::{Link, Relays};
 use crate::watches::history_text;
 use crate::{alarms, atoms, errors, options, threads};
@@ -27,7 +26,7 @@ const CLOSING_TIMEOUT: Duration = Duration::from_secs(20);
 /// nothing refers to it any more. In the second case reads go on from its last view.
 pub(crate) struct Store {
     pub(crate) engine: Engine,
-    pub(crate) shared_changes: Arc<SharedChanges<Arc<CachedTerm>>>,
+    pub(crate) alike_watches: Arc<AlikeWatches>,
     opening: u64,
 }
 
@@ -180,7 +179,7 @@ fn open_now(options: Options, relays: Arc<Relays>, owner: LocalPid) -> Result<St
     engine.alarms().listen(alarms::listener(owner, opening));
     let dir = dir.canonicalize().unwrap_or(dir);
     opened().push(Opened { opening, dir, owner });
-    Ok(Store { engine, shared_changes: Arc::default(), opening })
+    Ok(Store { engine, alike_watches: Arc::default(), opening })
 }
 
 fn end_elsewhere(engine: Engine, opening: u64, end: fn(&Engine) -> Result<(), EngineError>) {

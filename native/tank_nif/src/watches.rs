@@ -20,11 +20,11 @@ use tank_engine::pattern::Pattern;
 use tank_engine::reclaim;
 use tank_engine::state::{Cause, Change};
 use tank_engine::view::View;
-use tank_engine::watch::{Budget, Cursor, Filter, Next, Revised, Sharing};
+use tank_engine::watch::{Alike, Budget, Cursor, Filter, Next};
 
 use crate::reads::undecodable;
 use crate::store::Store;
-use crate::term_cache::{CachedTerm, Keep, NoTerm};
+use crate::term_cache::{Keep, NoTerm};
 use crate::{atoms, errors, found, patterns, term_cache};
 
 /// What a normal scheduler decodes and copies in one call: well within a millisecond.
@@ -39,7 +39,7 @@ const LARGE_LOOK_MAX: usize = 20_000;
 /// A watch.
 pub(crate) struct Watch {
     cursor: Cursor,
-    sharing: Sharing<Arc<CachedTerm>>,
+    alike: Alike,
     snapshot: Mutex<Option<Pages>>,
     /// Whom to tell when the process dies before it has ended the watch.
     subscriber: Mutex<Option<Subscriber>>,
@@ -154,8 +154,8 @@ fn begin<'a>(
     let snapshot = with_snapshot.then_some(Pages { view, behind: first });
     let subscriber = Subscriber { pid: subscriber, reference: reference.to_binary() };
     let subscriber = Mutex::new(Some(subscriber));
-    let sharing = store.shared_changes.join(cursor.filter());
-    let watch = ResourceArc::new(Watch { cursor, sharing, snapshot: Mutex::new(snapshot), subscriber });
+    let alike = store.alike_watches.join(cursor.filter());
+    let watch = ResourceArc::new(Watch { cursor, alike, snapshot: Mutex::new(snapshot), subscriber });
     // It fails when the process is gone; then nothing refers to the watch, and it ends.
     let _ = env.monitor(&watch, &pid);
     Ok((atoms::ok(), watch, revision, current, history).encode(env))
@@ -225,6 +225,19 @@ fn watch_next_large<'a>(env: Env<'a>, watch: ResourceArc<Watch>, revisions: usiz
 #[rustler::nif]
 fn watch_cancel(watch: ResourceArc<Watch>) -> Atom {
     watch.end();
+    atoms::ok()
+}
+
+/// The number of the group of watches of the same in this store; nil while there is no other one.
+#[rustler::nif]
+fn watch_group(watch: ResourceArc<Watch>) -> Option<u64> {
+    watch.alike.group()
+}
+
+/// Makes a watch go on behind a revision; it does not wait for what comes any more.
+#[rustler::nif]
+fn watch_move(watch: ResourceArc<Watch>, revision: u64) -> Atom {
+    watch.cursor.go_on_behind(revision);
     atoms::ok()
 }
 
@@ -400,7 +413,8 @@ fn next<'a>(env: Env<'a>, watch: &Watch, budget: Budget) -> Term<'a> {
         Ok(Next::Changes(revisions, position)) => {
             let mut list = Vec::with_capacity(revisions.len());
             for revised in &revisions {
-                match changes_term(env, watch, revised, read) {
+                let term = |change| change_term(env, watch.cursor.filter(), change, revised.revision, read);
+                match revised.changes.iter().map(term).collect::<Result<Vec<_>, _>>() {
                     Ok(changes) => list.push((revised.revision, changes)),
                     Err(NoValue::Compacted) => return compacted(env, watch),
                     Err(why) => return no_value(env, why, || watch.cursor.compacted()),
@@ -414,17 +428,6 @@ fn next<'a>(env: Env<'a>, watch: &Watch, budget: Budget) -> Term<'a> {
         Ok(Next::Large) => atoms::dirty().encode(env),
         Err(error) => errors::error(env, &error),
     }
-}
-
-/// The changes of a revision: copied from what another watch of the same made of them, or made for those too.
-fn changes_term<'a>(env: Env<'a>, watch: &Watch, revised: &Revised, read: &Read<'_>) -> Result<Term<'a>, NoValue> {
-    if let Some(made) = watch.sharing.get(revised.revision) {
-        return Ok(made.copy_to(env));
-    }
-    let term = |change| change_term(env, watch.cursor.filter(), change, revised.revision, read);
-    let changes = revised.changes.iter().map(term).collect::<Result<Vec<_>, _>>()?.encode(env);
-    watch.sharing.keep(revised.revision, revised.bytes(), || Arc::new(term_cache::copy_of(changes)));
-    Ok(changes)
 }
 
 fn entry_term<'a>(env: Env<'a>, view: &View, key: &Key, entry: &Arc<Entry>) -> Result<Term<'a>, NoValue> {

@@ -4,6 +4,9 @@ defmodule Tank.Store.Watch.Feed do
   #
   #     snapshot --last part--> catching up --nothing left--> idle --:tank_watch_ready--> catching up ...
   #
+  # While it is idle, and there are other watches of the same, a process for all of them sends in its place
+  # (`Tank.Store.Watch.Group`).
+  #
   # What was pulled and not sent yet is a single batch, of a megabyte or one revision. While the subscriber's mailbox is
   # full nothing is pulled: the history keeps it. All states end when the store or the subscriber does. Should this process
   # be killed, the Rust library tells the subscriber.
@@ -12,6 +15,7 @@ defmodule Tank.Store.Watch.Feed do
   use Tank.Store.HideState, show: [:ref, :subscriber, :sent, :position, :told, :current]
 
   alias Tank.Store.{Change, Counters, Entry, Native, ProcessCall, Telemetry}
+  alias Tank.Store.Watch.Group
 
   # Revisions pulled at a time.
   @batch 256
@@ -22,7 +26,7 @@ defmodule Tank.Store.Watch.Feed do
   @look_again_max_ms 100
   # The same, whether a member has come to the revision that a watch goes on from.
   @look_ahead_ms 50
-  # Where in the dictionary it is noted up to where was told.
+  # Where in the dictionary it is noted up to where was told, or which group knows.
   @sent {__MODULE__, :sent}
   # The garbage of delivered batches is not worth keeping while nothing happens.
   @hibernate_after 1_000
@@ -51,6 +55,7 @@ defmodule Tank.Store.Watch.Feed do
          {__MODULE__, description} <- List.keyfind(dictionary, __MODULE__, 0),
          {@sent, sent} <- List.keyfind(dictionary, @sent, 0) do
       %{subscriber: subscriber} = description = description.()
+      sent = if is_pid(sent), do: Group.told(sent), else: sent
       Map.merge(description, %{sent: sent, waiting: waiting(subscriber)})
     end
   end
@@ -74,6 +79,7 @@ defmodule Tank.Store.Watch.Feed do
         state = %{
           watch: watch,
           native: native,
+          what: what,
           store: args.store,
           pattern: args.pattern,
           ref: ref,
@@ -91,7 +97,9 @@ defmodule Tank.Store.Watch.Feed do
           full_since: nil,
           look_again: @look_again_ms,
           report_at: nil,
-          timer: nil
+          timer: nil,
+          # The group that sends in its place, and the monitor of it.
+          group: nil
         }
 
         state = if state.synced?, do: tell(state, {:synced, revision}), else: state
@@ -106,21 +114,32 @@ defmodule Tank.Store.Watch.Feed do
 
   @impl true
   def handle_continue(:go_on, state), do: go_on(state)
+  def handle_continue(:join, state), do: {:noreply, join(state)}
 
   @impl true
+  # Sent before it joined.
+  def handle_info(message, %{group: {_, _}} = state) when message in [:tank_watch_ready, :look_again],
+    do: {:noreply, state}
+
   def handle_info(:tank_watch_ready, state), do: go_on(state)
   def handle_info(:look_again, state), do: go_on(state)
+
+  def handle_info({:left_group, group, position, told}, %{group: {group, _}} = state),
+    do: state |> left(position, told) |> go_on()
+
+  def handle_info({:DOWN, monitor, :process, _pid, _reason}, %{group: {_, monitor}} = state),
+    do: cancelled(%{state | group: nil}, :store_stopped)
 
   def handle_info({:cancel, ref}, %{ref: ref} = state), do: stop(state)
   def handle_info({:DOWN, _monitor, :process, pid, _reason}, %{subscriber: pid} = state), do: stop(state)
 
   def handle_info({:report_at, revision}, state),
-    do: go_on(%{state | report_at: min(revision, state.report_at || revision)})
+    do: on_its_own(%{state | report_at: min(revision, state.report_at || revision)}, &go_on/1)
 
   def handle_info(:interval, state) do
     set_interval(state)
     # One with something to send tells its place with that.
-    if state.synced? and state.pending == [], do: refresh(state), else: {:noreply, state}
+    if state.synced? and state.pending == [], do: on_its_own(state, &refresh/1), else: {:noreply, state}
   end
 
   def handle_info(_other, state), do: {:noreply, state}
@@ -151,7 +170,7 @@ defmodule Tank.Store.Watch.Feed do
 
   defp tell_changes(state, revisions) do
     Enum.reduce(revisions, state, fn {revision, changes}, state ->
-      %{tell(state, {:changes, revision, changes(changes, state.opts)}) | sent: revision}
+      %{tell(state, {:changes, revision, Change.all(changes, state.opts.entries)}) | sent: revision}
     end)
   end
 
@@ -214,7 +233,7 @@ defmodule Tank.Store.Watch.Feed do
     end
   end
 
-  defp idle(state), do: {:noreply, state}
+  defp idle(state), do: {:noreply, state, {:continue, :join}}
 
   defp idle_at(current, %{sent: sent} = state) when current >= sent, do: idle(%{state | current: current})
 
@@ -228,12 +247,70 @@ defmodule Tank.Store.Watch.Feed do
 
   defp refresh(state) do
     case go_on(state) do
-      {:noreply, %{pending: [], full_since: nil, sent: sent, told: told} = state} when sent > told ->
-        {:noreply, tell(state, {:progress, sent})}
+      {:noreply, %{pending: [], full_since: nil, sent: sent, told: told} = state, go_on} when sent > told ->
+        {:noreply, tell(state, {:progress, sent}), go_on}
 
       other ->
         other
     end
+  end
+
+  # -- The group of watches of the same
+
+  defp join(%{watch: watch, sent: sent, opts: opts} = state) do
+    case Native.watch_group(watch) do
+      nil -> state
+      number -> join(state, {state.native, number, opts.entries}, sent)
+    end
+  end
+
+  defp join(%{opts: opts, ref: ref, subscriber: subscriber} = state, key, sent) do
+    # Not for the answer: what was sent is in the mailbox then.
+    _fence = room(state)
+    what = %{native: state.native, what: state.what, entries: opts.entries}
+    member = %{feed: self(), ref: ref, subscriber: subscriber, buffer: opts.buffer, since: sent}
+
+    case Group.join(key, what, member) do
+      {:ok, group} ->
+        :ok = Native.watch_move(state.watch, sent)
+        Process.put(@sent, group)
+        %{state | group: {group, Process.monitor(group)}}
+
+      # The watch is told when there is something new.
+      :behind ->
+        state
+    end
+  end
+
+  # Leaves its group, if it is in one, for a moment.
+  defp on_its_own(state, go_on) do
+    case leave(state) do
+      {:ok, state} -> go_on.(state)
+      # What the group sent is not known.
+      {:crashed, state} -> cancelled(state, :store_stopped)
+    end
+  end
+
+  defp leave(%{group: nil} = state), do: {:ok, state}
+
+  defp leave(%{group: {group, monitor}} = state) do
+    case Group.leave(group) do
+      {:ok, position, told} ->
+        {:ok, left(state, position, told)}
+
+      :gone ->
+        receive do
+          {:left_group, ^group, position, told} -> {:ok, left(state, position, told)}
+          {:DOWN, ^monitor, :process, _pid, _reason} -> {:crashed, %{state | group: nil}}
+        end
+    end
+  end
+
+  defp left(%{group: {_group, monitor}} = state, position, told) do
+    Process.demonitor(monitor, [:flush])
+    :ok = Native.watch_move(state.watch, position)
+    state = %{state | group: nil, position: position, sent: position}
+    note(state, max(told, state.told))
   end
 
   # -- Holding back
@@ -314,6 +391,8 @@ defmodule Tank.Store.Watch.Feed do
   defp cancelled(state, reason), do: state |> tell({:cancelled, reason}) |> stop()
 
   defp stop(state) do
+    # It sends nothing more in place of this watch.
+    {_ok_or_crashed, state} = leave(state)
     :ok = Native.watch_cancel(state.watch)
     {:stop, :normal, state}
   end
@@ -334,9 +413,6 @@ defmodule Tank.Store.Watch.Feed do
   defp told({:changes, revision, _changes}), do: revision
   defp told({kind, revision}) when kind in [:synced, :progress], do: revision
   defp told(_other), do: nil
-
-  defp changes(changes, %{entries: true}), do: Enum.map(changes, &{Change.new(&1), Change.entry(&1)})
-  defp changes(changes, _opts), do: Enum.map(changes, &Change.new/1)
 
   defp set_interval(%{opts: %{interval: :infinity}}), do: :ok
   defp set_interval(%{opts: opts}), do: Process.send_after(self(), :interval, opts.interval)

@@ -105,6 +105,13 @@ impl Cursor {
         matches!(self.hub.recent(next, 1), Recent::Ahead) && self.hub.arm(&self.waiting, next).unwrap_or(false)
     }
 
+    /// Goes on behind `revision`, and is not armed: somebody else saw to what came before.
+    pub fn go_on_behind(&self, revision: u64) {
+        let _turn = lock(&self.turn);
+        self.hub.disarm(&self.waiting);
+        self.waiting.next.store(revision.saturating_add(1), Ordering::Release);
+    }
+
     /// The payload of an entry of a change, from memory or the disk. `None` when it was compacted
     /// since the change was taken.
     ///

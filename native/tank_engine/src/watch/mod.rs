@@ -11,15 +11,15 @@
 //!              +------- a revision that passes the filter <----------+   (those that do not, move it on)
 //! ```
 
+mod alike;
 mod cursor;
 mod filter;
 mod hub;
 mod ring;
-mod shared;
 mod worker;
 
+pub use alike::{Alike, AlikeWatches};
 pub use cursor::{Budget, Cursor, Next, Wake};
 pub use filter::Filter;
 pub(crate) use hub::{Hub, Recent};
 pub use ring::Revised;
-pub use shared::{SharedChanges, Sharing};

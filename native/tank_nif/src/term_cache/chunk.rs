@@ -30,24 +30,17 @@ impl Drop for Chunk {
 }
 
 /// A term in a chunk, which it keeps alive.
-pub(crate) struct CachedTerm {
+pub(super) struct CachedTerm {
     term: rustler::sys::ErlNifTerm,
     _chunk: Arc<Chunk>,
 }
 
 impl CachedTerm {
     /// The term, copied to `env`.
-    pub(crate) fn copy_to<'a>(&self, env: Env<'a>) -> Term<'a> {
+    pub(super) fn copy_to<'a>(&self, env: Env<'a>) -> Term<'a> {
         // SAFETY: the term lives in the chunk's environment, which is alive and unchanging.
         unsafe { Term::new(env, enif_make_copy(env.as_c_arg(), self.term)) }
     }
-}
-
-/// A copy of `term` in a chunk for it alone.
-pub(crate) fn copy_of(term: Term<'_>) -> CachedTerm {
-    let env = OwnedEnv::new();
-    let term = env.run(|env| term.in_env(env).as_c_arg());
-    CachedTerm { term, _chunk: Arc::new(Chunk { env: Some(env) }) }
 }
 
 /// Decodes `entries` into a new chunk, and gives each its term. Returns those it was done for.

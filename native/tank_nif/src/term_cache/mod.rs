@@ -26,7 +26,7 @@ use tank_engine::entry::Entry;
 
 use crate::prefetch;
 
-pub(crate) use chunk::{CachedTerm, copy_of};
+use chunk::CachedTerm;
 pub(crate) use room::Room;
 
 /// Payloads above this are not kept decoded: they would take up more than they save.
