@@ -55,9 +55,9 @@ defmodule Tank.Bench.Pods do
     %{pod | containers: pod.containers ++ [container("large", name, ["/srv/large"], 1_340)]}
   end
 
-  @doc "`pod` under another name."
-  @spec named(map, String.t()) :: map
-  def named(pod, name), do: %{pod | name: name}
+  @doc "`pod` under another name, with another value than in the calls with another `number`: a store may skip a put that changes nothing."
+  @spec named(map, String.t(), integer) :: map
+  def named(pod, name, number), do: %{pod | name: name, restart: {:on_failure, number}}
 
   defp container(container, pod, command, variables) do
     %{

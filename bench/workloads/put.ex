@@ -26,7 +26,7 @@ defmodule Tank.Bench.Workload.Put do
 
     fn client ->
       Process.put(:seed, client * 7919)
-      fn _count -> store.put(Pods.named(pod, pick(names))) end
+      fn count -> store.put(Pods.named(pod, pick(names), count)) end
     end
   end
 

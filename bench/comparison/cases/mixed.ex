@@ -50,8 +50,11 @@ defmodule Tank.Bench.Comparison.Cases.Mixed do
     [{_label, read} | _others] = store.reads()
 
     fn
-      count when rem(count, 10) == 9 -> timed(puts, fn -> store.put(Pods.named(pod, Workload.Put.pick(names))) end)
-      _count -> timed(reads, fn -> elem(read.(Workload.Put.pick(names)), 0) end)
+      count when rem(count, 10) == 9 ->
+        timed(puts, fn -> store.put(Pods.named(pod, Workload.Put.pick(names), count)) end)
+
+      _count ->
+        timed(reads, fn -> elem(read.(Workload.Put.pick(names)), 0) end)
     end
   end
 

@@ -80,7 +80,7 @@ defmodule Tank.Bench.Comparison.Cases.Put do
   defp writer(store, names, pod) do
     fn client ->
       Process.put(:seed, client * 7919)
-      fn _count -> store.put(Pods.named(pod, Workload.Put.pick(names))) end
+      fn count -> store.put(Pods.named(pod, Workload.Put.pick(names), count)) end
     end
   end
 end
