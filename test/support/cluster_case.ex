@@ -344,6 +344,13 @@ defmodule Tank.Store.ClusterCase do
     end
   end
 
+  @doc false
+  # Neither hears nor is heard by that node, until `local_connect/1`.
+  def local_cut(node), do: Node.set_cookie(node, :another) and :erlang.disconnect_node(node) != :ignored
+
+  @doc false
+  def local_connect(node), do: Node.set_cookie(node, Node.get_cookie()) and Node.connect(node)
+
   defp key(name) do
     {:ok, key} = Path.to_key([:test, name])
     key

@@ -6,13 +6,14 @@ defmodule Tank.Store.Metrics do
       send_resp(conn, 200, Tank.Store.Metrics.prometheus())
 
   All names begin with `tank_store_`, and all metrics have the label `store_id`. `ops/` has a dashboard for Grafana and alert
-  rules that use them; the guide on operations says what to do at each alert.
+  rules that use them; the guide "Runbooks" says what to do at each alert.
 
   | metric | |
   |---|---|
   | `up` | 1 for a store that runs, 0 for one that waits for its cluster |
   | `failed` | 1 while the disk of the store fails: it is read-only |
-  | `leader`, `quorum`, `readable` | 1 if this member leads, is in touch with a majority, answers linearizable reads from memory |
+  | `leader`, `has_leader` | 1 if this member leads; if it knows a leader, itself included |
+  | `quorum`, `readable` | 1 if this member is in touch with a majority; if it answers linearizable reads from memory |
   | `term`, `revision`, `applied_index`, `last_log_index` | as in `Tank.Store.Cluster.status/1` |
   | `entries`, `value_bytes`, `memory_bytes`, `disk_bytes`, `in_flight_writes` | the same |
   | `members` | members of the cluster |
@@ -42,6 +43,7 @@ defmodule Tank.Store.Metrics do
     {"up", "1 if the store runs, 0 if it waits for its cluster", &__MODULE__.up/1},
     {"failed", "1 while the disk of the store fails", &__MODULE__.failed/1},
     {"leader", "1 if this member leads", &__MODULE__.leads/1},
+    {"has_leader", "1 if this member knows a leader", &__MODULE__.has_leader/1},
     {"quorum", "1 if this member is in touch with a majority", &__MODULE__.quorum/1},
     {"readable", "1 if linearizable reads are answered from memory", &__MODULE__.readable/1},
     {"term", "the raft term", :term},
@@ -116,6 +118,8 @@ defmodule Tank.Store.Metrics do
   def failed(%Status{failure: failure}), do: failure != nil
   @doc false
   def leads(%Status{role: role}), do: role == :leader
+  @doc false
+  def has_leader(%Status{leader: leader}), do: leader != nil
   @doc false
   def quorum(%Status{quorum: quorum?}), do: quorum?
   @doc false
