@@ -131,7 +131,7 @@ defmodule Tank.Store.Native do
   @spec view_revision(view) :: non_neg_integer
   def view_revision(_view), do: nif()
 
-  @spec view_with(view, tuple) :: {:ok, view, tuple} | {:error, reason}
+  @spec view_with(view, tuple) :: {:ok, view, tuple} | :dirty | {:error, reason}
   def view_with(_view, _op), do: nif()
 
   @spec view_with_large(view, tuple) :: {:ok, view, tuple} | {:error, reason}

@@ -78,11 +78,13 @@ defmodule Tank.Store.View do
 
   @doc "The view as an operation of a transaction would leave it, and what that gives."
   @spec with_op(t, tuple) :: {:ok, t, tuple} | {:error, Error.reason()}
-  def with_op(view, {:put, _key, payload, _lease} = op) when byte_size(payload) < 65_536,
-    do: result(Native.view_with(view, op))
+  def with_op(view, op), do: result(with(:dirty <- with_little(view, op), do: Native.view_with_large(view, op)))
 
-  def with_op(view, {:clear, _key} = op), do: result(Native.view_with(view, op))
-  def with_op(view, op), do: result(Native.view_with_large(view, op))
+  defp with_little(view, op) when elem(op, 0) == :put and byte_size(elem(op, 2)) < 65_536,
+    do: Native.view_with(view, op)
+
+  defp with_little(view, {:clear, _key} = op), do: Native.view_with(view, op)
+  defp with_little(_view, _op), do: :dirty
 
   defp fetch(store_id, :consistency), do: Running.fetch(store_id)
 

@@ -3,8 +3,10 @@
 use std::sync::Arc;
 
 use rustler::{Encoder, Env, NifResult, Resource, ResourceArc, Term};
+use tank_engine::command::Op;
 use tank_engine::error::EngineError;
-use tank_engine::outcome::{Outcome, Response};
+use tank_engine::nodes::KeepWhile;
+use tank_engine::outcome::{Outcome, Refusal, Response};
 use tank_engine::reclaim;
 use tank_engine::view::View;
 
@@ -48,31 +50,39 @@ fn view_revision(view: ResourceArc<Handle>) -> u64 {
 }
 
 /// The view as an operation of a transaction would leave it, and what that gives, as in an answer:
-/// `{:ok, view, response}`, or `{:error, reason}` as a command would be refused; see `commands`.
+/// `{:ok, view, response}`, or `{:error, reason}` as a command would be refused; see `commands`. Gives `:dirty` when that takes
+/// more than microseconds; then `view_with_large` is to be called.
 #[rustler::nif]
 fn view_with<'a>(env: Env<'a>, view: ResourceArc<Handle>, op: Term<'a>) -> NifResult<Term<'a>> {
-    with(env, &view, op)
+    let op = commands::op(op)?;
+    let done = match &op {
+        Op::Put(write) if write.how.keep_while.as_ref().is_none_or(KeepWhile::is_ready) => {
+            view.view.with_little(write).transpose()
+        }
+        Op::Clear(_) => Some(view.view.with(&op)),
+        _ => None,
+    };
+    Ok(done.map_or_else(|| atoms::dirty().encode(env), |done| answer(env, done)))
 }
 
 /// The same, on a dirty scheduler: for deletions, which may be of many, and for large values.
 #[rustler::nif(schedule = "DirtyCpu")]
 fn view_with_large<'a>(env: Env<'a>, view: ResourceArc<Handle>, op: Term<'a>) -> NifResult<Term<'a>> {
-    with(env, &view, op)
+    Ok(answer(env, view.view.with(&commands::op(op)?)))
 }
 
-fn with<'a>(env: Env<'a>, view: &Handle, op: Term<'a>) -> NifResult<Term<'a>> {
-    let op = commands::op(op)?;
-    Ok(match view.view.with(&op) {
+fn answer<'a>(env: Env<'a>, done: Result<(View, Response), Refusal>) -> Term<'a> {
+    match done {
         Ok((view, response)) => {
             let response = match completed(&view, response) {
                 Ok(response) => response,
-                Err(error) => return Ok(errors::error(env, &error)),
+                Err(error) => return errors::error(env, &error),
             };
             let response = found::response(env, &response);
             (atoms::ok(), ResourceArc::new(Handle { view: Arc::new(view) }), response).encode(env)
         }
         Err(refusal) => (atoms::error(), errors::refusal(env, &refusal)).encode(env),
-    })
+    }
 }
 
 /// The response with the payloads that are not in memory.

@@ -17,7 +17,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use crate::command::{Command, Op, Write};
 use crate::key::Key;
 use crate::nodes::{KeepCondition, Tree};
-use crate::outcome::{NodeAfter, Refusal};
+use crate::outcome::{NodeAfter, Refusal, Response};
 use crate::pattern::Node;
 
 use super::State;
@@ -25,6 +25,9 @@ use super::apply::Work;
 
 /// The most nodes that one command may look at because of conditions: less than a second of work.
 pub(super) const LOOKS_MAX: u64 = 500_000;
+
+/// The most conditions that a little write looks at: microseconds of work.
+const LITTLE: usize = 64;
 
 /// Which conditions of a node to look at.
 #[derive(Clone)]
@@ -46,15 +49,18 @@ impl State {
     /// Whether the conditions that a write brings hold before it. Those on the node itself and below it are not looked
     /// at when it is new.
     pub(super) fn check_keep_while(&self, write: &Write) -> Result<(), Refusal> {
+        self.check_keep_while_within(write, &mut { LOOKS_MAX })
+    }
+
+    fn check_keep_while_within(&self, write: &Write, left: &mut u64) -> Result<(), Refusal> {
         let Some(keep_while) = &write.how.keep_while else { return Ok(()) };
         let tree = self.tree();
         let is_new = !write.key.is_root() && !tree.exists(&write.key);
-        let mut left = LOOKS_MAX;
         for (index, (one, path, is_path)) in (0..).zip(keep_while.placed()) {
             if is_new && path.is_within(&write.key) {
                 continue;
             }
-            let standing = one.standing(tree, is_path.then_some(path), &mut left)?;
+            let standing = one.standing(tree, is_path.then_some(path), left)?;
             if standing != Standing::Holds {
                 let is_missing = standing == Standing::NoneMatch;
                 return Err(Refusal::KeepWhile { key: write.key.clone(), condition: index, is_missing });
@@ -72,6 +78,33 @@ impl State {
             }
         }
         Ok(())
+    }
+
+    /// Puts, if that is little work: nothing goes because of it, and few conditions are looked at. `None` if it is more;
+    /// then this state is of no use any more.
+    pub(super) fn put_little(&mut self, write: &Write, work: &mut Work) -> Result<Option<Response>, Refusal> {
+        let mut left = LITTLE as u64;
+        self.check_condition(&write.condition, &write.key)?;
+        match self.check_keep_while_within(write, &mut left) {
+            Err(Refusal::TooManyConditions(_)) => return Ok(None),
+            checked => checked?,
+        }
+        work.scope.begin(write.how.returns);
+        let response = Response::Put(self.put(write, work));
+        if let Some((changed, deleted)) = work.scope.take()
+            && !self.all_are_kept(&changed, &deleted, &mut left)
+        {
+            return Ok(None);
+        }
+        Ok(Some(work.scope.answer(self).map_or(response, Response::Changed)))
+    }
+
+    /// Whether all nodes stay, as far as few conditions tell.
+    fn all_are_kept(&self, changed: &[Key], deleted: &[Key], left: &mut u64) -> bool {
+        let of_changed = changed.iter().flat_map(|path| self.nodes.holders_of(path));
+        let of_deleted = deleted.iter().flat_map(|path| self.nodes.holders_within(path));
+        let are_few = of_changed.chain(of_deleted).nth(LITTLE).is_none();
+        are_few && self.not_kept(changed, deleted, left).is_ok_and(|gone| gone.is_empty())
     }
 
     fn not_kept(&self, changed: &[Key], deleted: &[Key], left: &mut u64) -> Result<Vec<Key>, Refusal> {
