@@ -1,6 +1,8 @@
 defmodule Khepri.ProjectionTest do
   use Khepri.StoreCase, async: true
 
+  require Tank.Khepri.Records
+
   defp register(s, pattern, fun, options \\ %{}) do
     name = :"table_#{System.unique_integer([:positive])}"
     :ok = :khepri.register_projection(s, pattern, :khepri_projection.new(name, fun, options))
@@ -110,5 +112,34 @@ defmodule Khepri.ProjectionTest do
     :ok = :khepri.put(s, [:a], 2)
     :ok = :khepri.put(s, [:b], 1)
     assert :ets.tab2list(table) == [{[:b]}]
+  end
+
+  test "nodes without a payload, and child lists", %{store: s} do
+    tell = fn table, path, old, new -> :ets.insert(table, {path, old, new}) end
+    table = register(s, "/:w/**", tell, %{type: :bag})
+
+    numbers = fn version, list, children ->
+      %{payload_version: version, child_list_version: list, child_list_length: children}
+    end
+
+    :ok = :khepri.put(s, [:w, :way, "a"], 1)
+    assert :ets.lookup(table, [:w, :way]) == [{[:w, :way], %{}, numbers.(1, 1, 1)}]
+    assert :ets.lookup(table, [:w, :way, "a"]) == [{[:w, :way, "a"], %{}, Map.put(numbers.(1, 1, 0), :data, 1)}]
+    :ok = :khepri.put(s, [:w, :way], :payload)
+    [_first, second] = :ets.lookup(table, [:w, :way])
+    assert second == {[:w, :way], numbers.(1, 1, 1), Map.put(numbers.(2, 1, 1), :data, :payload)}
+    :ok = :khepri.delete(s, [:w])
+    assert {[:w, :way], %{data: :payload}, %{}} = table |> :ets.lookup([:w, :way]) |> List.last()
+  end
+
+  test "a row that a child list makes, and takes away", %{store: s} do
+    condition = Tank.Khepri.Records.if_child_list_length(count: {:ge, 1})
+    table = register(s, [:lists, condition], fn path, data -> {path, data} end)
+    :ok = :khepri.put(s, [:lists, :one], :data)
+    assert :ets.tab2list(table) == []
+    :ok = :khepri.put(s, [:lists, :one, :child], 1)
+    assert :ets.tab2list(table) == [{[:lists, :one], :data}]
+    :ok = :khepri.delete(s, [:lists, :one, :child])
+    assert :ets.tab2list(table) == []
   end
 end

@@ -1,6 +1,8 @@
 defmodule Khepri.TriggerTest do
   use Khepri.StoreCase, async: true
 
+  require Tank.Khepri.Records
+
   defp on(s, id, filter, tell) do
     test = self()
     :ok = :khepri.put(s, [:sprocs, id], fn event -> send(test, {tell, event}) end)
@@ -55,5 +57,61 @@ defmodule Khepri.TriggerTest do
     :ok = :khepri.stop(s)
     {:ok, ^s} = :khepri.start(dir, s)
     assert_receive {:told, %{path: [:a], on_action: :update}}, 5_000
+  end
+
+  describe "nodes without a payload" do
+    defp told(count) do
+      for _ <- 1..count//1 do
+        assert_receive {:told, %{path: path, on_action: action}}, 5_000
+        {path, action}
+      end
+    end
+
+    test "those made on the way to another one, and child lists", %{store: s} do
+      on(s, :all, "/:a/**", :told)
+      on(s, :top, "/:a", :told)
+      :ok = :khepri.put(s, [:a, :b, :c], 1)
+      assert Enum.sort(told(3)) == [{[:a], :create}, {[:a, :b], :create}, {[:a, :b, :c], :create}]
+      :ok = :khepri.put(s, [:a, :b, :d], 1)
+      assert Enum.sort(told(2)) == [{[:a, :b], :update}, {[:a, :b, :d], :create}]
+      :ok = :khepri.delete(s, [:a, :b, :c])
+      assert Enum.sort(told(2)) == [{[:a, :b], :update}, {[:a, :b, :c], :delete}]
+      :ok = :khepri.delete(s, [:a, :b, :d])
+      assert Enum.sort(told(3)) == [{[:a], :delete}, {[:a, :b], :delete}, {[:a, :b, :d], :delete}]
+      refute_receive {:told, _event}, 100
+    end
+
+    test "made, given a payload, cleared and deleted", %{store: s} do
+      on(s, :all, "/:n", :told)
+      :ok = :khepri.put(s, [:n], :khepri_payload.none())
+      :ok = :khepri.put(s, [:n], 1)
+      :ok = :khepri.clear_payload(s, [:n])
+      :ok = :khepri.delete(s, [:n])
+      assert told(4) == [{[:n], :create}, {[:n], :update}, {[:n], :update}, {[:n], :delete}]
+    end
+
+    test "in the transaction that makes them, and by conditions", %{store: s} do
+      on(s, :all, "/:t/**", :told)
+
+      {:ok, :ok} =
+        :khepri.transaction(s, fn ->
+          :ok = :khepri_tx.put([:t, :a], 1)
+          :khepri_tx.put([:t, :a, :b], 1)
+        end)
+
+      assert Enum.sort(told(2)) == [{[:t, :a], :create}, {[:t, :a, :b], :create}]
+      on(s, :many, :khepri_evf.tree([:c, Tank.Khepri.Records.if_child_list_length(count: {:ge, 2})]), :many)
+      for name <- [:a, :b, :c], do: :ok = :khepri.put(s, [:c, :x, name], 1)
+      for _ <- 1..2, do: assert_receive({:many, %{path: [:c, :x], on_action: :update}}, 5_000)
+      refute_receive {:many, _event}, 100
+    end
+
+    test "by the other API, while nobody ran triggers", %{store: s} do
+      on(s, :all, "/:r/**", :told)
+      :ok = Tank.Khepri.Stores.closing(s)
+      {:ok, _revision} = Tank.Store.Tree.put(s, [:r, :way, :leaf], 2)
+      :ok = Tank.Khepri.Stores.opened(s)
+      assert Enum.sort(told(2)) == [{[:r, :way], :create}, {[:r, :way, :leaf], :create}]
+    end
   end
 end

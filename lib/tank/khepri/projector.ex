@@ -7,10 +7,10 @@ defmodule Tank.Khepri.Projector do
 
   use GenServer
 
-  require Logger
+  import Tank.Khepri.Records, only: [khepri_projection: 1]
 
-  alias Tank.Khepri.{Condition, Core, Engine, Match, Path, Projections, Tables}
-  alias Tank.Store.{Native, Watch}
+  alias Tank.Khepri.{Condition, Core, Engine, Event, Match, Path, Projections, Tables}
+  alias Tank.Store.{Change, Native, Watch}
 
   @retry_ms 50
   # A revision that changed no entry is not told of unless it is asked for. Most are told of sooner than this.
@@ -92,7 +92,8 @@ defmodule Tank.Khepri.Projector do
   # -- Following the store
 
   defp connect(state) do
-    with {:ok, watch} <- Watch.start(state.store, [], from: :now, favor: :low_latency, interval: :infinity),
+    with {:ok, watch} <-
+           Watch.start(state.store, [], from: :now, favor: :low_latency, interval: :infinity, nodes: true),
          {:ok, view} <- Engine.view(state.store, :low_latency, 5_000) do
       %{state | watch: watch} |> register(view) |> reached(Native.view_revision(view))
     else
@@ -103,10 +104,10 @@ defmodule Tank.Khepri.Projector do
   end
 
   defp told({:changes, revision, changes}, state) do
-    overlay = {Map.new(changes, &{&1.path, &1}), state.store}
-    state = Enum.reduce(changes, state, &change(&1, revision, overlay, &2))
-
-    state = if Enum.any?(changes, &Projections.registration?(&1.path)), do: register_anew(state), else: state
+    events = Event.of(changes)
+    overlay = {Map.new(events, &{&1.path, &1}), state.store}
+    state = Enum.reduce(events, state, &change(&1, revision, overlay, &2))
+    state = if Enum.any?(changes, &registration?/1), do: register_anew(state), else: state
 
     reached(state, revision)
   end
@@ -149,6 +150,9 @@ defmodule Tank.Khepri.Projector do
 
   # -- Registrations
 
+  defp registration?(%Change{path: path}), do: Projections.registration?(path)
+  defp registration?(_node), do: false
+
   defp register_anew(state) do
     case Engine.view(state.store, :low_latency, 5_000) do
       {:ok, view} -> register(state, view, Map.keys(state.projections))
@@ -183,6 +187,8 @@ defmodule Tank.Khepri.Projector do
       pattern: pattern,
       shape: Match.shape(pattern),
       # Most patterns are of one depth, which tells most changes apart at once.
+      # Whether more than the payload is of concern.
+      whole?: whole?(projection) or not Match.by_name?(pattern),
       levels: if(Enum.any?(pattern, &Condition.applies_to_grandchildren/1), do: :any, else: length(pattern)),
       by_name?: Match.by_name?(pattern),
       # Which nodes have a row, where that does not follow from their paths.
@@ -191,72 +197,59 @@ defmodule Tank.Khepri.Projector do
     }
   end
 
+  defp whole?(khepri_projection(projection_fun: fun)), do: is_function(fun, 4)
+
   # -- Changes
 
-  defp change(%{path: path} = change, revision, overlay, state) do
+  defp change(%{path: path} = event, revision, overlay, state) do
     levels = length(path)
 
     Enum.reduce(state.projections, state, fn {name, projection}, state ->
       if projection.levels in [levels, :any] and revision > projection.revision and
-           Match.matches?(projection.shape, path, fn _path -> %{} end),
-         do: put_in(state.projections[name], changed(projection, change, overlay)),
+           (event.payload? or projection.whole?) and Match.matches?(projection.shape, path, fn _path -> %{} end),
+         do: put_in(state.projections[name], changed(projection, event, overlay)),
          else: state
     end)
   end
 
-  defp changed(%{by_name?: true} = projection, change, _overlay) do
-    Tables.update(projection.projection, change.path, old(change), new(change))
+  defp changed(%{by_name?: true} = projection, event, overlay) do
+    update(projection, event, event.old, event.new, overlay)
     projection
   end
 
-  defp changed(projection, change, overlay) do
-    was? = MapSet.member?(projection.matched, change.path)
-    is? = new(change) != %{} and Match.matches?(projection.pattern, change.path, &lookup(&1, overlay))
-
-    if was? or is?,
-      do:
-        Tables.update(
-          projection.projection,
-          change.path,
-          if(was?, do: old(change), else: %{}),
-          if(is?, do: new(change), else: %{})
-        )
-
-    matched =
-      if is?, do: MapSet.put(projection.matched, change.path), else: MapSet.delete(projection.matched, change.path)
-
-    %{projection | matched: matched}
+  defp changed(projection, %{path: path} = event, overlay) do
+    was? = MapSet.member?(projection.matched, path)
+    is? = event.new != %{} and Match.matches?(projection.pattern, path, &lookup(&1, overlay))
+    [old, new] = for {matched?, props} <- [{was?, event.old}, {is?, event.new}], do: if(matched?, do: props, else: %{})
+    if was? or is?, do: update(projection, event, old, new, overlay)
+    changed = if is?, do: &MapSet.put/2, else: &MapSet.delete/2
+    %{projection | matched: changed.(projection.matched, path)}
   end
 
-  defp lookup(path, {changes, store}) do
-    case changes do
-      %{^path => %{type: type} = change} when type in [:created, :updated] -> with_children(new(change), path, store)
-      %{^path => _gone} -> nil
-      _unchanged -> now(path, store)
+  # Only a function of all properties gets those of the children, too.
+  defp update(%{projection: projection}, %{path: path}, old, new, overlay) do
+    [old, new] =
+      if whole?(projection), do: for(props <- [old, new], do: complete(props, path, overlay)), else: [old, new]
+
+    Tables.update(projection, path, old, new)
+  end
+
+  defp lookup(path, {events, store} = overlay) do
+    case events do
+      %{^path => %{new: new}} when new == %{} -> nil
+      %{^path => %{new: new}} -> complete(new, path, overlay)
+      _unchanged -> with(view when view != nil <- view(store), {_key, props} <- node(view, path), do: props)
     end
   end
 
-  defp with_children(props, path, store) do
+  defp complete(props, path, {_events, store}), do: Event.with_children(props, path, fn -> view(store) end)
+
+  defp node(view, path), do: Engine.node(view, Engine.key(path), :props)
+
+  defp view(store) do
     case Engine.view(store, :low_latency, 5_000) do
-      {:ok, view} -> Engine.with_children(props, view, path)
-      {:error, _reason} -> props
+      {:ok, view} -> view
+      {:error, _reason} -> nil
     end
   end
-
-  defp now(path, store) do
-    with {:ok, view} <- Engine.view(store, :low_latency, 5_000),
-         {_key, props} <- Engine.node(view, Engine.key(path), :props) do
-      props
-    else
-      _missing -> nil
-    end
-  end
-
-  defp old(%{type: :created}), do: %{}
-  defp old(change), do: Engine.props_of_value(change.previous, max(change.version - 1, 1))
-
-  defp new(%{type: type} = change) when type in [:created, :updated],
-    do: Engine.props_of_value(change.value, change.version)
-
-  defp new(_gone), do: %{}
 end

@@ -10,7 +10,7 @@ defmodule Tank.Khepri.TriggerRunner do
 
   require Logger
 
-  alias Tank.Khepri.{Engine, Match, Triggers}
+  alias Tank.Khepri.{Engine, Event, Match, Triggers}
   alias Tank.Store.{Cluster, Watch}
 
   @retry_ms 100
@@ -73,9 +73,9 @@ defmodule Tank.Khepri.TriggerRunner do
 
   # What is no longer in the history cannot be run.
   defp start(store, cursor) do
-    with {:error, {:compacted, min}} <- Watch.start(store, [], from: {:after, cursor}, favor: :low_latency) do
+    with {:error, {:compacted, min}} <- Watch.start(store, [], from: {:after, cursor}, favor: :low_latency, nodes: true) do
       Logger.error("triggers of #{inspect(store)}: changes up to revision #{min} are lost, the history is shorter")
-      Watch.start(store, [], from: :now, favor: :low_latency)
+      Watch.start(store, [], from: :now, favor: :low_latency, nodes: true)
     end
   end
 
@@ -87,16 +87,14 @@ defmodule Tank.Khepri.TriggerRunner do
   end
 
   defp told({:changes, revision, changes}, state) do
-    state = run_all(state, revision, Enum.reject(changes, &own?/1))
+    events = Event.of(changes)
+    state = %{run_all(state, events) | done: revision}
     # Its own notes are no reason for another one.
-    state = %{state | done: revision}
-    if Enum.all?(changes, &own?/1), do: state, else: note_soon(state)
+    if events == [], do: state, else: note_soon(state)
   end
 
   defp told({:cancelled, _reason}, state), do: %{state | watch: nil}
   defp told(_other, state), do: state
-
-  defp own?(change), do: match?([_ | _], change.path) and hd(change.path) == Engine.hidden()
 
   defp note_soon(%{noting?: true} = state), do: state
 
@@ -116,15 +114,15 @@ defmodule Tank.Khepri.TriggerRunner do
 
   # -- Running
 
-  defp run_all(state, _revision, []), do: state
+  defp run_all(state, []), do: state
 
-  defp run_all(state, revision, changes) do
+  defp run_all(state, events) do
     case Engine.view(state.store, :low_latency, @note_timeout) do
       {:ok, view} ->
-        overlay = Map.new(changes, &{&1.path, &1})
+        overlay = Map.new(events, &{&1.path, &1})
 
-        for trigger <- Triggers.all(view), change <- changes, reduce: state do
-          state -> maybe_run(state, trigger, change, revision, {view, overlay})
+        for trigger <- Triggers.all(view), event <- events, reduce: state do
+          state -> maybe_run(state, trigger, event, {view, overlay})
         end
 
       {:error, _reason} ->
@@ -132,35 +130,28 @@ defmodule Tank.Khepri.TriggerRunner do
     end
   end
 
-  defp maybe_run(state, trigger, change, _revision, {view, overlay}) do
-    action = action(change)
-    lookup = fn path -> props(path, action, overlay, view) end
+  defp maybe_run(state, trigger, %{path: path} = event, trees) do
+    action = Event.action(event)
+    lookup = fn path -> props(path, action, trees) end
 
-    with true <- action in trigger.actions and Match.matches?(trigger.pattern, change.path, lookup),
+    with true <- action in trigger.actions and Match.matches?(trigger.pattern, path, lookup),
          %{sproc: fun} when is_function(fun, 1) <- lookup.(trigger.sproc) do
-      run(state, trigger, fun, %{path: change.path, on_action: action})
+      run(state, trigger, fun, %{path: path, on_action: action})
     else
       _not_concerned -> state
     end
   end
 
-  defp action(%{type: :created}), do: :create
-  defp action(%{type: :updated}), do: :update
-  defp action(_gone), do: :delete
-
   # Of the tree after the command; for a deletion, of the one before it.
-  defp props(path, action, overlay, view) do
-    case {overlay, action} do
-      {%{^path => %{type: :created}}, :delete} -> nil
-      {%{^path => change}, :delete} -> Engine.props_of_value(change.previous, change.version)
-      {%{^path => %{type: type} = change}, _other} when type in [:created, :updated] -> written(change, view)
-      {%{^path => _gone}, _other} -> nil
+  defp props(path, action, {view, overlay}) do
+    case overlay do
+      %{^path => event} -> shown(if(action == :delete, do: event.old, else: event.new), path, view)
       _unchanged -> with({_key, props} <- Engine.node(view, Engine.key(path), :nothing), do: props)
     end
   end
 
-  defp written(change, view),
-    do: change.value |> Engine.props_of_value(change.version) |> Engine.with_children(view, change.path)
+  defp shown(props, _path, _view) when props == %{}, do: nil
+  defp shown(props, path, view), do: Event.with_children(props, path, fn -> view end)
 
   defp run(state, trigger, fun, argument) do
     fun.(argument)

@@ -33,10 +33,10 @@ defmodule Tank.Store.Change do
   end
 
   @doc false
-  # The changes of a revision; with `entries?` each with its entry.
-  @spec all([Native.change()], boolean) :: [t | {t, Entry.t() | nil}]
+  # The changes of a revision; with `entries?` each with its entry. What became of nodes stays as it came.
+  @spec all([Native.change() | Native.node_step()], boolean) :: [t | {t, Entry.t() | nil} | Native.node_step()]
   def all(changes, true), do: Enum.map(changes, &{new(&1), entry(&1)})
-  def all(changes, false), do: Enum.map(changes, &new/1)
+  def all(changes, false), do: Enum.map(changes, &if(elem(&1, 0) == :node, do: &1, else: new(&1)))
 
   @doc false
   # The entry after a change, if there is one that is of what is watched; how many children it had then is not known.

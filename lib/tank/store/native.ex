@@ -48,6 +48,10 @@ defmodule Tank.Store.Native do
           | {:compacted, non_neg_integer}
           | {:error, reason}
   @type from :: :snapshot | :now | Tank.Store.Position.t()
+  @typedoc "What became of a node: its path, its numbers before and after, and its value."
+  @type node_step :: {:node, list, node_numbers | nil, node_numbers | nil, {:value, term} | nil}
+  @typedoc "Payload version, child list version, children."
+  @type node_numbers :: {pos_integer, pos_integer, non_neg_integer}
   @type watch_started ::
           {:ok, watch, revision :: non_neg_integer, current :: non_neg_integer, Tank.Store.Position.history()}
   @type since :: :unchanged | {:ok, [change], non_neg_integer} | {:error, {:compacted, non_neg_integer} | reason}

@@ -95,7 +95,8 @@ defmodule Tank.Store.Watch do
     part: 1_000,
     favor: :consistency,
     timeout: @timeout,
-    entries: false
+    entries: false,
+    nodes: false
   ]
 
   @typedoc "A watch: the reference in its messages, the revision that it began at, and the history of all its revisions."
@@ -151,6 +152,7 @@ defmodule Tank.Store.Watch do
          {:ok, native} <- Running.fetch(store),
          {:ok, asked?} <- await_current(native, opts) do
       ref = make_ref()
+      what = if opts.nodes, do: {:nodes, what}, else: what
       args = %{native: native, what: what, asked?: asked?, ref: ref, subscriber: self(), opts: opts}
       args = Map.merge(args, %{store: store, pattern: prefix_or_pattern})
 
@@ -328,7 +330,7 @@ defmodule Tank.Store.Watch do
   # Options of `start/3`, for who starts watches later; `others` are what it takes besides.
   @spec check_options!(keyword, [atom]) :: keyword
   def check_options!(opts, others) do
-    :ok = Options.known!(opts, (Keyword.keys(@defaults) -- [:entries]) ++ others)
+    :ok = Options.known!(opts, (Keyword.keys(@defaults) -- [:entries, :nodes]) ++ others)
     _checked = options!(opts)
     opts
   end
@@ -344,7 +346,7 @@ defmodule Tank.Store.Watch do
   defp option?(:from, from) when from in [:snapshot, :now], do: true
   defp option?(:from, {:after, position}), do: is_position(position)
   defp option?(:favor, favor), do: favor in [:consistency, :low_latency]
-  defp option?(:entries, entries?), do: is_boolean(entries?)
+  defp option?(name, on?) when name in [:entries, :nodes], do: is_boolean(on?)
   defp option?(name, :infinity), do: name in [:timeout, :interval, :patience]
   defp option?(:timeout, timeout), do: is_integer(timeout) and timeout >= 0
   defp option?(name, value) when name in [:buffer, :patience, :interval, :part], do: is_integer(value) and value > 0

@@ -18,7 +18,7 @@ use tank_engine::error::EngineError;
 use tank_engine::key::Key;
 use tank_engine::pattern::Pattern;
 use tank_engine::reclaim;
-use tank_engine::state::{Cause, Change};
+use tank_engine::state::{Cause, Change, NodeNumbers, NodeStep};
 use tank_engine::view::View;
 use tank_engine::watch::{Alike, Budget, Cursor, Filter, Next};
 
@@ -83,7 +83,8 @@ impl Resource for Watch {
 /// {:compacted, min}}` or `{:error, reason}`. `from` is `:snapshot`, `:now` or a position (see `position`). What
 /// changes behind `revision` comes; `current` is the store's at this moment, and `history` the one that it counts in.
 /// With `:snapshot`, `watch_snapshot` gives the entries as of `revision`. `asked`: this member holds all that was
-/// acknowledged before the call, so that no position can be ahead of it.
+/// acknowledged before the call, so that no position can be ahead of it. Of `{:nodes, what}`, it is told what becomes of
+/// nodes without a value, and of child lists, too.
 ///
 /// Should the calling process die before it calls `watch_cancel`, `{:store_watch, reference,
 /// {:cancelled, :store_stopped}}` is sent to the process `subscriber`.
@@ -201,7 +202,9 @@ fn watch_snapshot<'a>(env: Env<'a>, watch: ResourceArc<Watch>, entries: usize, b
 /// changes}], position}` for both at once; `{:compacted, min}`; `:dirty` (call `watch_next_large`), or `{:error, reason}`. The watch has looked at everything
 /// up to `position`. A change is
 /// `{type, path, value, previous, revision, version, {create_revision, lease, matches?}}`: whether
-/// there is an entry afterwards that is of what is watched.
+/// there is an entry afterwards that is of what is watched. Behind the changes comes what became of nodes, if that is
+/// asked for: `{:node, path, before, after, value}`, with `{payload_version, child_list_version, child_count}` or nil for no
+/// node, and `{:value, value}` or nil.
 #[rustler::nif]
 fn watch_next<'a>(env: Env<'a>, watch: ResourceArc<Watch>, revisions: usize) -> Term<'a> {
     next(
@@ -351,9 +354,16 @@ fn check(store: &Store, what: Term<'_>) -> NifResult<Result<bool, EngineError>> 
 enum Watched {
     Below(Vec<u8>),
     Matching(Pattern),
+    /// The same, with nodes.
+    Nodes(Box<Watched>),
 }
 
 fn watched(what: Term<'_>) -> NifResult<Watched> {
+    if let Ok((tag, what)) = what.decode::<(Atom, Term<'_>)>()
+        && tag == atoms::nodes()
+    {
+        return watched(what).map(|what| Watched::Nodes(Box::new(what)));
+    }
     match what.decode::<Binary<'_>>() {
         Ok(prefix) => Ok(Watched::Below(prefix.to_vec())),
         Err(_) => patterns::decode(what).map(Watched::Matching),
@@ -366,6 +376,7 @@ impl Watched {
         match self {
             Self::Below(_) => true,
             Self::Matching(pattern) => pattern.is_ready(),
+            Self::Nodes(what) => what.is_ready(),
         }
     }
 
@@ -376,6 +387,7 @@ impl Watched {
                 store.engine.check_path(&prefix).map(|()| Filter::prefix(prefix))
             }
             Self::Matching(pattern) => Filter::pattern(pattern),
+            Self::Nodes(what) => what.filter(store).map(Filter::with_nodes),
         }
     }
 }
@@ -413,8 +425,11 @@ fn next<'a>(env: Env<'a>, watch: &Watch, budget: Budget) -> Term<'a> {
         Ok(Next::Changes(revisions, position)) => {
             let mut list = Vec::with_capacity(revisions.len());
             for revised in &revisions {
-                let term = |change| change_term(env, watch.cursor.filter(), change, revised.revision, read);
-                match revised.changes.iter().map(term).collect::<Result<Vec<_>, _>>() {
+                let filter = watch.cursor.filter();
+                let term = |change| change_term(env, filter, change, revised.revision, read);
+                let steps = revised.nodes.iter().filter(|step| filter.passes_step(step));
+                let steps = steps.map(|step| step_term(env, step, read));
+                match revised.changes.iter().map(term).chain(steps).collect::<Result<Vec<_>, _>>() {
                     Ok(changes) => list.push((revised.revision, changes)),
                     Err(NoValue::Compacted) => return compacted(env, watch),
                     Err(why) => return no_value(env, why, || watch.cursor.compacted()),
@@ -462,6 +477,16 @@ fn change_term<'a>(
     let matches = change.entry.as_ref().is_some_and(|entry| filter.passes_entry(&change.key, entry));
     let path = found::path(env, &change.key);
     Ok((kind, path, value, previous, revision, version, (create_revision, lease, matches)).encode(env))
+}
+
+fn step_term<'a>(env: Env<'a>, step: &NodeStep, read: &Read<'_>) -> Result<Term<'a>, NoValue> {
+    let numbers = |numbers: &NodeNumbers| (numbers.payload_version, numbers.child_list_version, numbers.child_count);
+    let (before, after) = (step.before.as_ref().map(numbers), step.after.as_ref().map(numbers));
+    let value = match &step.entry {
+        Some(entry) => Some((atoms::value(), value_term(env, &step.key, entry, Keep::IfReadBefore, read)?)),
+        None => None,
+    };
+    Ok((atoms::node(), found::path(env, &step.key), before, after, value).encode(env))
 }
 
 /// Why there is no term of a value.

@@ -185,7 +185,9 @@ impl Machine {
         self.checkpoints.add(delta);
         let Told { jumped_to, mut revised } = told;
         if mutants::strikes("gap_in_a_watch", 500) {
-            revised.iter_mut().for_each(|one| *one = Arc::new(Revised { revision: one.revision, changes: Vec::new() }));
+            revised.iter_mut().for_each(|one| {
+                *one = Arc::new(Revised { revision: one.revision, changes: Vec::new(), nodes: Vec::new() });
+            });
         }
         if let Some(revision) = jumped_to {
             self.published.last_changed().reset(revision);
@@ -325,8 +327,8 @@ impl Told {
             self.revised.clear();
             return None;
         }
-        let changes = std::mem::take(&mut applied.changes);
-        let revised = Arc::new(Revised { revision, changes });
+        let (changes, nodes) = (std::mem::take(&mut applied.changes), std::mem::take(&mut applied.nodes));
+        let revised = Arc::new(Revised { revision, changes, nodes });
         self.revised.push(Arc::clone(&revised));
         Some(revised)
     }

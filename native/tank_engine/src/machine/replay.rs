@@ -171,7 +171,7 @@ impl<'k> Moment<'k> {
             let passed = names.changes.iter().filter(|change| filter.passes_key(&change.key));
             let changes = passed.map(|change| self.change(change, revision)).collect::<Result<Vec<_>, _>>()?;
             let changes = changes.into_iter().filter(|change| filter.passes(change)).collect();
-            if take(Revised { revision, changes }).is_break() {
+            if take(Revised { revision, changes, nodes: Vec::new() }).is_break() {
                 return Ok(Replayed::Done);
             }
         }
@@ -182,7 +182,7 @@ impl<'k> Moment<'k> {
             }
             last = revised.revision;
             let changes = revised.changes.iter().filter(|change| filter.passes(change)).cloned().collect();
-            if take(Revised { revision: last, changes }).is_break() {
+            if take(Revised { revision: last, changes, nodes: filter.steps(revised) }).is_break() {
                 return Ok(Replayed::Done);
             }
         }

@@ -8,12 +8,14 @@ use crate::entry::Entry;
 use crate::environment;
 use crate::key::Key;
 use crate::mutants;
+use crate::nodes::Tree;
 use crate::outcome::{NodeAfter, Outcome, Refusal};
 use crate::pattern::Node;
 
 use super::keep_while::LOOKS_MAX;
 use super::scope::Scope;
 use super::sessions::Presented;
+use super::steps::{Before, NodeStep};
 use super::undo::Saved;
 use super::{LeaseChange, Remembered, State};
 
@@ -31,6 +33,8 @@ pub struct Applied {
     pub jumped_from: Option<u64>,
     /// What became of which entry, in the order of keys; each key once.
     pub changes: Vec<Change>,
+    /// What became of which node, as far as `changes` do not say; in the order of keys.
+    pub nodes: Vec<NodeStep>,
     /// What became of which lease.
     pub leases: Vec<LeaseChange>,
     /// What to remember of the request.
@@ -65,6 +69,8 @@ pub(super) struct Work {
     revision: Option<u64>,
     jumped_from: Option<u64>,
     changes: Vec<Change>,
+    /// Nodes of which the changes of entries do not tell what becomes of them.
+    pub(super) nodes: Before,
     pub(super) leases: Vec<LeaseChange>,
     /// Of the operation that is being done.
     pub(super) scope: Scope,
@@ -98,11 +104,11 @@ impl Work {
         }
     }
 
-    fn finish(mut self, outcome: Outcome) -> Applied {
+    fn finish(mut self, outcome: Outcome, tree: Tree<'_>) -> Applied {
         // Made and unmade by one transaction: nobody ever saw it.
         self.changes.retain(|change| change.previous.is_some() || change.entry.is_some());
-        let Self { revision, jumped_from, changes, leases, scope: _ } = self;
-        Applied { outcome, revision, jumped_from, changes, leases, remembered: None }
+        let Self { revision, jumped_from, changes, nodes, leases, scope: _ } = self;
+        Applied { outcome, revision, jumped_from, changes, nodes: nodes.steps(tree), leases, remembered: None }
     }
 }
 
@@ -114,8 +120,8 @@ impl State {
         let time_ms = if by_wall_clock { environment::wall_ms() } else { self.log_time.now_ms() };
         match self.sessions.present(request.id, request.seen_ms, time_ms) {
             Presented::New => {}
-            Presented::Repeated(outcome) => return Work::default().finish(outcome),
-            Presented::Late(refusal) => return Work::default().finish(Outcome::Refused(refusal)),
+            Presented::Repeated(outcome) => return Work::default().finish(outcome, self.tree()),
+            Presented::Late(refusal) => return Work::default().finish(Outcome::Refused(refusal), self.tree()),
         }
         let mut work = Work::default();
         // Checked before it was proposed; a member that did not check must not harm the others.
@@ -124,7 +130,7 @@ impl State {
             Err(error) => Outcome::Refused(Refusal::Malformed(error.to_string())),
         };
         self.revision = work.revision.unwrap_or(self.revision);
-        let mut applied = work.finish(outcome);
+        let mut applied = work.finish(outcome, self.tree());
         // Also what was refused or found nothing to change: a copy of it that is later in the log would be judged by another
         // state, and changed something after its caller was told that it did not.
         if request.command.may_change() {

@@ -15,6 +15,7 @@ mod nodes;
 mod scope;
 mod scratch;
 mod sessions;
+mod steps;
 mod txn;
 mod undo;
 mod weight;
@@ -26,6 +27,7 @@ pub use history::{History, REVISION_STEP};
 pub use leases::{LeaseChange, Leases};
 pub use log_time::{LogTime, STEP_MS_MAX};
 pub use sessions::{Remembered, SESSION_MS, SessionRecord, Sessions};
+pub use steps::{NodeNumbers, NodeStep};
 
 use std::collections::BTreeSet;
 use std::sync::Arc;

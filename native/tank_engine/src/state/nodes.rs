@@ -48,6 +48,7 @@ impl State {
     /// Writes a node. Returns the version of its entry; 0 without one.
     pub(super) fn put(&mut self, write: &Write, work: &mut Work) -> u64 {
         work.scope.note_written(self, &write.key);
+        self.note_bare(write, work);
         if write.how.kind == NO_PAYLOAD {
             self.put_bare(&write.key, &write.how, work);
             return 0;
@@ -70,6 +71,13 @@ impl State {
         }
         work.scope.changed(&self.nodes, &write.key);
         version
+    }
+
+    /// What has no payload is about to be written: the changes of entries do not tell whether it was there.
+    fn note_bare(&self, write: &Write, work: &mut Work) {
+        if write.how.kind == NO_PAYLOAD || !self.entries.contains_key(&write.key) {
+            work.nodes.note(self.tree(), &write.key);
+        }
     }
 
     /// The version of the entry, if the write would not change it and should not then.
@@ -141,6 +149,7 @@ impl State {
             return false;
         }
         work.scope.note_written(self, key);
+        work.nodes.note(self.tree(), key);
         let versions_before = self.tree().payload_version(key).saturating_add(1);
         let before = self.tree().node(key);
         let node = Node { versions_before, kind: VALUE, stays: before.stays && keep_node, ..before };
@@ -169,6 +178,7 @@ impl State {
             return 0;
         }
         self.note_subtree(key, after, work);
+        self.note_bare_subtree(key, work);
         work.revision(self);
         let root = key.is_root().then(|| self.emptied_root());
         let keys: Vec<Key> = entries::subtree(&self.entries, key).map(|(key, _)| key.clone()).collect();
@@ -202,6 +212,17 @@ impl State {
         }
     }
 
+    /// The same of the nodes without an entry, and of the root, for those who watch.
+    fn note_bare_subtree(&self, key: &Key, work: &mut Work) {
+        let tree = self.tree();
+        if key.is_root() {
+            work.nodes.note(tree, key);
+        }
+        for (node, _) in self.nodes.subtree(key).filter(|(node, _)| !self.entries.contains_key(*node)) {
+            work.nodes.note(tree, node);
+        }
+    }
+
     /// The root without children and payload.
     fn emptied_root(&self) -> Node {
         let (root, tree) = (Key::default(), self.tree());
@@ -226,6 +247,7 @@ impl State {
     fn came(&mut self, key: &Key, work: &mut Work) {
         let mut child = key.clone();
         while let Some(parent) = child.parent() {
+            work.nodes.note(self.tree(), &parent);
             let existed = parent.is_root() || self.tree().exists(&parent);
             let mut node = if existed { self.tree().node(&parent) } else { Node::on_the_way() };
             node.children += 1;
@@ -248,6 +270,7 @@ impl State {
         work.scope.deleted(&self.nodes, key);
         let mut child = key.clone();
         while let Some(parent) = child.parent() {
+            work.nodes.note(self.tree(), &parent);
             let mut node = self.tree().node(&parent);
             node.children = node.children.saturating_sub(1);
             if work.scope.bumped.insert(parent.clone()) {

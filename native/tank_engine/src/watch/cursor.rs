@@ -166,7 +166,8 @@ impl Cursor {
         let (after, until) = (batch.next - 1, self.hub.last());
         let read = self.replay.each(after, until, &self.waiting.filter, &mut |revised| {
             let revision = revised.revision;
-            batch.offer((!revised.changes.is_empty()).then(|| Arc::new(revised)), revision)
+            let is_passed = !revised.changes.is_empty() || !revised.nodes.is_empty();
+            batch.offer(is_passed.then(|| Arc::new(revised)), revision)
         })?;
         match read {
             Replayed::Compacted(min) => Ok(Next::Compacted(min)),

@@ -7,7 +7,7 @@ use crate::entry::Entry;
 use crate::error::EngineError;
 use crate::key::Key;
 use crate::pattern::Pattern;
-use crate::state::Change;
+use crate::state::{Change, NodeStep};
 
 use super::Revised;
 
@@ -17,6 +17,8 @@ pub struct Filter {
     prefix: Key,
     /// Of what is there, only this.
     pattern: Option<Arc<Patterns>>,
+    /// Whether it passes what becomes of nodes, too.
+    nodes: bool,
 }
 
 /// A pattern, and what is left of it when only a path is known.
@@ -41,6 +43,7 @@ impl PartialEq for Filter {
             Arc::ptr_eq(one, other) || (one.hash == other.hash && one.whole == other.whole)
         };
         self.prefix == other.prefix
+            && self.nodes == other.nodes
             && match (&self.pattern, &other.pattern) {
                 (None, None) => true,
                 (Some(one), Some(other)) => same(one, other),
@@ -54,6 +57,7 @@ impl Eq for Filter {}
 impl Hash for Filter {
     fn hash<H: Hasher>(&self, state: &mut H) {
         self.prefix.hash(state);
+        self.nodes.hash(state);
         self.pattern.as_ref().map(|pattern| pattern.hash).hash(state);
     }
 }
@@ -61,7 +65,7 @@ impl Hash for Filter {
 impl Filter {
     /// Everything at a path and below it.
     pub fn prefix(prefix: Key) -> Self {
-        Self { prefix, pattern: None }
+        Self { prefix, pattern: None, nodes: false }
     }
 
     /// What a pattern matches.
@@ -74,7 +78,18 @@ impl Filter {
         whole.check_local()?;
         let (prefix, _is_whole) = whole.prefix();
         let names = whole.names();
-        Ok(Self { prefix, pattern: Some(Arc::new(Patterns::new(whole, names))) })
+        Ok(Self { prefix, pattern: Some(Arc::new(Patterns::new(whole, names))), nodes: false })
+    }
+
+    /// The same, and of nodes without an entry and of child lists, as far as their paths tell.
+    #[must_use]
+    pub fn with_nodes(self) -> Self {
+        Self { nodes: true, ..self }
+    }
+
+    /// Whether it passes what becomes of nodes.
+    pub fn has_nodes(&self) -> bool {
+        self.nodes
     }
 
     /// The path that all it passes is at or below.
@@ -89,7 +104,7 @@ impl Filter {
             let names = &patterns.names;
             Arc::new(Patterns::new(names.clone(), names.clone()))
         };
-        Self { prefix: self.prefix.clone(), pattern: self.pattern.as_ref().map(patterns) }
+        Self { prefix: self.prefix.clone(), pattern: self.pattern.as_ref().map(patterns), nodes: self.nodes }
     }
 
     /// Whether it passes a path. Told without the entry: then nothing is read for what it does not
@@ -112,15 +127,27 @@ impl Filter {
         passes(&change.entry) || passes(&change.previous)
     }
 
+    /// Whether it passes what became of a node.
+    pub fn passes_step(&self, step: &NodeStep) -> bool {
+        self.nodes && self.passes_key(&step.key)
+    }
+
+    /// What it passes of what became of nodes.
+    pub fn steps(&self, revised: &Revised) -> Vec<NodeStep> {
+        revised.nodes.iter().filter(|step| self.passes_step(step)).cloned().collect()
+    }
+
     /// What it passes of a revision; `None` when that is nothing.
     pub(super) fn of(&self, revised: &Arc<Revised>) -> Option<Arc<Revised>> {
         let passed = revised.changes.iter().filter(|change| self.passes(change)).count();
-        match passed {
-            0 => None,
-            all if all == revised.changes.len() => Some(Arc::clone(revised)),
+        let steps = revised.nodes.iter().filter(|step| self.passes_step(step)).count();
+        match (passed, steps) {
+            (0, 0) => None,
+            // Of nodes, it may be more than passes: `steps` tells what does.
+            (all, _) if all == revised.changes.len() => Some(Arc::clone(revised)),
             _ => {
                 let changes = revised.changes.iter().filter(|change| self.passes(change)).cloned().collect();
-                Some(Arc::new(Revised { revision: revised.revision, changes }))
+                Some(Arc::new(Revised { revision: revised.revision, changes, nodes: self.steps(revised) }))
             }
         }
     }

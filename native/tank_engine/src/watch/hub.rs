@@ -20,6 +20,7 @@ use crate::faults;
 use crate::health::Health;
 use crate::key::{Key, first_component};
 use crate::reclaim;
+use crate::state::{Change, NodeStep};
 use crate::sync::lock;
 
 use super::cursor::Waiting;
@@ -73,7 +74,7 @@ struct Armed {
 #[derive(Debug, Default)]
 struct Looking {
     revisions: VecDeque<Arc<Revised>>,
-    /// Changes of the first of them that it has looked at.
+    /// Changes of the first of them that it has looked at, and what became of nodes behind those.
     changes: usize,
 }
 
@@ -96,7 +97,9 @@ impl Hub {
         }
         if faults::skipped("watch_drop") {
             // What the tests of watches must notice.
-            revised.iter_mut().for_each(|one| *one = Arc::new(Revised { revision: one.revision, changes: Vec::new() }));
+            revised.iter_mut().for_each(|one| {
+                *one = Arc::new(Revised { revision: one.revision, changes: Vec::new(), nodes: Vec::new() });
+            });
         }
         let sized: Vec<_> = revised.into_iter().map(|one| (one.bytes(), one)).collect();
         let out = lock(&self.ring).push(sized);
@@ -204,7 +207,7 @@ impl Hub {
             if looking.changes == 0 {
                 lock(&self.armed).begin(revised.revision);
             }
-            while let Some(change) = revised.changes.get(looking.changes) {
+            while let Some(one) = One::of(&revised, looking.changes) {
                 if self.count.load(Ordering::SeqCst) == 0 {
                     // Whoever is armed from now on waits for what comes later.
                     *looking = Looking::default();
@@ -214,7 +217,7 @@ impl Hub {
                     return true;
                 }
                 // One change is not split: it costs as much as there are filters.
-                left = left.saturating_sub(self.look_at(&revised, change));
+                left = left.saturating_sub(self.look_at(&revised, one));
                 looking.changes += 1;
             }
             if looking.revisions.pop_front().is_some() {
@@ -271,13 +274,13 @@ impl Hub {
         }
     }
 
-    /// Wakes those that wait for a change of `revised`. Returns how many filters it was held against.
-    fn look_at(&self, revised: &Revised, change: &crate::state::Change) -> usize {
+    /// Wakes those that wait for a part of `revised`. Returns how many filters it was held against.
+    fn look_at(&self, revised: &Revised, one: One<'_>) -> usize {
         let mut looks = 1;
-        for path in ancestors(change.key.as_bytes()) {
+        for path in ancestors(one.key().as_bytes()) {
             let Some(filters) = lock(&self.armed).by_path.get(path).cloned() else { continue };
             looks += filters.len();
-            for filter in filters.iter().filter(|filter| filter.passes(change)) {
+            for filter in filters.iter().filter(|filter| one.passes(filter)) {
                 let woken = {
                     let mut armed = lock(&self.armed);
                     let woken = armed.take_waiting(filter, revised.revision);
@@ -288,6 +291,35 @@ impl Hub {
             }
         }
         looks
+    }
+}
+
+/// A part of a revision.
+#[derive(Clone, Copy)]
+enum One<'r> {
+    Change(&'r Change),
+    Step(&'r NodeStep),
+}
+
+impl<'r> One<'r> {
+    /// The changes come first.
+    fn of(revised: &'r Revised, at: usize) -> Option<Self> {
+        let step = || revised.nodes.get(at - revised.changes.len()).map(Self::Step);
+        revised.changes.get(at).map(Self::Change).or_else(step)
+    }
+
+    fn key(self) -> &'r Key {
+        match self {
+            Self::Change(change) => &change.key,
+            Self::Step(step) => &step.key,
+        }
+    }
+
+    fn passes(self, filter: &Filter) -> bool {
+        match self {
+            Self::Change(change) => filter.passes(change),
+            Self::Step(step) => filter.passes_step(step),
+        }
     }
 }
 
@@ -392,7 +424,7 @@ mod tests {
             let entry = Entry::created(&key(name), Bytes::from_static(b"value"), revision, 0);
             Change { key: key(name), previous: None, entry: Some(Arc::new(entry)), cause: Cause::Command }
         };
-        Arc::new(Revised { revision, changes: names.iter().map(change).collect() })
+        Arc::new(Revised { revision, changes: names.iter().map(change).collect(), nodes: vec![] })
     }
 
     /// A hub that only this test looks at: it counts as asked to be looked at already.

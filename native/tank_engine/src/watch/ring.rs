@@ -3,7 +3,7 @@
 use std::collections::VecDeque;
 use std::sync::Arc;
 
-use crate::state::Change;
+use crate::state::{Change, NodeStep};
 
 /// How many revisions are kept, however small: what a watch that keeps up needs. Others read the
 /// disk.
@@ -19,6 +19,8 @@ pub struct Revised {
     pub revision: u64,
     /// The changes.
     pub changes: Vec<Change>,
+    /// What became of nodes besides. Only the newest revisions have it: the disk keeps the changes of entries.
+    pub nodes: Vec<NodeStep>,
 }
 
 impl Revised {
@@ -28,7 +30,8 @@ impl Revised {
         let size = |change: &Change| {
             CHANGE_BYTES + change.key.as_bytes().len() + payload(&change.entry) + payload(&change.previous)
         };
-        self.changes.iter().map(size).sum()
+        let changes: usize = self.changes.iter().map(size).sum();
+        changes + self.nodes.iter().map(|step| CHANGE_BYTES + step.key.as_bytes().len()).sum::<usize>()
     }
 
     /// Whether there is a value that is not in memory.
@@ -111,7 +114,11 @@ mod tests {
     fn revised(revision: u64, bytes: usize) -> Arc<Revised> {
         let key = Key::default();
         let entry = Some(Arc::new(Entry::created(&key, Bytes::from(vec![0; bytes]), revision, 0)));
-        Arc::new(Revised { revision, changes: vec![Change { key, previous: None, entry, cause: Cause::Command }] })
+        Arc::new(Revised {
+            revision,
+            changes: vec![Change { key, previous: None, entry, cause: Cause::Command }],
+            nodes: vec![],
+        })
     }
 
     fn push(ring: &mut Ring, revised: impl IntoIterator<Item = Arc<Revised>>) -> Vec<Arc<Revised>> {

@@ -350,7 +350,7 @@ fn a_harness_that_misses_nothing() {
         };
         let applied = state.apply(&request(sequence, command), 1);
         truth.changes.push(applied.changes.iter().map(plain).collect());
-        batch.push(Arc::new(Revised { revision: sequence, changes: applied.changes }));
+        batch.push(Arc::new(Revised { revision: sequence, changes: applied.changes, nodes: applied.nodes }));
     }
     let verdict = |batch: &[Arc<Revised>]| check(&truth, &About::all(), 0, batch, 50);
     assert_eq!(verdict(&batch), Ok(()));
@@ -361,7 +361,8 @@ fn a_harness_that_misses_nothing() {
         |batch| drop(batch.pop()),
         |batch| {
             let one = &batch[19];
-            let half = |at: usize| Arc::new(Revised { revision: 20, changes: vec![one.changes[at].clone()] });
+            let half =
+                |at: usize| Arc::new(Revised { revision: 20, changes: vec![one.changes[at].clone()], nodes: vec![] });
             let halves = [half(0), half(1)];
             batch.splice(19..20, halves);
         },

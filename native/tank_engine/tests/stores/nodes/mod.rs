@@ -3,6 +3,7 @@
 
 mod model;
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 use std::time::{Duration, Instant};
 
@@ -18,7 +19,7 @@ use tank_engine::key::{Component, Key};
 use tank_engine::nodes::{KeepCondition, KeepWhile, NO_PAYLOAD, Tree};
 use tank_engine::outcome::{NodeAfter, NodeChange, Outcome, Refusal, Response};
 use tank_engine::pattern::{Condition as NodeCondition, Part, Pattern};
-use tank_engine::state::{Applied, State};
+use tank_engine::state::{Applied, NodeNumbers, State};
 use tank_engine::view::View;
 
 use crate::support::{LIMIT, open, write};
@@ -184,6 +185,43 @@ fn check_nodes(model: &Model, tree: Tree<'_>) -> Result<(), TestCaseError> {
     Ok(())
 }
 
+/// The numbers of all nodes.
+fn numbers(tree: Tree<'_>) -> BTreeMap<Key, NodeNumbers> {
+    let of = |key: &Key| NodeNumbers {
+        payload_version: tree.payload_version(key),
+        child_list_version: tree.child_list_version(key),
+        child_count: tree.child_count(key),
+    };
+    let below = tree.subtree(&Key::default()).map(|(key, _)| (key.clone(), of(key)));
+    below.chain([(Key::default(), of(&Key::default()))]).collect()
+}
+
+/// What became of each node is told: by what became of its entry, or by itself.
+fn check_steps(before: Tree<'_>, after: Tree<'_>, applied: &Applied) -> Result<(), TestCaseError> {
+    let (before, after) = (numbers(before), numbers(after));
+    let lists = |numbers: &NodeNumbers| (numbers.child_list_version, numbers.child_count);
+    for key in before.keys().chain(after.keys()).collect::<BTreeSet<_>>() {
+        let (was, is) = (before.get(key), after.get(key));
+        let step = applied.nodes.iter().find(|step| step.key == *key);
+        let change = applied.changes.iter().find(|change| change.key == *key);
+        match (step, change) {
+            (Some(step), _) => {
+                prop_assert_eq!(step.after.as_ref(), is, "{:?}", key);
+                // It may have been written before its children went.
+                prop_assert_eq!(step.before.as_ref().map(lists), was.map(lists), "{:?}", key);
+            }
+            (None, Some(change)) => {
+                prop_assert_eq!((change.previous.is_some(), change.entry.is_some()), (was.is_some(), is.is_some()));
+                let lists_before = was.map_or((1, 0), lists);
+                prop_assert!(is.is_none_or(|is| lists(is) == lists_before), "{:?}: {:?} {:?}", key, was, is);
+            }
+            (None, None) => prop_assert_eq!(was, is, "{:?} is not told", key),
+        }
+    }
+    prop_assert!(applied.nodes.is_sorted_by(|one, other| one.key < other.key));
+    Ok(())
+}
+
 fn place() -> impl Strategy<Value = Place> {
     prop_oneof![1 => Just(vec![]), 20 => prop::collection::vec(0u8..3, 1..4)]
 }
@@ -257,6 +295,7 @@ proptest! {
                 }
             }
             check_nodes(&model, client.0.tree())?;
+            check_steps(before.tree(), client.0.tree(), &applied)?;
         }
         let mut again = State::default();
         client.0.entries.iter().for_each(|(key, entry)| {
