@@ -64,11 +64,13 @@ defmodule Tank.Khepri.Core do
 
   defp selected(source, pattern, opts, need) do
     with {[_ | _] = parts, rest} <- engine_pattern(pattern) do
-      root = if opts[:include_root_props] && not is_component(hd(pattern)), do: [{[], Engine.root(source)}], else: []
-
-      root ++
+      at_root(source, pattern, opts) ++
         meeting(rest, Engine.select(source, parts, if(rest, do: Walk.more(Condition.need(rest), need), else: need)))
     end
+  end
+
+  defp at_root(source, pattern, opts) do
+    if opts[:include_root_props] && not is_component(hd(pattern)), do: [{[], Engine.root(source)}], else: []
   end
 
   defp meeting(nil, nodes), do: nodes
@@ -122,6 +124,25 @@ defmodule Tank.Khepri.Core do
     with {:ok, found} <- fold(source, pattern, opts, [], fn path, node, found -> [{path, fun.(node)} | found] end),
          do: {:ok, :maps.from_list(found)}
   end
+
+  @doc "The payloads of all nodes that a pattern matches; `default` for those that have none."
+  @spec payloads(Engine.source(), list, map, term) :: {:ok, map} | {:error, Error.t()}
+  def payloads(source, pattern, opts, default) do
+    case opts[:expect_specific_node] != true && engine_pattern(pattern) do
+      {[_ | _] = parts, nil} ->
+        root = for {path, {_key, props}} <- at_root(source, pattern, opts), do: {path, payload(props, default)}
+        {:ok, source |> Engine.payloads(parts, default) |> Map.merge(Map.new(root))}
+
+      _needs_a_walk ->
+        collect(source, pattern, opts, fn {_key, props} -> payload(props, default) end)
+    end
+  end
+
+  @doc "The payload in a node's properties."
+  @spec payload(map, term) :: term
+  def payload(%{data: data}, _default), do: data
+  def payload(%{sproc: fun}, _default), do: fun
+  def payload(_props, default), do: default
 
   # -- Putting
 

@@ -163,6 +163,14 @@ defmodule Tank.Khepri.Engine do
     for node <- nodes, path = elem(node, 0), not match?([@hidden | _], path), do: {path, {path, props(node)}}
   end
 
+  @doc "The payloads of the nodes that a pattern in the engine's own words matches, by path."
+  @spec payloads(source, [tuple], term) :: map
+  def payloads(source, pattern, default) do
+    note_matches(source, pattern, :payload)
+    {:ok, payloads} = View.values_by_path(view_of(source), pattern, key([@hidden]), default)
+    payloads
+  end
+
   @doc "The conditions by which a node is kept, as they were given, or nil."
   @spec keep_while(source, binary | list) :: map | nil
   def keep_while(source, path) when is_list(path), do: keep_while(source, key(path))

@@ -23,20 +23,16 @@ defmodule Tank.Khepri.Verbs do
   defp value(where, path, opts, default) do
     with {:ok, found} <- adv_get(where, path, Map.put(opts, :props_to_return, [:payload])) do
       [props] = Map.values(found)
-      {:ok, payload(props, default)}
+      {:ok, Core.payload(props, default)}
     end
   end
-
-  defp payload(%{data: data}, _default), do: data
-  defp payload(%{sproc: fun}, _default), do: fun
-  defp payload(_props, default), do: default
 
   @spec get_many_or(where, Path.pattern(), term, map) :: {:ok, map} | error
   def get_many_or(where, path, default, opts) do
     pattern = Access.pattern(path)
 
     Access.read(where, Map.put(opts, :props_to_return, [:payload]), fn source, opts ->
-      Core.collect(source, pattern, opts, fn {_key, props} -> payload(props, default) end)
+      Core.payloads(source, pattern, opts, default)
     end)
   end
 
@@ -87,7 +83,7 @@ defmodule Tank.Khepri.Verbs do
   def filter(where, path, fun, opts) when is_function(fun, 2) do
     folded(where, path, opts, %{}, fn path, props, acc ->
       case fun.(path, props) do
-        true -> Map.put(acc, path, payload(props, :undefined))
+        true -> Map.put(acc, path, Core.payload(props, :undefined))
         false -> acc
       end
     end)

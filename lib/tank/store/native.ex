@@ -204,6 +204,12 @@ defmodule Tank.Store.Native do
           non_neg_integer | list | {:error, reason}
   def select_large(_view, _pattern, _what, _after, _limit), do: nif()
 
+  @spec values_by_path(view, [tuple], binary, term) :: map | :dirty | {:error, reason}
+  def values_by_path(_view, _pattern, _except, _default), do: nif()
+
+  @spec values_by_path_large(view, [tuple], binary, term) :: map | {:error, reason}
+  def values_by_path_large(_view, _pattern, _except, _default), do: nif()
+
   @spec entry_at(reference, store, binary, Tank.Store.Position.t()) :: {:ok, call} | {:error, reason}
   def entry_at(_ref, _store, _key, _position), do: nif()
 

@@ -70,6 +70,11 @@ defmodule Tank.Store.View do
     result(dirty(&Native.select/5, &Native.select_large/5, arguments))
   end
 
+  @doc "The values of all nodes that an encoded pattern matches, by path, but for those at and below the key `except`."
+  @spec values_by_path(t, [tuple], binary, term) :: {:ok, map} | {:error, Error.reason()}
+  def values_by_path(view, pattern, except, default),
+    do: result(dirty(&Native.values_by_path/4, &Native.values_by_path_large/4, [view, pattern, except, default]))
+
   @doc "The matches of a pattern, page by page, as they are asked for: `:entries` or `:nodes`."
   @spec stream(t, [tuple], pos_integer, :entries | :nodes) :: Enumerable.t()
   def stream(view, pattern, page, what) do

@@ -176,6 +176,11 @@ impl Key {
         Components { rest: self.as_bytes() }.collect()
     }
 
+    /// The components of an encoded path, each as a path of its own.
+    pub fn split(encoded: &[u8]) -> impl Iterator<Item = Self> {
+        encoded.split_inclusive(|&byte| byte == END).map(Self::from_bytes)
+    }
+
     /// The components below `prefix`; `None` when this key is not within it.
     pub fn components_below(&self, prefix: &Self) -> Option<Result<Vec<Component>, EngineError>> {
         let rest = self.as_bytes().strip_prefix(prefix.as_bytes())?;

@@ -73,6 +73,33 @@ pub(crate) fn response<'a>(env: Env<'a>, response: &Response) -> Term<'a> {
     }
 }
 
+/// Makes the paths of keys that come in their order: the components that a path shares with the one before it are made
+/// once, which takes less time, and less of the caller's memory.
+#[derive(Default)]
+pub(crate) struct Paths<'a> {
+    last: Vec<u8>,
+    /// Where each component of it ends, and its term.
+    made: Vec<(usize, Term<'a>)>,
+}
+
+impl<'a> Paths<'a> {
+    /// The path of `key`, as [`path`] makes it.
+    pub(crate) fn path(&mut self, env: Env<'a>, key: &Key) -> Term<'a> {
+        let bytes = key.as_bytes();
+        let shared = self.last.iter().zip(bytes).take_while(|(one, other)| one == other).count();
+        self.made.retain(|(end, _)| *end <= shared);
+        let mut end = self.made.last().map_or(0, |(end, _)| *end);
+        for component in Key::split(bytes.get(end..).unwrap_or_default()) {
+            end += component.as_bytes().len();
+            let term = component.components().unwrap_or_default().first().map(|component| name(env, component));
+            self.made.extend(term.map(|term| (end, term)));
+        }
+        self.last.clear();
+        self.last.extend_from_slice(bytes);
+        self.made.iter().map(|(_, term)| *term).collect::<Vec<_>>().encode(env)
+    }
+}
+
 /// A path as Elixir has it: a list of atoms and binaries. The atoms are those that some caller
 /// wrote: a store gives back what was put into it, also to a VM that was just started.
 pub(crate) fn path<'a>(env: Env<'a>, key: &Key) -> Term<'a> {

@@ -15,9 +15,10 @@ use tank_engine::pattern::Pattern;
 use tank_engine::state::Fingerprint;
 use tank_engine::view::View;
 
+use crate::found::Paths;
 use crate::term_cache::{Keep, NoTerm};
 use crate::views::Handle;
-use crate::{atoms, commands, errors, found, patterns, term_cache};
+use crate::{atoms, commands, errors, patterns, term_cache};
 
 /// What a normal scheduler may look at, copy and make: about half a millisecond of each.
 const STEPS_MAX: usize = 2_000;
@@ -122,7 +123,8 @@ fn entry_within<'a>(env: Env<'a>, view: &View, key: &[u8], budget: Budget) -> Te
     match view.get(&key) {
         None => atoms::not_found().encode(env),
         Some(entry) => {
-            let made = made(env, view, &key, entry, true, &mut budget).map(|entry| (atoms::ok(), entry));
+            let made = made(env, view, &key, entry, true, &mut budget, &mut Paths::default())
+                .map(|entry| (atoms::ok(), entry));
             answer(env, made)
         }
     }
@@ -171,11 +173,11 @@ fn listed<'a>(
     with_values: bool,
     mut budget: Budget,
 ) -> Result<Vec<Term<'a>>, Stop> {
-    let mut items = Vec::new();
+    let (mut items, mut paths) = (Vec::new(), Paths::default());
     let mut listing = listing::list(&view.entries, prefix, range).within(budget.steps);
     while items.len() < limit {
         let Some((key, entry)) = listing.next() else { break };
-        items.push(made(env, view, key, entry, with_values, &mut budget)?);
+        items.push(made(env, view, key, entry, with_values, &mut budget, &mut paths)?);
     }
     budget.looked_at(listing.steps())?;
     Ok(items)
@@ -255,7 +257,7 @@ fn picked<'a>(
     limit: usize,
     mut budget: Budget,
 ) -> Result<Vec<Term<'a>>, Stop> {
-    let mut items = Vec::new();
+    let (mut items, mut paths) = (Vec::new(), Paths::default());
     let mut walk = pattern.walk(view.tree(), after).within(budget.steps);
     while items.len() < limit {
         let Some(node) = walk.next() else { break };
@@ -265,19 +267,78 @@ fn picked<'a>(
             continue;
         }
         if what == atoms::nodes() {
-            items.push(node_term(env, view, &node.key, &mut budget)?);
+            items.push(node_term(env, view, &node.key, &mut budget, &mut paths)?);
             continue;
         }
         let Some(entry) = node.entry else { continue };
         if what == atoms::entries() {
-            items.push(made(env, view, &node.key, entry, true, &mut budget)?);
+            items.push(made(env, view, &node.key, entry, true, &mut budget, &mut paths)?);
         } else {
             let value = budget.value(env, view, &node.key, entry)?;
-            items.push((found::path(env, &node.key), value).encode(env));
+            items.push((paths.path(env, &node.key), value).encode(env));
         }
     }
     budget.looked_at(walk.steps())?;
     Ok(items)
+}
+
+/// The values of all nodes that a pattern matches but for those at and below `except`: a map, by their paths, with
+/// `default` where there is none; or `:dirty` or `{:error, reason}`. What is read once is not kept decoded.
+#[rustler::nif]
+fn values_by_path<'a>(
+    env: Env<'a>,
+    view: ResourceArc<Handle>,
+    pattern: Term<'a>,
+    except: Binary<'a>,
+    default: Term<'a>,
+) -> NifResult<Term<'a>> {
+    let pattern = patterns::decode(pattern)?;
+    if !pattern.is_ready() {
+        return Ok(atoms::dirty().encode(env));
+    }
+    Ok(answer(env, mapped(env, &view.view, &pattern, &Key::from_bytes(&except), default, Budget::small())))
+}
+
+/// See `values_by_path`.
+#[rustler::nif(schedule = "DirtyCpu")]
+fn values_by_path_large<'a>(
+    env: Env<'a>,
+    view: ResourceArc<Handle>,
+    pattern: Term<'a>,
+    except: Binary<'a>,
+    default: Term<'a>,
+) -> NifResult<Term<'a>> {
+    let pattern = patterns::decode(pattern)?;
+    if let Err(error) = pattern.check(usize::MAX) {
+        return Ok(errors::error(env, &error));
+    }
+    Ok(answer(env, mapped(env, &view.view, &pattern, &Key::from_bytes(&except), default, Budget::unlimited())))
+}
+
+fn mapped<'a>(
+    env: Env<'a>,
+    view: &View,
+    pattern: &Pattern,
+    except: &Key,
+    default: Term<'a>,
+    budget: Budget,
+) -> Result<Term<'a>, Stop> {
+    let mut budget = Budget { keep: Keep::IfReadBefore, ..budget };
+    let (mut keys, mut values, mut paths) = (Vec::new(), Vec::new(), Paths::default());
+    let mut walk = pattern.walk(view.tree(), None).within(budget.steps);
+    for node in walk.by_ref() {
+        if node.key.is_within(except) {
+            continue;
+        }
+        values.push(match node.entry {
+            Some(entry) => budget.value(env, view, &node.key, entry)?,
+            None => budget.item().map(|()| default)?,
+        });
+        keys.push(paths.path(env, &node.key));
+    }
+    budget.looked_at(walk.steps())?;
+    let twice = |_| Stop::Error(EngineError::Failed("a pattern matched a node twice".to_owned()));
+    Term::map_from_term_arrays(env, &keys, &values).map_err(twice)
 }
 
 /// The node at a path, with a value or without: `{:ok, node}`, `:not_found`, `:dirty` or `{:error, reason}`. There always
@@ -299,7 +360,7 @@ fn node_within<'a>(env: Env<'a>, view: &View, key: &[u8], budget: Budget) -> Ter
     if !key.is_root() && !view.tree().exists(&key) {
         return atoms::not_found().encode(env);
     }
-    answer(env, node_term(env, view, &key, &mut budget).map(|node| (atoms::ok(), node)))
+    answer(env, node_term(env, view, &key, &mut budget, &mut Paths::default()).map(|node| (atoms::ok(), node)))
 }
 
 /// Nodes below a path, as `list` gives entries.
@@ -340,13 +401,13 @@ fn listed_nodes<'a>(
     limit: usize,
     mut budget: Budget,
 ) -> Result<Vec<Term<'a>>, Stop> {
-    let mut items = Vec::new();
+    let (mut items, mut paths) = (Vec::new(), Paths::default());
     let mut nodes = listing::nodes(view.tree(), prefix, range);
     while items.len() < limit {
         budget.steps = budget.steps.checked_sub(1).ok_or(Stop::Dirty)?;
         match nodes.next() {
             None => break,
-            Some(Some(key)) => items.push(node_term(env, view, key, &mut budget)?),
+            Some(Some(key)) => items.push(node_term(env, view, key, &mut budget, &mut paths)?),
             // Too deep.
             Some(None) => {}
         }
@@ -380,7 +441,13 @@ fn fingerprint<'a>(env: Env<'a>, view: ResourceArc<Handle>, pattern: Term<'a>, f
     Ok(taken.map_or_else(|never| match never {}, |taken| (taken.count, taken.hash).encode(env)))
 }
 
-fn node_term<'a>(env: Env<'a>, view: &View, key: &Key, budget: &mut Budget) -> Result<Term<'a>, Stop> {
+fn node_term<'a>(
+    env: Env<'a>,
+    view: &View,
+    key: &Key,
+    budget: &mut Budget,
+    paths: &mut Paths<'a>,
+) -> Result<Term<'a>, Stop> {
     let (tree, entry) = (view.tree(), view.get(key));
     let value = match entry {
         Some(entry) => budget.value(env, view, key, entry)?,
@@ -388,7 +455,7 @@ fn node_term<'a>(env: Env<'a>, view: &View, key: &Key, budget: &mut Budget) -> R
     };
     let entry = entry.map(|entry| (entry.revision, entry.create_revision, entry.version, entry.lease));
     let versions = (tree.payload_version(key), tree.child_list_version(key));
-    Ok((found::path(env, key), tree.kind(key), value, versions.0, versions.1, tree.child_count(key), entry).encode(env))
+    Ok((paths.path(env, key), tree.kind(key), value, versions.0, versions.1, tree.child_count(key), entry).encode(env))
 }
 
 /// `{path, value, revision, create_revision, version, child_count, lease}`.
@@ -399,6 +466,7 @@ fn made<'a>(
     entry: &Arc<Entry>,
     with_value: bool,
     budget: &mut Budget,
+    paths: &mut Paths<'a>,
 ) -> Result<Term<'a>, Stop> {
     let value = if with_value {
         budget.value(env, view, key, entry)?
@@ -417,7 +485,7 @@ fn made<'a>(
         tree.child_list_version(key),
     ];
     let numbers = numbers.into_iter().map(|number| number.encode(env));
-    Ok(make_tuple(env, &[found::path(env, key), value].into_iter().chain(numbers).collect::<Vec<_>>()))
+    Ok(make_tuple(env, &[paths.path(env, key), value].into_iter().chain(numbers).collect::<Vec<_>>()))
 }
 
 fn binary<'a>(env: Env<'a>, bytes: &[u8]) -> Term<'a> {
