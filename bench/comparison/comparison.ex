@@ -161,8 +161,8 @@ defmodule Tank.Bench.Comparison do
 
     ratios =
       for {params, metric, better, ours, theirs} <- Table.pairs(module, rows),
-          (advantages = Stats.advantages(ours, theirs, better)) != [] do
-        Report.series("#{name}.#{metric}.advantage", params, "ratio", advantages)
+          (speed_ups = Stats.speed_ups(ours, theirs, better)) != [] do
+        Report.series("#{name}.#{metric}.speed_up", params, "ratio", speed_ups)
       end
 
     values ++ ratios

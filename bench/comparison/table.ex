@@ -1,5 +1,5 @@
 defmodule Tank.Bench.Comparison.Table do
-  @moduledoc "What a case found, as a table: a line for each point and metric, with the advantage we have."
+  @moduledoc "The results of a case as a table: a line for each point and metric, with the speed-up over Khepri."
 
   alias Tank.Bench.{Report, Stats}
 
@@ -19,7 +19,7 @@ defmodule Tank.Bench.Comparison.Table do
   @spec build(module, [Tank.Bench.Comparison.row()]) :: Report.table()
   def build(module, rows) do
     sides = for {side, _name} <- @names, Enum.any?(rows, &(&1.side == side)), do: side
-    head = [module.title(), ""] ++ Enum.map(sides, &@names[&1]) ++ ["better than Khepri by"]
+    head = [module.title(), ""] ++ Enum.map(sides, &@names[&1]) ++ ["speed-up over Khepri (median)"]
     by_key = Map.new(rows, &{{&1.side, &1.params, &1.metric}, &1.values})
 
     lines =
@@ -28,13 +28,13 @@ defmodule Tank.Bench.Comparison.Table do
           Enum.any?(sides, &by_key[{&1, params, metric}]) do
         cells = for side <- sides, do: cell(by_key[{side, params, metric}])
         ours = by_key[{:tank, params, metric}]
-        [point(params), "#{metric}, #{unit}"] ++ cells ++ [advantage(ours, by_key[{:khepri, params, metric}], better)]
+        [point(params), "#{metric}, #{unit}"] ++ cells ++ [speed_up(ours, by_key[{:khepri, params, metric}], better)]
       end
 
     %{title: module.title(), head: head, rows: lines}
   end
 
-  @doc "The points at which both we and Khepri have a metric: params, metric, what is better, our values, theirs."
+  @doc "The points at which both stores have a metric: params, metric, whether more or less is better, our values, Khepri's."
   @spec pairs(module, [Tank.Bench.Comparison.row()]) :: [{map, atom, :more | :less, [number], [number]}]
   def pairs(module, rows) do
     better = for {metric, _unit, better} <- module.metrics(), into: %{}, do: {metric, better}
@@ -45,7 +45,7 @@ defmodule Tank.Bench.Comparison.Table do
     end
   end
 
-  @doc "What tells a point from others, in words."
+  @doc "A point in words: what distinguishes it from the others."
   @spec point(map) :: String.t()
   def point(params) do
     params |> Enum.sort_by(&weight/1) |> Enum.map_join(", ", &words/1)
@@ -67,6 +67,6 @@ defmodule Tank.Bench.Comparison.Table do
   defp cell(nothing) when nothing in [nil, []], do: ""
   defp cell(values), do: Report.spread(values)
 
-  defp advantage(ours, theirs, _better) when ours == nil or theirs == nil, do: ""
-  defp advantage(ours, theirs, better), do: cell(Stats.advantages(ours, theirs, better))
+  defp speed_up(ours, theirs, _better) when ours == nil or theirs == nil, do: ""
+  defp speed_up(ours, theirs, better), do: cell(Stats.speed_ups(ours, theirs, better))
 end

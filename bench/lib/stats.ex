@@ -15,14 +15,15 @@ defmodule Tank.Bench.Stats do
   def ratios(values, others), do: Enum.zip_with(values, others, &(&1 / &2))
 
   @doc """
-  How many times better the first of two series is, round by round: above 1 it is better, whether more is or less.
+  The speed-up of the first of two series over the second, round by round. It is above 1 where the first is better,
+  whether more or less is better.
 
-  A round in which one of them is zero says nothing, and is left out.
+  A round in which one of them is zero is left out.
   """
-  @spec advantages([number], [number], :more | :less) :: [float]
-  def advantages(values, others, :less), do: advantages(others, values, :more)
+  @spec speed_ups([number], [number], :more | :less) :: [float]
+  def speed_ups(values, others, :less), do: speed_ups(others, values, :more)
 
-  def advantages(values, others, :more) do
+  def speed_ups(values, others, :more) do
     for {value, other} <- Enum.zip(values, others), value > 0, other > 0, do: value / other
   end
 end

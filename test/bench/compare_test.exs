@@ -32,14 +32,14 @@ defmodule Tank.Bench.CompareTest do
     end
   end
 
-  test "an advantage is above 1 where we are better, whether more or less is better" do
-    assert Stats.advantages([10, 30], [5, 10], :more) == [2.0, 3.0]
-    assert Stats.advantages([5, 10], [10, 30], :less) == [2.0, 3.0]
+  test "a speed-up is above 1 where we are better, whether more or less is better" do
+    assert Stats.speed_ups([10, 30], [5, 10], :more) == [2.0, 3.0]
+    assert Stats.speed_ups([5, 10], [10, 30], :less) == [2.0, 3.0]
     # Nothing can be said of a round in which nothing was counted.
-    assert Stats.advantages([0, 10], [10, 5], :more) == [2.0]
+    assert Stats.speed_ups([0, 10], [10, 5], :more) == [2.0]
   end
 
-  test "a table has a line for each point and metric, sizes in their order, and no advantage without a pair" do
+  test "a table has a line for each point and metric, sizes in their order, and no speed-up without a pair" do
     rows = [
       row(:tank, 100, :rate, [10, 20, 30]),
       row(:khepri, 100, :rate, [5, 5, 5]),
@@ -49,7 +49,7 @@ defmodule Tank.Bench.CompareTest do
     ]
 
     assert %{head: head, rows: lines} = Table.build(Rates, rows)
-    assert List.last(head) == "better than Khepri by"
+    assert List.last(head) == "speed-up over Khepri (median)"
 
     assert lines == [
              ["20 writers", "rate, 1/s", "", "", "7 (7-7)", ""],
@@ -83,7 +83,7 @@ defmodule Tank.Bench.CompareTest do
       for name <- @cases do
         json = File.read!(Path.join(dir, "compare_#{name}.json"))
         for store <- ~w(tank khepri), do: assert(json =~ ~s("store": "#{store}"), "#{name}: no figures of #{store}")
-        assert json =~ ~s(.advantage")
+        assert json =~ ~s(.speed_up")
       end
 
       assert File.regular?(Path.join(dir, "compare_put.svg"))
