@@ -2,7 +2,8 @@ defmodule Tank.Store.GuidesTest do
   use Tank.Store.TankCase, async: false
 
   @guides Path.wildcard("guides/*.md")
-  @documents ~w(README.md ARCHITECTURE.md CONTRIBUTING.md CHANGELOG.md bench/README.md) ++ Path.wildcard("docs/**/*.md") ++ @guides
+  @documents ~w(README.md ARCHITECTURE.md CONTRIBUTING.md CHANGELOG.md bench/README.md) ++
+               Path.wildcard("docs/**/*.md") ++ @guides
 
   setup_all do
     start_supervised!({Tank.Store, data_dir: module_dir(__MODULE__)})

@@ -9,7 +9,7 @@ defmodule Tank.Store.Cluster.CatchUpTest do
   @value_bytes 1024
 
   test "while others write, through kills of the receiver and the sender, without an election", %{tmp_dir: dir} do
-    away_for(dir, 4_000, snapshot_after: 500, log_keep: 200, purge_batch: 100)
+    away_for(dir, 4_000, snapshot_interval_entries: 500, log_retention_entries: 200, purge_batch: 100)
   end
 
   @tag :long

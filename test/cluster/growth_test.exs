@@ -50,7 +50,7 @@ defmodule Tank.Store.Cluster.GrowthTest do
 
     eventually("the leader to notice", fn ->
       {:ok, %{members: members}} = cluster(leader, :status, [store()])
-      Enum.any?(members, &(&1.node == gone.node and &1.in_touch == false))
+      Enum.any?(members, &(&1.node == gone.node and &1.reachable == false))
     end)
 
     missing = {:error, {:tank, :members_missing, %{store_id: store(), nodes: [gone.node]}}}

@@ -10,7 +10,7 @@ defmodule Tank.Store.Cluster.LaggingWatchTest do
   @about [[], [:storm, "a"], [:storm, :*, "x"]]
 
   setup %{tmp_dir: dir} do
-    peers = start_cluster(dir, 3, config: [snapshot_after: 200, log_keep: 50, purge_batch: 50])
+    peers = start_cluster(dir, 3, config: [snapshot_interval_entries: 200, log_retention_entries: 50, purge_batch: 50])
     leader = await_leader(peers)
     [lagging, _other] = peers -- [leader]
     write(leader, 200)

@@ -121,7 +121,7 @@ defmodule Tank.Store.Cluster.RandomWalkTest do
       eventually("the leader to notice who is there", fn ->
         Enum.any?(running, fn node ->
           {:ok, status} = cluster(state.peers[node], :status, [store()])
-          there = for %{in_touch: true, node: node} <- status.members, do: node
+          there = for %{reachable: true, node: node} <- status.members, do: node
           Enum.sort(there) == Enum.sort(for node <- running, do: state.peers[node].node)
         end)
       end)

@@ -9,7 +9,7 @@ defmodule Tank.Store.Cluster.ReadCacheTest do
   @here [favor: :low_latency]
 
   test "what others write, and what a snapshot brings, takes the place of what is cached", %{tmp_dir: dir} do
-    peers = start_cluster(dir, 3, config: [snapshot_after: 200, log_keep: 50, purge_batch: 50])
+    peers = start_cluster(dir, 3, config: [snapshot_interval_entries: 200, log_retention_entries: 50, purge_batch: 50])
     leader = await_leader(peers)
     [lagging, other] = peers -- [leader]
     write(leader, 1..20, :old)

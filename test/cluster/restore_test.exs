@@ -94,7 +94,7 @@ defmodule Tank.Store.Cluster.RestoreTest do
 
   defp round(round, round_dir, [origin, a, b, c]) do
     # Small: the log is purged between the restore and the joins in some rounds.
-    config = [snapshot_after: 50, log_keep: 20, purge_batch: 10]
+    config = [snapshot_interval_entries: 50, log_retention_entries: 20, purge_batch: 10]
     file = Path.join(round_dir, "backup")
     expected = back_up(origin, file, config)
     :ok = cluster(origin, :stop, [store()])

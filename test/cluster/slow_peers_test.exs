@@ -44,7 +44,7 @@ defmodule Tank.Store.Cluster.SlowPeersTest do
       start_cluster(dir, 3,
         host: &Network.address/1,
         exec: &Network.exec(network, &1),
-        config: [snapshot_after: 200, log_keep: 50, purge_batch: 50]
+        config: [snapshot_interval_entries: 200, log_retention_entries: 50, purge_batch: 50]
       )
 
     number = fn peer -> Enum.find_index(peers, &(&1 == peer)) + 1 end

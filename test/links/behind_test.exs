@@ -12,7 +12,7 @@ defmodule Tank.Store.Links.BehindTest do
   @begun_bytes 1_000_000
 
   # Every entry stays in the log; or hardly any, so that only a snapshot helps.
-  @by %{log: [], snapshot: [snapshot_after: 200, log_keep: 50, purge_batch: 50]}
+  @by %{log: [], snapshot: [snapshot_interval_entries: 200, log_retention_entries: 50, purge_batch: 50]}
 
   for {megabytes, by, name, link} <- [
         {60, :log, "16 Mbit/s, 60 ms", [rate: 16_000_000, rtt: 60]},

@@ -32,7 +32,7 @@ defmodule Tank.Store.ModelTest do
     check(commands(5), 5_000, [max_size: 60], &agree?(dir, purging(), &1))
   end
 
-  defp purging, do: [snapshot_after: 20, log_keep: 2, purge_batch: 1]
+  defp purging, do: [snapshot_interval_entries: 20, log_retention_entries: 2, purge_batch: 1]
 
   # A restart takes as long as three hundred commands: `weight` in about 400 commands is one.
   defp commands(weight) do

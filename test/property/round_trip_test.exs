@@ -49,7 +49,15 @@ defmodule Tank.Store.RoundTripTest do
 
   test "2,000 terms come back when the log is purged behind a snapshot", %{tmp_dir: dir} do
     needle = "NEEDLE" <> Base.encode16(:crypto.strong_rand_bytes(16))
-    short_log = %{cluster_name: :short_log, snapshot_after: 50, log_keep: 5, purge_batch: 1, segment_bytes: 10_000}
+
+    short_log = %{
+      cluster_name: :short_log,
+      snapshot_interval_entries: 50,
+      log_retention_entries: 5,
+      purge_batch: 1,
+      segment_bytes: 10_000
+    }
+
     long_log = %{cluster_name: :long_log}
     terms = random_terms(2_000)
 
@@ -76,7 +84,7 @@ defmodule Tank.Store.RoundTripTest do
   @tag :long
   @tag timeout: :infinity
   test "50,000 terms come back, in a store that is restarted and purged all the time", %{tmp_dir: dir} do
-    start_tank(dir, snapshot_after: 100, log_keep: 10, purge_batch: 10)
+    start_tank(dir, snapshot_interval_entries: 100, log_retention_entries: 10, purge_batch: 10)
 
     for _ <- 1..25 do
       terms = put_terms(random_terms(2_000))

@@ -32,7 +32,7 @@ defmodule Tank.Store.TreeModelTest do
   @tag :long
   @tag timeout: :infinity
   test "the tree is a map: 1,000 runs, with many restarts and a log that is purged", %{tmp_dir: dir} do
-    opts = [snapshot_after: 20, log_keep: 2, purge_batch: 1]
+    opts = [snapshot_interval_entries: 20, log_retention_entries: 2, purge_batch: 1]
     store = start_store(dir, opts)
     check(commands(5), 1_000, [max_size: 60], &agree?(store, fn -> restart(store, dir, opts) end, &1))
   end

@@ -283,7 +283,7 @@ defmodule Tank.Store.ForkStorm do
   defp mirror_watch(store, position, held) do
     from = if position, do: {:after, position}, else: :snapshot
 
-    case Watch.start(store, [@root], from: from, timeout: 500, interval: 20) do
+    case Watch.start(store, [@root], from: from, timeout: 500, progress_interval_ms: 20) do
       {:ok, watch} -> follow(store, watch, position, held, [])
       {:error, {:compacted, _min}} -> mirror_watch(store, nil, held)
       {:error, _down} -> mirror_later(store, position, held)

@@ -37,7 +37,7 @@ defmodule Tank.Store.WatchCollector do
     spawn(fn ->
       {:ok, _projection} = Projection.start_link(store: store, table: name)
       Process.register(self(), name)
-      {:ok, watch} = Watch.start(store, [], from: {:after, after_revision}, patience: :infinity)
+      {:ok, watch} = Watch.start(store, [], from: {:after, after_revision}, lag_timeout_ms: :infinity)
       send(test, {name, :follows})
       follow_on(watch, [])
     end)
@@ -99,7 +99,7 @@ defmodule Tank.Store.WatchCollector do
   end
 
   defp collect(%{store: store, about: about} = state, first) do
-    case Watch.start(store, about, from: {:after, first}, interval: 20) do
+    case Watch.start(store, about, from: {:after, first}, progress_interval_ms: 20) do
       {:ok, watch} ->
         {upto, seen, stop} = listen(watch, :rand.uniform(200), first, [], nil)
         Watch.cancel(watch)

@@ -93,7 +93,12 @@ defmodule Tank.Khepri.Projector do
 
   defp connect(state) do
     with {:ok, watch} <-
-           Watch.start(state.store, [], from: :now, favor: :low_latency, interval: :infinity, nodes: true),
+           Watch.start(state.store, [],
+             from: :now,
+             favor: :low_latency,
+             progress_interval_ms: :infinity,
+             nodes: true
+           ),
          {:ok, view} <- Engine.view(state.store, :low_latency, 5_000) do
       %{state | watch: watch} |> register(view) |> reached(Native.view_revision(view))
     else

@@ -1,9 +1,9 @@
 defmodule Tank.Store.Cluster do
   @moduledoc """
-  Starts and stops stores, joins them to clusters, and says how they are.
+  Starts and stops stores, adds and removes members of clusters, and reports their status.
 
-  A store is known by its id, an atom, and lives in a directory of its own. As a child of your supervisor (`start_link/1`) it
-  starts and stops with that. With `start/3` it outlives the process that started it, until `stop/1`.
+  A store has an id, which is an atom, and its own directory. As a child of your supervisor (`start_link/1`) it starts and
+  stops with the supervisor. A store that `start/3` started outlives the calling process, and runs until `stop/1`.
 
       children = [{Tank.Store.Cluster, store_id: :app, data_dir: "/var/lib/app"}, MyApp.Worker]
 
@@ -18,52 +18,51 @@ defmodule Tank.Store.Cluster do
 
   ## Clusters
 
-  Stores of the same id on several nodes can form a cluster: `join/2` makes a store a member of another node's cluster.
-  Then every member takes writes and linearizable reads, a write that was acknowledged is on the disks of a majority,
-  and the store goes on while a majority of the voting members is alive and connected. A member is written
-  `{store_id, node}`; members talk over Erlang distribution.
+  Stores with the same id on several nodes can form a cluster: `join/2` makes a store a member of another node's cluster.
+  Every member then takes writes and linearizable reads. An acknowledged write is on the disks of a majority. The cluster
+  works while a majority of its voters is alive and connected. Functions return a member as `{store_id, node}`. Members
+  communicate over Erlang distribution.
 
-  With three or more nodes, start Erlang with `-kernel prevent_overlapping_partitions false`: otherwise a single broken
-  connection makes `:global` cut nodes off that could still talk, and a cluster lose a quorum that it need not lose.
+  With three or more nodes, start Erlang with `-kernel prevent_overlapping_partitions false`. Otherwise, when one connection
+  breaks, `:global` also disconnects nodes that can still reach each other, and the cluster can lose its quorum without need.
 
-  ### Forming a cluster without a hand
+  ### Automatic formation
 
-  With the option `:cluster`, a list of nodes or a function that gives one, stores find each other: whatever the order in
-  which the nodes boot, they form one cluster. The list must be the same on all nodes; this node is added to it.
+  The option `:cluster` is a list of nodes, or a function that returns one. The stores on these nodes form one cluster, in
+  whatever order the nodes boot. The list must be the same on all nodes; this node is added to it.
 
-  A store whose directory holds a member is opened as that member. One whose directory is blank has no engine, serves
-  nobody and takes no writes until it knows what to become. It joins the cluster that a listed node holds, under a new
-  identity, once that has a quorum; what its node was in that cluster before is removed. It founds one only when all listed nodes
-  say that they are blank, at the same time, and it is the first voter of the sorted list. `forming: :majority` lets a majority
-  found: then a cluster that is held only by nodes which are not up may get a second one.
+  A store whose directory holds a member opens that member. A store whose directory is empty has no engine, and takes no
+  calls, until it knows what to become. If a listed node holds a cluster, the store joins it as a new member once the
+  cluster has a quorum; the cluster removes the member that this node had before. If the directories of all listed nodes
+  are empty at the same time, the first voter of the sorted list founds the cluster. With `forming: :majority`, a majority
+  of the listed nodes is enough; but if the nodes that are down hold a cluster, this founds a second one.
 
-  While it waits, calls give `:noproc`, `status/1` gives `role: :forming`, and the alarm `:forming` says for whom it waits.
+  While the store waits, calls return `:noproc`, `status/1` returns `role: :forming`, and the alarm `:forming` names the
+  nodes that it waits for.
 
-  Nodes that hold different clusters of one store id raise the alarm `:other_cluster` on both sides. A store that was
-  restored from a backup, or that has only run without a list, is refused instead while other nodes of its list hold another cluster. See the
-  guide on clusters.
+  Nodes that hold different clusters with the same store id raise the alarm `:other_cluster` on both sides. A store that was
+  restored from a backup, or has only run without a list, does not start while other nodes of its list hold another
+  cluster. See the guide on clusters.
 
   ### Witnesses
 
-  With two members, a cluster stops when either is lost. A third one on a small device mends that without serving
-  anybody: a witness (`join/4` with `role: :witness`, or `role: :witness` beside `:cluster` in the config of `start/3`)
-  votes and keeps the log and the state on its disk. Reads and writes there give `{:error, :witness}`. It never leads,
-  except for a moment when it alone has what the lost leader had acknowledged: it brings the others up to date and hands
-  over. It never founds a cluster either, so it must not be the first of the list. A member stays what it joined as;
-  joining again changes that.
+  A cluster of two members stops when either is lost. A third member on a small device solves this: a witness (`join/4` with
+  `role: :witness`, or `role: :witness` in addition to `:cluster` in the config of `start/3`). It votes, and keeps the log
+  and the state on its disk. Its reads and writes return `{:error, :witness}`. It leads only if it alone has writes that the
+  lost leader acknowledged; it then sends them to the others and hands leadership over. It never founds a cluster, so it must
+  not be the first of the list. A member keeps the role with which it joined; to change it, join again.
 
-  Functions without a store id are about the default store (`get_default_store_id/0`). Timeouts are in milliseconds,
-  5,000 unless given, and may be `:infinity`, which is a day: no call waits longer. They are the last argument, as a number or
-  as `timeout: ms`.
+  Functions without a store id use the default store (`get_default_store_id/0`). The last argument can be a timeout, as a
+  number of milliseconds or as `timeout: ms`. The default is 5,000. `:infinity` means a day, because no call waits longer.
 
   ## Options
 
-  The config map of `start/3` and `start_link/1` take, besides `:store_id`:
+  The config of `start/3` and `start_link/1` takes these options in addition to `:store_id`:
 
   #{Tank.Store.Options.docs()}
 
-  And `:cluster`, the nodes to form a cluster with, `:role`, what to join it as (`:voter`), and `:forming`, whether `:all`
-  nodes (the default) or a `:majority` must be blank to found one; see above.
+  It also takes `:cluster`, the nodes to form a cluster with; `:role`, the role in it (`:voter` by default); and `:forming`,
+  whether the directories of `:all` nodes (the default) or of a `:majority` must be empty to found a cluster.
   """
 
   alias Tank.Store.Cluster.{Arguments, Start, Unready}
@@ -77,13 +76,13 @@ defmodule Tank.Store.Cluster do
   @type store_id :: atom
   @type data_dir_or_system :: String.t() | charlist | atom
   @type member :: {store_id, node}
-  @typedoc "Milliseconds or `:infinity`, as they are or as an option."
+  @typedoc "Milliseconds or `:infinity`, as a plain value or as an option."
   @type call_timeout :: timeout | [timeout: timeout]
   @type query_options :: timeout | %{optional(:timeout | :favor) => term} | keyword
   @type config :: store_id | %{optional(atom) => term}
 
   @doc """
-  The child specification of a store. Its id is `{Tank.Store.Cluster, store_id}`, so that a supervisor can have many.
+  The child specification of a store. Its id is `{Tank.Store.Cluster, store_id}`, so a supervisor can have several stores.
 
       iex> spec = Tank.Store.Cluster.child_spec(store_id: :app, data_dir: "/var/lib/app")
       iex> {spec.id, spec.type, spec.shutdown}
@@ -96,7 +95,7 @@ defmodule Tank.Store.Cluster do
   end
 
   @doc """
-  Starts a store for a supervisor, or attaches to a running one. It has started once the store answers reads and writes.
+  Starts a store for a supervisor, or attaches to a running one. Returns once the store answers reads and writes.
 
       children = [
         {Tank.Store.Cluster, store_id: :app, data_dir: "/var/lib/app", cluster: [:"app@10.0.0.1", :"app@10.0.0.2"]},
@@ -105,12 +104,12 @@ defmodule Tank.Store.Cluster do
 
   Options:
 
-    * `:store_id` - the store's id; that of `get_default_store_id/0` unless given
-    * `:data_dir` - its directory. The store starts and stops with this process, which its supervisor gives 150 seconds for
-      that. Without it, the store must run already (`start/3`): it is used, and left running
-    * `:timeout` - milliseconds that the start may take until the store answers, 30,000 unless given. A member that waits for
-      other nodes of its `:cluster` needs them to be up within this time; `:infinity` waits for them
-    * those of the config of `start/3`
+    * `:store_id` - the store's id; the default is `get_default_store_id/0`
+    * `:data_dir` - its directory. The store starts and stops with this process, which has 150 seconds to stop. Without this
+      option, the store must already run (`start/3`); this process uses it, and leaves it running
+    * `:timeout` - milliseconds until the store must answer, 30,000 by default. If the store waits for other nodes of its
+      `:cluster`, they must be up within this time; with `:infinity` it waits for as long as needed
+    * the options of the config of `start/3`
 
   The process ends when the store does. Errors are `{:store_init_failed, error}` with a `Tank.Store.Error`. An unknown option
   raises `ArgumentError`.
@@ -127,19 +126,19 @@ defmodule Tank.Store.Cluster do
   @doc """
   Starts a store, and returns once it answers reads and writes.
 
-  `data_dir_or_system` is a directory, made when it is missing, or the id of a running store, whose directory is meant
-  then. `store_id_or_config` is an id, or a map with the id as `:store_id` (or `:cluster_name`, Khepri's name for it) and
-  options.
+  `data_dir_or_system` is a directory, which is created if it does not exist, or the id of a running store, which stands for
+  that store's directory. `store_id_or_config` is an id, or a map with the id as `:store_id` (or `:cluster_name`, as Khepri
+  calls it) and options.
 
-  A store that runs already in that directory stays as it is. One that was stopped has its data. One that ended otherwise, in
-  this VM, must be there again: `{:lost, what}` if it is not. With `create: false` no directory is made:
-  `{:no_store, path}` when it is missing or empty. See the guide "When a disk, a mount or a name is lost".
+  If the store already runs in that directory, nothing changes. If the store ran in this VM before and was not stopped, its
+  directory must still hold it; otherwise the error is `{:lost, what}`. With `create: false`, a missing or empty directory is the
+  error `{:no_store, path}`. See the guide "When a disk, a mount or a name is lost".
 
-  Errors: `{:already_running, dir}` when the store runs in another directory; `:system_not_started` for an atom that
-  names no running store; a `Tank.Store.Error` that says why the directory could not be opened;
-  `{:tank, :other_cluster, %{store_id: _, clusters: _}}` and `{:tank, :no_list_of_nodes, %{store_id: _, why: _}}`, which are about
-  `:cluster`. After these nothing runs. After `:timeout` the store may still come up: it is being opened, or waits for
-  its cluster, and serves nobody until then. `stop/1` ends that.
+  Errors: `{:already_running, dir}` if the store runs in another directory; `:system_not_started` for an atom that names
+  no running store; a `Tank.Store.Error` that says why the directory could not be opened;
+  `{:tank, :other_cluster, %{store_id: _, clusters: _}}` and `{:tank, :no_list_of_nodes, %{store_id: _, why: _}}`, which
+  concern `:cluster`. After these errors nothing runs. After `:timeout` the store is still being opened or waits for its
+  cluster, and may answer later; `stop/1` ends that.
 
       iex> dir = Path.join(System.tmp_dir!(), "start_doc_#{System.unique_integer([:positive])}")
       iex> Tank.Store.Cluster.start(dir, %{store_id: :start_doc, value_bytes_max: 1024})
@@ -168,10 +167,10 @@ defmodule Tank.Store.Cluster do
   @doc """
   Stops a store, and returns when its directory is free. Its data stays. Returns `:ok` if the store does not run.
 
-  A store whose directory is lost (`{:lost, what}`) is given up with this: a later start makes a new one.
+  After this, a store whose directory is lost (`{:lost, what}`) can be started again, which creates a new one.
 
-  `{:error, :timeout}` when the store is not closed after two minutes, as on a disk that does not answer. It goes on
-  closing; call this again to wait for it.
+  Returns `{:error, :timeout}` if the store is not closed after two minutes, for example because the disk does not answer. The
+  store continues to close; call this again to wait for it.
 
       iex> Tank.Store.Cluster.stop(:never_started)
       :ok
@@ -198,10 +197,10 @@ defmodule Tank.Store.Cluster do
   def get_store_ids, do: Server.store_ids() |> Enum.sort()
 
   @doc """
-  Waits until a store has a leader and this node answers reads. May be called before the store is started.
+  Waits until a store has a leader and this node answers reads. You may call it before the store is started.
 
-  Takes a store id, or `{store_id, node}` to ask another node. Errors: `:noproc` when the store does not run by then,
-  `:timeout` when it runs and has no leader, `:nodedown` when the node cannot be asked.
+  Takes a store id, or `{store_id, node}` for the store of another node. Errors: `:noproc` if the store does not run by then,
+  `:timeout` if it runs and has no leader, `:nodedown` if the other node cannot be reached.
 
       iex> Tank.Store.Cluster.wait_for_leader(:never_started, 50)
       {:error, :noproc}
@@ -219,31 +218,31 @@ defmodule Tank.Store.Cluster do
   end
 
   @doc """
-  Figures about a store, at about one moment: a `Tank.Store.Status`.
+  Returns the status of a store, as a `Tank.Store.Status`. All figures are from about the same moment.
 
-  | key | |
+  | key | meaning |
   |---|---|
-  | `store_id`, `member_id`, `cluster_id`, `data_dir` | who this member is, and where its data is |
+  | `store_id`, `member_id`, `cluster_id`, `data_dir` | the ids of this member, and its directory |
   | `revision` | the store's revision |
-  | `history` | the id of the history that it counts in: another one after a restore, `force_new_cluster/2` or an import that replaces (`Tank.Store.Tree.history/2`) |
-  | `entries` | how many entries there are |
+  | `history` | the id of the history to which the revision belongs; a restore, `force_new_cluster/2` and an import that replaces all data begin a new one (`Tank.Store.Tree.history/2`) |
+  | `entries` | number of entries |
   | `value_bytes` | bytes of paths and values |
-  | `memory_bytes` | bytes that values take up in memory, encoded and decoded |
-  | `disk_bytes` | bytes of all files: of the log, which takes space ahead, up to a megabyte at a time, now; of the others when they were last measured, which each call asks for |
-  | `in_flight` | writes that are not answered yet |
-  | `fsyncs`, `log_entries`, `log_bytes` | what was made durable since the store was opened |
+  | `memory_bytes` | bytes of memory for values, encoded and decoded |
+  | `disk_bytes` | bytes of all files: the log now, with the space that it has reserved; the others when they were last measured. Each call starts a new measurement |
+  | `in_flight` | writes that wait for their answer |
+  | `fsyncs`, `log_entries`, `log_bytes` | syncs of the log, and what they made durable, since the store was opened |
   | `applied_index` | index of the last applied log entry |
   | `digest` | a hash of all entries: equal on members with equal entries |
   | `readable` | whether linearizable reads are answered from memory |
-  | `failure` | nil, or what the disk failed with (`:disk_full`, `{:storage, why}`, `{:lost, what}`): the store answers reads from memory and refuses writes with this reason, and opens again by itself when the disk takes writes |
-  | `alarms` | what is wrong while the store goes on: a list of `{name, details}`, empty when all is well. `details` is a map with a `:message` that says what happened and what to do, with the `:member_id` if it is about one member, and with figures. An alarm is logged as an error once, and goes when its cause is gone |
-  | `role` | `:leader`, `:follower`, `:candidate` or `:learner`; `:forming` while the store waits for its cluster: the other figures are 0, nil or empty then |
+  | `failure` | nil, or the disk's failure (`:disk_full`, `{:storage, why}`, `{:lost, what}`). The store then answers reads from memory, refuses writes with this reason, and opens again by itself once the disk takes writes |
+  | `alarms` | problems during which the store continues: a list of `{name, details}`, empty if there are none. `details` is a map with a `:message` that says what happened and what to do, with figures, and with the `:member_id` if one member is concerned. An alarm is logged once, as an error, and ends when its cause is gone |
+  | `role` | `:leader`, `:follower`, `:candidate` or `:learner`; or `:forming` while the store waits for its cluster, when the other figures are 0, nil or empty |
   | `term`, `leader` | the raft term, and the node of the leader that this member follows, or nil |
   | `last_log_index` | index of the last log entry here |
-  | `purged_index` | index of the last log entry that is not kept any more, or nil: a member that lacks it is sent a snapshot |
-  | `quorum` | whether this member was in touch with a majority a moment ago |
-  | `members` | a map for each: `node`, `role` (`:leader`, `:voter`, `:learner`, `:witness`), `member_id`, and, as only a leader knows, `lag`: log entries that it does not have yet, and `in_touch`: whether it answered a moment ago; nil elsewhere |
-  | `malformed_frames`, `foreign_frames` | messages of other nodes that were dropped: not decodable, or not for this member |
+  | `purged_index` | index of the last purged log entry, or nil; a member that needs it receives a snapshot |
+  | `quorum` | whether this member and a majority reached each other a moment ago |
+  | `members` | a map for each: `node`, `role` (`:leader`, `:voter`, `:learner`, `:witness`), `member_id`; and `lag`, the number of log entries that it lacks, and `reachable`, whether it answered a moment ago. Only the leader knows these two; elsewhere they are nil |
+  | `malformed_frames`, `foreign_frames` | messages of other nodes that were dropped, because they could not be decoded or were not for this member |
 
       iex> Tank.Store.Cluster.status(:never_started)
       {:error, :noproc}
@@ -275,25 +274,24 @@ defmodule Tank.Store.Cluster do
   @doc """
   Makes a store of this node a member of the cluster that `node` is in.
 
-  The local store, which must be running, **loses its data**, and gets the cluster's: as a learner first, then, when it
-  has caught up, as a voter; then this returns. The data goes only when the cluster has taken the member in: after an
-  error, the store runs on with what it had. While it joins, calls on the store give `:noproc`. They go on to do so after
-  a `:timeout` at the very last step, when it is not known whether the cluster counts on this member already: until the
-  cluster can be asked, and the store is a voter. A store that is stopped or killed meanwhile is a learner when it is
-  started again, and becomes a voter by itself.
+  The local store must run. It **loses its data** and gets the cluster's. It is a learner until it has caught up, and then a
+  voter; then this function returns. The local data is erased only after the cluster has admitted the member: after an
+  error, the store continues with its data. While the store joins, calls on it return `:noproc`. This also holds after a
+  `:timeout` at the last step, when it is unknown whether the cluster already counts this member as a voter, until the cluster
+  has answered and the store is a voter. A store that is stopped or killed meanwhile starts as a learner, and becomes a voter
+  by itself.
 
-  A store that is a member of a cluster already leaves that one first, also when it is the same one. Should the rest
-  fail then, its data stays and it is a member of none; join again. Joining one's own node does nothing.
+  If the store is already a member of a cluster, it leaves that cluster first, even if it is the same one. If a later step
+  fails, the store keeps its data and is a member of no cluster; join again. Joining the own node does nothing.
 
-  The arguments are a node, or `{store_id, node}`, or a store id and a node, each with an optional timeout. The fourth
-  argument takes `role: :learner` for a member that gets everything and never votes (`promote/3`), or `role: :witness`.
+  The arguments are a node, `{store_id, node}`, or a store id and a node, each with an optional timeout. The fourth argument
+  takes `role: :learner`, for a member that gets all the data and never votes (`promote/3`), or `role: :witness`.
 
-  Errors: `{:tank, :not_a_tank_store, %{store_id: _}}` when the local store does not run,
-  `{:tank, :failed_to_join_remote_node, %{store_id: _, node: _}}` when the node cannot be reached, `:noproc` when the
-  store does not run there, `:timeout`; `{:tank, :cluster_has_other_members, _}` when another node joined this one
-  meanwhile; `{:tank, :members_in_another_cluster, _}`, see `reset/1`; `{:tank, :members_missing, _}` when the cluster that the
-  store is to leave would lose its majority, see `remove_member/2`; `:state_differs`, if the state that came is not the
-  cluster's.
+  Errors: `{:tank, :not_a_tank_store, %{store_id: _}}` if the local store does not run,
+  `{:tank, :failed_to_join_remote_node, %{store_id: _, node: _}}` if the node cannot be reached, `:noproc` if the store does
+  not run there, `:timeout`; `{:tank, :cluster_has_other_members, _}` if another node joined the local store meanwhile;
+  `{:tank, :members_in_another_cluster, _}`, see `reset/1`; `{:tank, :members_missing, _}` if the former cluster would lose its
+  majority, see `remove_member/2`; `:state_differs` if the state that arrived is not the cluster's.
 
       iex> Tank.Store.Cluster.join(:never_started, :"tank@nowhere")
       {:error, {:tank, :not_a_tank_store, %{store_id: :never_started}}}
@@ -317,13 +315,13 @@ defmodule Tank.Store.Cluster do
   end
 
   @doc """
-  Leaves the cluster, and erases the store: it ends stopped, and its directory empty. The others go on without it.
+  Leaves the cluster, stops the store, and erases its data. The other members continue.
 
-  Takes a store id, a timeout, or both. It takes a majority of the members that answers, and one of those that would be
-  left: without, it gives `{:error, :timeout}`, nothing has changed, and the store runs on as it was.
-  `{:error, :only_witnesses_left}` when nobody else could lead. A member without a majority, all of whose reachable
-  others are in another cluster by now (`force_new_cluster/2`), hears that at once:
-  `{:tank, :members_in_another_cluster, %{store_id: _, nodes: _}}`; `force_new_cluster/2` lets it go on alone, or join.
+  Takes a store id, a timeout, or both. Needs a majority of the members, and a majority of the members that remain. Without
+  them it returns `{:error, :timeout}`, and the store continues unchanged. Returns `{:error, :only_witnesses_left}` if only
+  witnesses would remain. If there is no majority, and all other members that answer are in another cluster by now
+  (`force_new_cluster/2`), it returns `{:tank, :members_in_another_cluster, %{store_id: _, nodes: _}}` at once; call
+  `force_new_cluster/2` on this member too, so that it can continue alone or join.
 
       iex> Tank.Store.Cluster.reset(:never_started)
       {:error, {:tank, :not_a_tank_store, %{store_id: :never_started}}}
@@ -340,20 +338,20 @@ defmodule Tank.Store.Cluster do
   def reset(store_id, timeout) when is_atom(store_id), do: Leave.reset(store_id, Arguments.deadline!(timeout))
 
   @doc """
-  Makes this node's member, with all it holds, the only member of a new cluster: the way out when a majority is lost
-  **for good**.
+  Makes this node's member, with its data, the only member of a new cluster. Use it only when a majority is lost **for
+  good**.
 
-  What only the lost members held is lost, acknowledged or not. The other members of the old cluster, should any come
-  back, are no part of the new one; a majority of them would go on as the old cluster, apart from this one. To take one
-  in, erase its directory, or call this there too, and let it `join/2`.
+  Writes that only the lost members had are lost, even if they were acknowledged. Other members of the old cluster are not
+  part of the new one. If a majority of them comes back, they continue as the old cluster. To add one of them to the new
+  cluster, erase its directory, or call this function there too, and then `join/2`.
 
-  The store begins another history: what clients saw of the old cluster may be lost, so its revisions and lease epochs go
-  on above all that anybody can have seen, and everything before is compacted. Watches and `Tank.Store.Tree.list_since/4`
-  answer `{:compacted, min}` to positions of before; `Tank.Store.Syncer` and `Tank.Store.Projection` list again by
-  themselves. Nobody can renew a lease of before or write with it; it is free when its time is over.
+  The store begins a new history. Clients may have seen writes that are lost, so new revisions and lease epochs are higher
+  than all that clients can have seen, and all earlier revisions are compacted. Watches and `Tank.Store.Tree.list_since/4`
+  return `{:compacted, min}` for earlier positions; `Tank.Store.Syncer` and `Tank.Store.Projection` list again by themselves.
+  Holders cannot renew leases of the old cluster or write with them; such a lease is free once its time is over.
 
-  Refuses while a majority answers: `{:tank, :quorum_is_there, %{store_id: _}}`. Options: `force: true` does it all the
-  same; `:timeout`, which is also how long the majority is asked for.
+  Returns `{:tank, :quorum_is_there, %{store_id: _}}` while a majority answers. With `force: true` it does not ask. `:timeout` is
+  also how long it waits for a majority to answer.
 
       iex> Tank.Store.Cluster.force_new_cluster(:never_started)
       {:error, {:tank, :not_a_tank_store, %{store_id: :never_started}}}
@@ -365,11 +363,11 @@ defmodule Tank.Store.Cluster do
   end
 
   @doc """
-  The members of the cluster, sorted: `{:ok, [{store_id, node}]}`. One that is down stays listed.
+  Returns the members of the cluster, sorted, as `{:ok, [{store_id, node}]}`. The list includes members that are down.
 
-  Takes a store id, options, or both. Options are a timeout, or a map or keyword list with `:timeout` and `:favor`:
-  `:consistency` (the default) confirms with a majority that nothing changed meanwhile, `:low_latency` gives what this
-  member knows, at once, and also without a majority.
+  Takes a store id, options, or both. Options are a timeout, or a map or keyword list with `:timeout` and `:favor`. With
+  `:consistency` (the default) it asks a majority whether the list is current. With `:low_latency` it returns what this member
+  knows, at once and without a majority.
 
       iex> Tank.Store.Cluster.members(:never_started)
       {:error, :noproc}
@@ -386,7 +384,7 @@ defmodule Tank.Store.Cluster do
   end
 
   @doc """
-  As `members/1`, with the nodes alone.
+  As `members/1`, but returns only the nodes.
 
       iex> Tank.Store.Cluster.nodes(:never_started)
       {:error, :noproc}
@@ -424,7 +422,7 @@ defmodule Tank.Store.Cluster do
     do: only_nodes(locally_known_members(store_id_or_options, options))
 
   @doc """
-  The node of the leader that this member follows, or nil when it knows of none. It may be out of date.
+  Returns the node of the leader that this member follows, or nil if it knows of none. The answer may be out of date.
 
       iex> Tank.Store.Cluster.leader(:never_started)
       {:error, :noproc}
@@ -433,7 +431,7 @@ defmodule Tank.Store.Cluster do
   def leader(store_id \\ get_default_store_id()) when is_atom(store_id), do: Membership.leader(store_id)
 
   @doc """
-  Makes the member on `node` the leader, without an election timeout. It must be a voter, and be up.
+  Makes the member on `node` the leader, without an election timeout. The member must be a voter and up.
 
   Errors: `{:tank, :not_a_member, %{store_id: _, node: _}}`, `{:tank, :is_a_witness, %{store_id: _, node: _}}`,
   `:timeout`.
@@ -443,24 +441,23 @@ defmodule Tank.Store.Cluster do
     do: Membership.transfer_leader(store_id, node, Arguments.deadline!(timeout))
 
   @doc """
-  Has the cluster part with the member on `node`, which may be dead: its votes and its acknowledgements count no more.
-  A store that was started anew on a node of that name can join then, or at once: `join/2` removes what its node was
-  before.
+  Removes the member on `node` from the cluster. The member may be dead; its votes and acknowledgements no longer count. A new
+  store on a node with that name can then join. (`join/2` also removes the former member of its node by itself.)
 
-  The data of the removed member stays where it is. If it still runs, it serves nobody, and should be stopped or
-  `reset/1`, or join again; to leave in good order, call `reset/1` there instead.
+  The data of the removed member stays in its directory. If the member still runs, it answers no calls: stop it, `reset/1` it,
+  or let it join again. To remove a member that is up, call `reset/1` on it instead.
 
-  Errors: `{:tank, :not_a_member, %{store_id: _, node: _}}`; `:timeout`, also when there is no majority that answers;
-  `{:tank, :members_missing, %{store_id: _, nodes: _}}` when there would be none among those that would be left, since the
-  members of these nodes do not answer: remove the dead before the living; `:only_witnesses_left`.
+  Errors: `{:tank, :not_a_member, %{store_id: _, node: _}}`; `:timeout`, also if no majority answers;
+  `{:tank, :members_missing, %{store_id: _, nodes: _}}` if the remaining members would have no majority because these nodes
+  do not answer (remove dead members first); `:only_witnesses_left`.
   """
   @spec remove_member(store_id, node, call_timeout) :: :ok | {:error, term}
   def remove_member(store_id, node, timeout \\ @timeout) when is_atom(store_id) and is_atom(node),
     do: Membership.remove(store_id, node, Arguments.deadline!(timeout))
 
   @doc """
-  Has the running store of `node` join this cluster as a learner: it gets everything, and never votes. As with
-  `join/4`, which this calls there, its data is lost.
+  Lets the running store of `node` join this cluster as a learner, which gets all the data and never votes. It calls `join/4`
+  there, so the store loses its own data.
   """
   @spec add_learner(store_id, node, call_timeout) :: :ok | {:error, term}
   def add_learner(store_id, node, timeout \\ @timeout) when is_atom(store_id) and is_atom(node) do
@@ -469,25 +466,25 @@ defmodule Tank.Store.Cluster do
     Remote.call(node, __MODULE__, :join, args, deadline)
   end
 
-  @doc "Lets the learner on `node` vote. Errors as with `remove_member/3`."
+  @doc "Makes the learner on `node` a voter. The errors are those of `remove_member/3`."
   @spec promote(store_id, node, call_timeout) :: :ok | {:error, term}
   def promote(store_id, node, timeout \\ @timeout) when is_atom(store_id) and is_atom(node),
     do: Membership.change(store_id, :promote, node, Arguments.deadline!(timeout))
 
-  @doc "Lets the voter on `node` go on as a learner. Errors as with `remove_member/3`."
+  @doc "Makes the voter on `node` a learner. The errors are those of `remove_member/3`."
   @spec demote(store_id, node, call_timeout) :: :ok | {:error, term}
   def demote(store_id, node, timeout \\ @timeout) when is_atom(store_id) and is_atom(node),
     do: Membership.change(store_id, :demote, node, Arguments.deadline!(timeout))
 
   @doc """
-  Sends the calling process what changes in the cluster, as this member sees it, until `unsubscribe/1` or its end; what
-  is at this moment comes first. Messages are `{:store_cluster, store_id, event}` with the events
+  Sends the calling process the current leader, members and quorum, and then each change that this member sees, until
+  `unsubscribe/1` or until the process ends. Messages are `{:store_cluster, store_id, event}` with the events
 
     * `{:leader, node | nil, term}`
     * `{:members, [{store_id, node}]}`
     * `{:quorum, :ok | :lost}`
 
-  They come a moment late, and what lasts only for a moment may not be told at all.
+  Messages arrive a moment late. A state that lasts only for a moment may not be reported.
 
       iex> Tank.Store.Cluster.subscribe(:never_started)
       {:error, :noproc}
@@ -495,12 +492,12 @@ defmodule Tank.Store.Cluster do
   @spec subscribe(store_id) :: :ok | {:error, :noproc | :timeout}
   def subscribe(store_id \\ get_default_store_id()) when is_atom(store_id), do: Events.subscribe(store_id, self())
 
-  @doc "Ends a `subscribe/1` of the calling process."
+  @doc "Unsubscribes the calling process."
   @spec unsubscribe(store_id) :: :ok | {:error, :noproc | :timeout}
   def unsubscribe(store_id \\ get_default_store_id()) when is_atom(store_id), do: Events.unsubscribe(store_id, self())
 
   @doc """
-  The id of the default store: the application environment's `:default_store_id`, else `:tank`.
+  Returns the id of the default store: the application environment's `:default_store_id`, otherwise `:tank`.
 
       iex> Tank.Store.Cluster.get_default_store_id()
       :tank
@@ -517,7 +514,7 @@ defmodule Tank.Store.Cluster do
   end
 
   @doc """
-  The default directory: the application environment's `:default_data_dir`, else `"tank#<node>"` in the working
+  Returns the default directory: the application environment's `:default_data_dir`, otherwise `"tank#<node>"` in the working
   directory.
 
       iex> Tank.Store.Cluster.get_default_data_dir()

@@ -10,7 +10,7 @@ defmodule Tank.Store.Members do
           voter: boolean,
           witness: boolean,
           matched: non_neg_integer | nil,
-          in_touch: boolean | nil
+          reachable: boolean | nil
         }
   @type cluster :: %{
           member_id: non_neg_integer,
@@ -80,7 +80,7 @@ defmodule Tank.Store.Members do
   def give_up_leadership(store, deadline) do
     with {:ok, %{role: :leader} = cluster} <- of(store),
          [_one | _more] = voters <- cluster |> others() |> Enum.filter(&(&1.voter and not &1.witness)) do
-      _led? = transfer(store, Enum.max_by(voters, &{&1.in_touch, &1.matched || 0}).id, deadline)
+      _led? = transfer(store, Enum.max_by(voters, &{&1.reachable, &1.matched || 0}).id, deadline)
     end
 
     :ok

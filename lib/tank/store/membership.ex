@@ -133,7 +133,7 @@ defmodule Tank.Store.Membership do
       end
 
     lag = if cluster.role == :leader and member.matched, do: max((cluster.last_log_index || 0) - member.matched, 0)
-    %{node: member.node, member_id: member.id, role: role, lag: lag, in_touch: member.in_touch}
+    %{node: member.node, member_id: member.id, role: role, lag: lag, reachable: member.reachable}
   end
 
   # Without a majority there is no answer, however long one waits: as with khepri_cluster, that is a timeout.

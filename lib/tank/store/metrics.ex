@@ -91,7 +91,7 @@ defmodule Tank.Store.Metrics do
     [
       for({name, help, value} <- @gauges, do: family(name, "gauge", help, stores, &plain(value(&1.status, value)))),
       family("member_lag_entries", "gauge", "log entries that a member lacks", stores, &members(&1, :lag)),
-      family("member_reachable", "gauge", "1 if a member answered the leader", stores, &members(&1, :in_touch)),
+      family("member_reachable", "gauge", "1 if a member answered the leader", stores, &members(&1, :reachable)),
       family("alarm", "gauge", "1 for each alarm that is raised", stores, &alarms/1),
       for(
         {name, help, key} <- @status_counters,
@@ -160,8 +160,8 @@ defmodule Tank.Store.Metrics do
   end
 
   # The comprehension above leaves out false.
-  defp unreachable(status, :in_touch),
-    do: for(%{node: node, in_touch: false} <- status.members, node != node(), do: {"", [member: node], false})
+  defp unreachable(status, :reachable),
+    do: for(%{node: node, reachable: false} <- status.members, node != node(), do: {"", [member: node], false})
 
   defp unreachable(_status, _key), do: []
 

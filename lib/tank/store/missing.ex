@@ -59,7 +59,7 @@ defmodule Tank.Store.Missing do
     end
   end
 
-  defp suspected(%{role: :leader} = cluster), do: for(member <- Members.others(cluster), !member.in_touch, do: member)
+  defp suspected(%{role: :leader} = cluster), do: for(member <- Members.others(cluster), !member.reachable, do: member)
   defp suspected(cluster), do: Members.others(cluster)
 
   defp why({:holds, mine}, %{cluster_id: mine, role: :leader}), do: "does not answer the leader"

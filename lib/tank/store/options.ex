@@ -1,15 +1,15 @@
 defmodule Tank.Store.Options do
   @moduledoc false
-  # The options of a store: what there is, what each may be, and what it is when it is not given.
+  # The options of a store: their names, ranges, defaults and documentation.
 
   alias Tank.Store.{Identity, Reopening}
 
   @megabyte 1024 * 1024
-  # No machine has more, and sums of two still fit into what the Rust library counts with.
+  # More than any machine has. The sum of two still fits into the integers of the Rust library.
   @count 1..0x3FFF_FFFF_FFFF_FFFF
-  # Less would be read from the disk all the time.
+  # With less, the store would read from the disk all the time.
   @bytes @megabyte..0x3FFF_FFFF_FFFF_FFFF
-  # An hour: longer is a mistake in the unit.
+  # An hour. A longer time is probably a mistake in the unit.
   @milliseconds 1..3_600_000
 
   @value_bytes_max 16 * @megabyte
@@ -17,38 +17,38 @@ defmodule Tank.Store.Options do
 
   # {option, range, default, what it is}
   @schema [
-    {:in_flight_max, @count, 50_000, "writes that may be in flight; more are refused with `:overloaded`"},
-    {:in_flight_bytes_max, @count, 256 * @megabyte, "bytes of values that they may hold"},
-    {:value_bytes_max, @count, @value_bytes_max, "the largest value, in bytes of its external term format"},
+    {:in_flight_max, @count, 50_000, "writes in flight at the same time; the store refuses more with `:overloaded`"},
+    {:in_flight_bytes_max, @count, 256 * @megabyte, "bytes of values in flight at the same time"},
+    {:value_bytes_max, @count, @value_bytes_max, "largest value, in bytes of external term format"},
     {:txn_bytes_max, @count, @txn_bytes_max,
-     "the largest command of several parts, such as a transaction: its paths and values together, in bytes. At least " <>
-       "`:value_bytes_max`, which raises it when it is not given"},
-    {:txn_operations_max, 1..1_048_576, 1_024,
-     "the most operations of a transaction, and the most comparisons or reads of it"},
-    {:path_component_bytes_max, 1..65_535, 255, "the largest component of a path that is written, in bytes"},
-    {:path_bytes_max, 1..65_535, 1_024, "the largest path that is written: its components together, in bytes"},
+     "largest command with several parts, such as a transaction: bytes of its paths and values together. The default is " <>
+       "`:value_bytes_max` if that is larger"},
+    {:txn_operations_max, 1..1_048_576, 1_024, "operations of a transaction; also its comparisons, and its reads"},
+    {:path_component_bytes_max, 1..65_535, 255, "bytes of a component of a path that is written"},
+    {:path_bytes_max, 1..65_535, 1_024, "bytes of a path that is written, all components together"},
     {:memory_bytes_max, @bytes, nil,
-     "bytes of values that may be in memory, encoded and decoded; those that were not read for long are then read from " <>
-       "the disk. Paths and revisions come on top. Without it all values stay in memory"},
+     "bytes of values in memory, encoded and decoded together; the store reads other values from disk. Paths and revisions " <>
+       "are always in memory, in addition to this. Without this option all values stay in memory"},
     {:history_revisions, @count, 100_000,
-     "revisions whose changes a leader keeps, for watches that resume and for reads of the past"},
-    {:history_age_ms, @count, :unlimited, "milliseconds that it keeps them at the most"},
-    {:recent_bytes_max, @count, 32 * @megabyte,
-     "bytes of the newest changes that are kept in memory; a watch that is further behind reads the disk"},
-    {:heartbeat_ms, @milliseconds, 50, "milliseconds between two heartbeats of a leader"},
-    {:election_ms, @milliseconds, 150,
-     "milliseconds; a member stands for election when it hears nothing from a leader for two to three times as long, " <>
-       "longer where round trips are long or the leader is heard irregularly, or for a third longer once the connection " <>
-       "is lost"},
-    {:snapshot_after, @count, 20_000, "log entries after which older ones may be dropped"},
-    {:log_keep, @count, 10_000, "dropped log entries that are kept for members that lag"},
-    {:purge_batch, @count, 5_000, "log entries dropped at a time"},
+     "revisions of history to keep, for watches that resume and for reads of the past"},
+    {:history_age_ms, @count, :unlimited, "maximum age of the history, in milliseconds"},
+    {:watch_buffer_bytes_max, @count, 32 * @megabyte,
+     "bytes of the newest changes in memory; a watch that lags further reads from disk"},
+    {:heartbeat_interval_ms, @milliseconds, 50, "milliseconds between two heartbeats of the leader"},
+    {:election_timeout_ms, @milliseconds, 150,
+     "milliseconds; a member becomes a candidate if it receives nothing from the leader for two to three times this time. " <>
+       "It waits longer if round trips are long or the leader's messages arrive irregularly. After the connection to the " <>
+       "leader is lost, it waits for 4/3 of this time"},
+    {:snapshot_interval_entries, @count, 20_000,
+     "log entries between two snapshots; the log before a snapshot may be purged"},
+    {:log_retention_entries, @count, 10_000, "log entries to keep after a snapshot, for members that lag"},
+    {:purge_batch, @count, 5_000, "log entries to purge at a time"},
     {:segment_bytes, @count, 16 * @megabyte,
-     "bytes after which the log goes on in another file; when all entries of one are dropped, it is removed, or written " <>
-       "anew: two at most are kept for that"},
+     "size of a log file, in bytes; a file whose entries are all purged is removed, or reused: at most two files are kept " <>
+       "for that"},
     {:checkpoint_bytes, @count, 64 * @megabyte,
-     "bytes of applied writes, with what they take up besides, after which the state in memory is written to the disk; a " <>
-       "start applies up to twice as many again"}
+     "bytes of applied log entries between two checkpoints, which write the state to disk; a start applies up to twice as " <>
+       "many bytes of the log again"}
   ]
 
   @names [:create | Enum.map(@schema, &elem(&1, 0))]

@@ -34,13 +34,13 @@ defmodule Tank.Store.Status do
             malformed_frames: 0,
             foreign_frames: 0
 
-  @typedoc "A member; `lag` and `in_touch` are nil unless this member leads."
+  @typedoc "A member; `lag` and `reachable` are nil unless this member leads."
   @type member :: %{
           required(:node) => node,
           required(:role) => :leader | :voter | :learner | :witness,
           required(:member_id) => non_neg_integer,
           required(:lag) => non_neg_integer | nil,
-          required(:in_touch) => boolean | nil,
+          required(:reachable) => boolean | nil,
           optional(atom) => term
         }
   @typedoc "`details` has a `:message` that says what happened and what to do."

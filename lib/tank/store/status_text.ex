@@ -55,7 +55,7 @@ defmodule Tank.Store.StatusText do
 
   defp cells(member), do: [Atom.to_string(member.node), Atom.to_string(member.role), lag(member.lag), silent(member)]
 
-  defp silent(%{in_touch: false}), do: "NO ANSWER"
+  defp silent(%{reachable: false}), do: "NO ANSWER"
   defp silent(_member), do: ""
 
   # Only the leader knows.

@@ -1,6 +1,6 @@
 defmodule Tank.Store.Watch do
   @moduledoc """
-  Tells a process what changes in a store: in order, all of it, once.
+  Sends a process every change of a store, in order and exactly once.
 
       iex> dir = Path.join(System.tmp_dir!(), "watch_doc_#{System.unique_integer([:positive])}")
       iex> {:ok, :watch_doc} = Tank.Store.Cluster.start(dir, :watch_doc)
@@ -21,22 +21,22 @@ defmodule Tank.Store.Watch do
 
   The process that started the watch gets `{:store_watch, ref, message}`, with these messages:
 
-  | message | |
+  | message | meaning |
   |---|---|
-  | `{:snapshot_part, entries}` | a part of a large snapshot, in the order of paths |
-  | `{:snapshot, entries, revision}` | the snapshot, or its last part: `Tank.Store.Entry` structs as of `revision` |
-  | `{:synced, revision}` | all up to `revision` has been delivered; what follows is new |
-  | `{:changes, revision, changes}` | what one revision changed, in the order of paths: `Tank.Store.Change` structs |
-  | `{:progress, revision}` | nothing else has changed up to `revision`: a revision to resume from |
+  | `{:snapshot_part, entries}` | a page of a large snapshot, in the order of paths |
+  | `{:snapshot, entries, revision}` | the snapshot, or its last page: `Tank.Store.Entry` structs as of `revision` |
+  | `{:synced, revision}` | everything up to `revision` has been delivered |
+  | `{:changes, revision, changes}` | the changes of one revision, in the order of paths: `Tank.Store.Change` structs |
+  | `{:progress, revision}` | there are no other changes up to `revision`, from which you can resume |
   | `{:cancelled, reason}` | the last message: the watch has ended |
 
-  A revision is one message, also a transaction's or the deletion of a whole subtree, of which each entry is reported.
-  Revisions rise from message to message; there is no gap between a snapshot and the changes behind it. A watch works on
-  any member of a cluster, and delivers what that member has applied: who is told of a revision can read it there.
+  Each revision is one message, also a transaction and the deletion of a subtree, which reports each entry. Revisions rise from
+  message to message, and there is no gap between a snapshot and the first change. A watch works on any member of a cluster,
+  and delivers what that member has applied: after you receive a revision, you can read it there.
 
-  A watch is of a path, with all below it, or of a pattern (`Tank.Store.Pattern`, "Of what changes"), with the entries that it
-  matches. A change is delivered when the entry matched before it or matches after it, as what happened to the entry: one
-  that has come to match by an update is `:updated`.
+  A watch selects a path and everything below it, or the entries that match a pattern (`Tank.Store.Pattern`, "Of what changes").
+  It delivers a change if the entry matched before or matches after it. The change says what happened to the entry: if an
+  update makes an entry match, the change is `:updated`.
 
       iex> dir = Path.join(System.tmp_dir!(), "pattern_doc_#{System.unique_integer([:positive])}")
       iex> {:ok, :pattern_doc} = Tank.Store.Cluster.start(dir, :pattern_doc)
@@ -56,22 +56,22 @@ defmodule Tank.Store.Watch do
 
   A watch ends with
 
-    * `{:compacted, min}`: what comes next is no longer in the history, or the store is in another history; start with a
-      snapshot, or `{:after, min}`, which leaves out what was before,
-    * `{:lagged, revision}`: the process did not keep up; `{:after, revision}` goes on where this watch ended. It is 0
-      when the snapshot was not complete: start with a new one,
-    * `:store_stopped`: the store was stopped or opened again, or the watch's own process was killed. Go on after the last
-      revision that you were told of, with `{:after, {watch.history, revision}}`.
+    * `{:compacted, min}`: the next change is no longer in the history, or the store has a new history. Start again with a
+      snapshot, or with `{:after, min}`, which skips the changes up to `min`.
+    * `{:lagged, revision}`: the process did not keep up. Start again with `{:after, revision}`. If the revision is 0, the
+      snapshot was not complete: start with a new snapshot.
+    * `:store_stopped`: the store was stopped or opened again, or the watch's own process was killed. Start again after the
+      last revision that you received, with `{:after, {watch.history, revision}}`.
 
-  It ends too, without a message, when the process dies.
+  When the process dies, its watch ends without a message.
 
   ## Histories
 
-  A store that was restored from a backup, that was forced into a new cluster, or whose entries an import replaced does
-  not go on from what its clients have seen: it is in a new history, with revisions above all earlier ones. A store that
-  joins another cluster gets that one's history. A watch ends with `{:compacted, min}` then, and does not start after a
-  revision of another history. A position with its history, `{history, revision}`, is never taken for one of another;
-  a revision alone is not when it is compacted, or higher than the store's.
+  A store that was restored from a backup, forced into a new cluster, or replaced by an import has lost writes that its clients
+  may have seen. It has a new history, whose revisions are higher than all earlier ones. A store that joins another cluster gets
+  that cluster's history. Watches of the former history end with `{:compacted, min}`, and a watch does not start after a
+  revision of another history. A position with its history, `{history, revision}`, is never mistaken for a position of another
+  history. A plain revision is recognized if it is compacted, or higher than the store's.
   """
 
   import Tank.Store.Position, only: [is_position: 1]
@@ -89,17 +89,17 @@ defmodule Tank.Store.Watch do
   @last_words_ms 1_000
   @defaults [
     from: :snapshot,
-    buffer: 1_000,
-    patience: 5_000,
-    interval: 10_000,
-    part: 1_000,
+    mailbox_max: 1_000,
+    lag_timeout_ms: 5_000,
+    progress_interval_ms: 10_000,
+    snapshot_page_size: 1_000,
     favor: :consistency,
     timeout: @timeout,
     entries: false,
     nodes: false
   ]
 
-  @typedoc "A watch: the reference in its messages, the revision that it began at, and the history of all its revisions."
+  @typedoc "A watch: the reference in its messages, the revision at which it began, and its history."
   @type t :: %__MODULE__{
           ref: reference,
           revision: non_neg_integer,
@@ -117,25 +117,26 @@ defmodule Tank.Store.Watch do
           | {:cancelled, {:compacted, non_neg_integer} | {:lagged, non_neg_integer} | :store_stopped}
 
   @doc """
-  Starts a watch of a path and all below it, or of what a pattern matches. The messages come to the calling process.
+  Starts a watch of a path and everything below it, or of the entries that match a pattern. The calling process gets the
+  messages.
 
-  `:from` is where it begins: with a `:snapshot` of what there is (the default), `:now`, `{:after, revision}`, or
-  `{:after, {history, revision}}` (see "Histories"). This member may not have come to that revision yet: then the leader
-  is asked whether there is such a one.
+  `:from` says where it begins: with a `:snapshot` (the default), `:now`, `{:after, revision}`, or
+  `{:after, {history, revision}}` (see "Histories"). If this member does not have that revision yet, it asks the leader
+  whether the revision exists.
 
   Options:
 
-    * `:favor` - `:consistency` (the default): a snapshot, or `:now`, holds every write that any member acknowledged
-      before; `:low_latency`: what this member knows, also without a majority. A watch after a revision that this member
-      has not come to waits for it then, and sends `:synced` once it has. Nobody looks whether that revision will ever
-      come; should the store begin another history, the watch ends with `{:compacted, min}`
-    * `:timeout` - milliseconds that this may take, 5,000 by default
-    * `:buffer` - messages that may wait in the mailbox before the watch holds back, 1,000 by default. It counts all
-      messages of the process
-    * `:patience` - milliseconds that it holds back before it ends with `{:lagged, revision}`, 5,000 by default
-    * `:interval` - milliseconds after which a watch with nothing to deliver sends `:progress`, if the store has moved
-      on; 10,000 by default, or `:infinity`
-    * `:part` - entries in a part of a snapshot, 1,000 by default
+    * `:favor` - with `:consistency` (the default), a snapshot or `:now` includes every write that any member has acknowledged
+      before. With `:low_latency`, it is what this member knows, and needs no majority. If this member does not have the
+      revision of `:after` yet, the watch waits for it without checking that it exists, and sends `:synced` once it is there.
+      If the store begins a new history, the watch ends with `{:compacted, min}`
+    * `:timeout` - milliseconds for the start, 5,000 by default
+    * `:mailbox_max` - messages in the mailbox above which the watch pauses, 1,000 by default. All messages of the process
+      count
+    * `:lag_timeout_ms` - milliseconds of a pause after which the watch ends with `{:lagged, revision}`, 5,000 by default
+    * `:progress_interval_ms` - milliseconds between two `:progress` messages of a watch that has nothing to deliver, if the
+      store's revision has changed; 10,000 by default, or `:infinity`
+    * `:snapshot_page_size` - entries in a page of a snapshot, 1,000 by default
 
   Errors: `{:compacted, min}` when what follows the revision is no longer in the history, when the store is in another
   history, or when there is no such revision yet; `:noproc`, `:no_quorum`, `:timeout`,
@@ -347,8 +348,11 @@ defmodule Tank.Store.Watch do
   defp option?(:from, {:after, position}), do: is_position(position)
   defp option?(:favor, favor), do: favor in [:consistency, :low_latency]
   defp option?(name, on?) when name in [:entries, :nodes], do: is_boolean(on?)
-  defp option?(name, :infinity), do: name in [:timeout, :interval, :patience]
+  defp option?(name, :infinity), do: name in [:timeout, :progress_interval_ms, :lag_timeout_ms]
   defp option?(:timeout, timeout), do: is_integer(timeout) and timeout >= 0
-  defp option?(name, value) when name in [:buffer, :patience, :interval, :part], do: is_integer(value) and value > 0
+
+  defp option?(name, value) when name in [:mailbox_max, :lag_timeout_ms, :progress_interval_ms, :snapshot_page_size],
+    do: is_integer(value) and value > 0
+
   defp option?(_name, _value), do: false
 end

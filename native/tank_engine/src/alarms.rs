@@ -7,8 +7,8 @@
 use std::collections::BTreeMap;
 use std::sync::{Mutex, MutexGuard};
 
-use crate::raft::MemberId;
 use crate::sync::lock;
+use crate::types::MemberId;
 
 /// A field of an alarm.
 #[derive(Clone, Debug, PartialEq, Eq)]

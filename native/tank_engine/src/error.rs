@@ -3,7 +3,8 @@
 use std::io;
 use std::path::PathBuf;
 
-use crate::storage::OPEN_FILES;
+/// Where the kernel shows the files that this process has open. RocksDB is given its directory through it.
+pub(crate) const OPEN_FILES: &str = "/proc/self/fd/";
 
 /// Why a call to the engine did not succeed. Every variant says what the reader can do.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]

@@ -10,18 +10,15 @@
 pub mod engine;
 pub mod options;
 
-pub mod command;
-pub mod entries;
-pub mod entry;
 pub mod error;
-pub mod key;
+pub mod state;
+pub mod tree;
+pub mod types;
+
+pub use state::{command, lease, outcome};
+pub use tree::{entries, entry, key, listing, nodes, pattern, payload};
+
 pub mod last_changed;
-pub mod lease;
-pub mod listing;
-pub mod nodes;
-pub mod outcome;
-pub mod pattern;
-pub mod payload;
 pub mod view;
 pub mod watch;
 
@@ -32,7 +29,6 @@ pub mod peers;
 pub mod raft;
 pub mod raft_runtime;
 pub mod snapshot;
-pub mod state;
 pub mod storage;
 
 pub mod alarms;
@@ -40,6 +36,7 @@ mod applied;
 pub mod environment;
 mod evict;
 pub mod faults;
+mod files;
 pub mod health;
 pub mod label;
 mod marks;

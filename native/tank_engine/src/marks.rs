@@ -8,7 +8,7 @@ use std::collections::VecDeque;
 
 use serde::{Deserialize, Serialize};
 
-use crate::raft::LogId;
+use crate::types::LogId;
 
 /// How many of the newest log entries are noted.
 const RECENT: usize = 1_024;

@@ -5,18 +5,18 @@ use std::path::PathBuf;
 use crate::command::{Limits, TXN_OPERATIONS_MAX};
 use crate::error::EngineError;
 use crate::key::KeyLimits;
-use crate::storage::Expected;
+use crate::log::segments::SEGMENT_BYTES;
+
+pub use crate::storage::{First, Formation, Opening};
 
 /// Default of [`Timing::checkpoint_bytes`].
 pub(crate) const CHECKPOINT_BYTES: u64 = 64 << 20;
-/// Default of [`Timing::segment_bytes`].
-pub(crate) const SEGMENT_BYTES: u64 = 16 << 20;
 
 /// Default of [`Options::txn_bytes_max`].
 pub(crate) const TXN_BYTES_MAX: usize = 32 << 20;
 
-/// Default of [`Options::recent_bytes_max`].
-pub(crate) const RECENT_BYTES_MAX: usize = 32 << 20;
+/// Default of [`Options::watch_buffer_bytes_max`].
+pub(crate) const WATCH_BUFFER_BYTES_MAX: usize = 32 << 20;
 
 /// The options of [`crate::engine::Engine::open`].
 #[derive(Clone, Debug)]
@@ -48,7 +48,7 @@ pub struct Options {
     /// How old they may get, in milliseconds; `None`: as old as they are.
     pub history_age_ms: Option<u64>,
     /// Bytes of the newest changes that are kept in memory, for watches.
-    pub recent_bytes_max: usize,
+    pub watch_buffer_bytes_max: usize,
     /// Raft's times and log retention.
     pub timing: Timing,
     /// What a new directory becomes.
@@ -59,66 +59,25 @@ pub struct Options {
     pub witness: bool,
 }
 
-/// What is known of a directory when it is opened.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Opening {
-    /// Nothing: the store was not open before, as far as the caller knows.
-    First(First),
-    /// It was open, and one of these was in it: so it must be there now. None is made.
-    Again(Vec<Expected>),
-}
-
-/// What a first opening does in a directory that is missing or empty.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum First {
-    /// Makes a store there.
-    MayCreate,
-    /// Refuses: a mount may be missing.
-    MustExist,
-}
-
-/// What a new directory becomes.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Formation {
-    /// The first member of a new cluster. A directory that exists stays what it is.
-    NewCluster,
-    /// A member that an existing cluster takes in: it waits for that. What the directory holds is
-    /// set aside ([`crate::storage::Directory::open_as`]).
-    Joining {
-        /// The cluster's id.
-        cluster_id: u64,
-        /// The id that it will be taken in with; never used before.
-        member_id: u64,
-    },
-    /// The only member of a cluster of its own, whatever it was a member of: for when the quorum
-    /// of that is lost for good.
-    Alone {
-        /// The new cluster's id.
-        cluster_id: u64,
-    },
-}
-
 /// Raft's times and log retention.
 #[derive(Clone, Debug)]
 pub struct Timing {
-    /// Between two heartbeats of a leader.
-    pub heartbeat_ms: u64,
-    /// The unit of raft's waiting. A leader rests on an acknowledged heartbeat for once this time;
-    /// followers vote for nobody else for a third longer; one that hears nothing stands for election
-    /// after that and once or a third more than once this time, or without it if it knows that the
-    /// connection was lost.
-    pub election_ms: u64,
-    /// Log entries after which the state counts as a new snapshot, so that the log before it can
-    /// be purged.
-    pub snapshot_after: u64,
-    /// Log entries kept behind a snapshot for members that lag. While a member is receiving a snapshot, the
+    /// Milliseconds between two heartbeats of the leader.
+    pub heartbeat_interval_ms: u64,
+    /// Milliseconds. A leader's lease lasts this long after a heartbeat that a majority has acknowledged. A follower that
+    /// has acknowledged one votes for no other member for 4/3 of this time. If it then hears nothing, it becomes a
+    /// candidate after one to 4/3 of this time more, or at once if the connection to the leader is lost.
+    pub election_timeout_ms: u64,
+    /// Log entries between two snapshots. The log before a snapshot may be purged.
+    pub snapshot_interval_entries: u64,
+    /// Log entries to keep after a snapshot, for members that lag. While a member is receiving a snapshot, the
     /// log since then is kept as well, up to as many bytes as the state has.
-    pub log_keep: u64,
-    /// Log entries purged at a time.
+    pub log_retention_entries: u64,
+    /// Log entries to purge at a time.
     pub purge_batch: u64,
-    /// Bytes after which the log goes on in another file. A file goes when all its entries are purged.
+    /// Size of a log file, in bytes. A file is removed once all its entries are purged.
     pub segment_bytes: u64,
-    /// Bytes of applied log entries after which the state goes to the disk. A start applies up to twice as many again.
+    /// Bytes of applied log entries between two checkpoints. A start applies up to twice as many bytes of the log again.
     pub checkpoint_bytes: u64,
 }
 
@@ -138,7 +97,7 @@ impl Options {
             memory_bytes_max: None,
             history_revisions: 100_000,
             history_age_ms: None,
-            recent_bytes_max: RECENT_BYTES_MAX,
+            watch_buffer_bytes_max: WATCH_BUFFER_BYTES_MAX,
             timing: Timing::default(),
             formation: Formation::NewCluster,
             opening: Opening::First(First::MayCreate),
@@ -169,9 +128,11 @@ impl Options {
             );
             return Err(EngineError::InvalidOption { option: "txn_bytes_max", why });
         }
-        let Timing { heartbeat_ms, election_ms, .. } = self.timing;
-        if heartbeat_ms >= election_ms {
-            let why = format!("election_ms must be above heartbeat_ms, which is {heartbeat_ms}, got: {election_ms}");
+        let Timing { heartbeat_interval_ms, election_timeout_ms, .. } = self.timing;
+        if heartbeat_interval_ms >= election_timeout_ms {
+            let why = format!(
+                "election_timeout_ms must be above heartbeat_interval_ms, which is {heartbeat_interval_ms}, got: {election_timeout_ms}"
+            );
             return Err(EngineError::InvalidOption { option: "timing", why });
         }
         Ok(())
@@ -183,12 +144,12 @@ impl Timing {
     /// keep from voting for others a third longer, from when they received it: so much slower may
     /// the leader's clock run than theirs, and no leader is elected earlier than needs be.
     pub fn leader_lease(&self) -> std::time::Duration {
-        std::time::Duration::from_millis(self.election_ms)
+        std::time::Duration::from_millis(self.election_timeout_ms)
     }
 
     /// How long followers keep from voting for others.
     pub fn vote_embargo(&self) -> std::time::Duration {
-        std::time::Duration::from_millis((self.election_ms * 4).div_ceil(3))
+        std::time::Duration::from_millis((self.election_timeout_ms * 4).div_ceil(3))
     }
 
     /// How recently a member must have answered to be counted on.
@@ -200,10 +161,10 @@ impl Timing {
 impl Default for Timing {
     fn default() -> Self {
         Self {
-            heartbeat_ms: 50,
-            election_ms: 150,
-            snapshot_after: 20_000,
-            log_keep: 10_000,
+            heartbeat_interval_ms: 50,
+            election_timeout_ms: 150,
+            snapshot_interval_entries: 20_000,
+            log_retention_entries: 10_000,
             purge_batch: 5_000,
             segment_bytes: SEGMENT_BYTES,
             checkpoint_bytes: CHECKPOINT_BYTES,

@@ -131,7 +131,7 @@ mod tests {
 
     #[test]
     fn a_call_that_takes_longer_than_a_heartbeat_interval_is_not_ended() {
-        let interval = Duration::from_millis(Timing::default().heartbeat_ms);
+        let interval = Duration::from_millis(Timing::default().heartbeat_interval_ms);
         let call = async { RaftRuntime::sleep(interval * 4).await };
         let answered = RaftRuntime::new(1).block_on(async { RaftRuntime::timeout(interval, call).await });
         assert!(answered.is_ok(), "{answered:?}");

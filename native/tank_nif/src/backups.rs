@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use rustler::{Atom, Binary, Encoder, Env, NewBinary, NifResult, Resource, ResourceArc, Term};
+use rustler::{Atom, Binary, Encoder, Env, NifResult, Resource, ResourceArc, Term};
 use tank_engine::backup::{self, About, Progress};
 use tank_engine::command::{Command, Compare, Op, Relation, Txn, Write};
 use tank_engine::error::EngineError;
@@ -16,7 +16,6 @@ use tank_engine::reclaim;
 use tank_engine::view::View;
 
 use crate::store::Store;
-use crate::watches::history_text;
 use crate::writes::hand_over;
 use crate::{atoms, errors, found, threads};
 
@@ -125,14 +124,14 @@ fn page<'a>(env: Env<'a>, pinned: ResourceArc<Pinned>, after: Option<Binary<'a>>
             return (page, last).encode(env);
         }
         bytes += key.as_bytes().len() + entry.payload.len();
-        let name = binary(env, key.as_bytes());
+        let name = found::binary(env, key.as_bytes());
         last = Some(name);
         let payload = match view.payload(key, entry) {
             Ok(Some(payload)) => payload,
             Ok(None) => return errors::error(env, &EngineError::Storage("compacted during the export".to_owned())),
             Err(error) => return errors::error(env, &error),
         };
-        page.push((found::path(env, key), binary(env, &payload), entry.lease).encode(env));
+        page.push((found::path(env, key), found::binary(env, &payload), entry.lease).encode(env));
     }
     (page, atoms::nil()).encode(env)
 }
@@ -147,7 +146,7 @@ fn pinned_nodes(env: Env<'_>, pinned: ResourceArc<Pinned>) -> Vec<Term<'_>> {
         let entry = view.get(key);
         let is_bare = entry.is_none() && node.stays;
         let is_leased = entry.is_some_and(|entry| entry.lease != 0);
-        let source = node.keep_while.as_ref().map(|keep_while| binary(env, keep_while.source()));
+        let source = node.keep_while.as_ref().map(|keep_while| found::binary(env, keep_while.source()));
         let kind = (entry.is_some() && node.kind != VALUE).then_some(node.kind);
         let is_told = !is_leased && (is_bare || kind.is_some() || source.is_some());
         is_told.then(|| (found::path(env, key), is_bare, kind, source).encode(env))
@@ -195,7 +194,7 @@ fn done(env: Env<'_>, about: About) -> Term<'_> {
 }
 
 fn about<'a>(env: Env<'a>, about: &About) -> NifResult<Term<'a>> {
-    let history = (about.history != 0).then(|| history_text(about.history));
+    let history = (about.history != 0).then(|| found::history(about.history));
     let pairs: [(Atom, Term<'a>); 6] = [
         (atoms::store_id(), about.store_id.encode(env)),
         (atoms::revision(), about.revision.encode(env)),
@@ -205,10 +204,4 @@ fn about<'a>(env: Env<'a>, about: &About) -> NifResult<Term<'a>> {
         (atoms::history(), history.encode(env)),
     ];
     Term::map_from_pairs(env, &pairs)
-}
-
-fn binary<'a>(env: Env<'a>, bytes: &[u8]) -> Term<'a> {
-    let mut binary = NewBinary::new(env, bytes.len());
-    binary.as_mut_slice().copy_from_slice(bytes);
-    Binary::from(binary).encode(env)
 }

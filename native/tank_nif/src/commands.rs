@@ -9,7 +9,7 @@ use tank_engine::command::{
 use tank_engine::key::Key;
 use tank_engine::nodes::{KeepCondition, KeepWhile};
 use tank_engine::state::{Facts, Fingerprint};
-use tank_engine::storage::format::random_id;
+use tank_engine::types::random_id;
 
 use crate::store::Store;
 use crate::writes::Limited;

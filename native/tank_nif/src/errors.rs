@@ -129,3 +129,9 @@ fn part(name: &str) -> Atom {
         _ => atoms::database(),
     }
 }
+
+/// `{:error, {:corrupt, detail}}`: a stored value cannot be decoded.
+pub(crate) fn undecodable(env: Env<'_>) -> Term<'_> {
+    let detail = "a value is not a term's encoding".to_owned();
+    error(env, &EngineError::Corrupt { what: "state", detail })
+}

@@ -132,3 +132,8 @@ pub(crate) fn binary<'a>(env: Env<'a>, bytes: &[u8]) -> Term<'a> {
     binary.as_mut_slice().copy_from_slice(bytes);
     Binary::from(binary).encode(env)
 }
+
+/// A history's id as users see it.
+pub(crate) fn history(id: u64) -> String {
+    format!("{id:016x}")
+}

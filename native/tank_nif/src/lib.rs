@@ -14,7 +14,7 @@ mod options;
 mod store;
 
 mod members;
-mod transport;
+mod relays;
 
 mod commands;
 mod found;

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use rustler::{Atom, Encoder, Env, Error, NifResult, OwnedEnv, Resource, ResourceArc, Term};
+use rustler::{Atom, Binary, Encoder, Env, Error, NifResult, OwnedEnv, Resource, ResourceArc, Term};
 use tank_engine::engine::{ClusterStatus, ClusterWatch, MemberStatus};
 use tank_engine::peers::Change;
 use tank_engine::raft::Member;
@@ -16,6 +16,16 @@ fn cluster<'a>(env: Env<'a>, store: &'a Store) -> NifResult<Term<'a>> {
     match store.engine.cluster() {
         Ok(cluster) => Ok((atoms::ok(), cluster_map(env, store, &cluster)?).encode(env)),
         Err(error) => Ok(errors::error(env, &error)),
+    }
+}
+
+/// Gives the engine a frame that `node` sent: `:ok`, or `{:other_cluster, cluster_id}` when it is one of another
+/// cluster, and was dropped. Frames are small: whatever is large comes in parts.
+#[rustler::nif]
+fn deliver<'a>(env: Env<'a>, store: &'a Store, node: &str, frame: Binary<'a>) -> Term<'a> {
+    match store.engine.deliver(node, &frame) {
+        None => atoms::ok().encode(env),
+        Some(cluster_id) => (atoms::other_cluster(), cluster_id).encode(env),
     }
 }
 
@@ -134,7 +144,7 @@ fn member_map<'a>(env: Env<'a>, member: &MemberStatus) -> NifResult<Term<'a>> {
         (atoms::voter(), member.voter.encode(env)),
         (atoms::witness(), member.witness.encode(env)),
         (atoms::matched(), member.matched.encode(env)),
-        (atoms::in_touch(), member.in_touch.encode(env)),
+        (atoms::reachable(), member.reachable.encode(env)),
     ];
     Term::map_from_pairs(env, &pairs)
 }

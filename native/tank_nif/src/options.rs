@@ -2,8 +2,8 @@
 
 use rustler::{Atom, Decoder, Error, NifResult, Term};
 use tank_engine::options::{First, Formation, Opening, Options};
-use tank_engine::storage::format::random_id;
 use tank_engine::storage::{Expected, FileSystem};
+use tank_engine::types::random_id;
 
 use crate::atoms;
 
@@ -25,12 +25,12 @@ pub(crate) fn decode(map: Term<'_>) -> NifResult<Options> {
     set(&mut options.memory_bytes_max, map, atoms::memory_bytes_max())?;
     set(&mut options.history_revisions, map, atoms::history_revisions())?;
     set(&mut options.history_age_ms, map, atoms::history_age_ms())?;
-    set(&mut options.recent_bytes_max, map, atoms::recent_bytes_max())?;
+    set(&mut options.watch_buffer_bytes_max, map, atoms::watch_buffer_bytes_max())?;
     let timing = &mut options.timing;
-    set(&mut timing.heartbeat_ms, map, atoms::heartbeat_ms())?;
-    set(&mut timing.election_ms, map, atoms::election_ms())?;
-    set(&mut timing.snapshot_after, map, atoms::snapshot_after())?;
-    set(&mut timing.log_keep, map, atoms::log_keep())?;
+    set(&mut timing.heartbeat_interval_ms, map, atoms::heartbeat_interval_ms())?;
+    set(&mut timing.election_timeout_ms, map, atoms::election_timeout_ms())?;
+    set(&mut timing.snapshot_interval_entries, map, atoms::snapshot_interval_entries())?;
+    set(&mut timing.log_retention_entries, map, atoms::log_retention_entries())?;
     set(&mut timing.purge_batch, map, atoms::purge_batch())?;
     set(&mut timing.segment_bytes, map, atoms::segment_bytes())?;
     set(&mut timing.checkpoint_bytes, map, atoms::checkpoint_bytes())?;

@@ -6,7 +6,7 @@
 use std::sync::Arc;
 
 use rustler::types::tuple::make_tuple;
-use rustler::{Atom, Binary, Encoder, Env, Error, NewBinary, NifResult, ResourceArc, Term};
+use rustler::{Atom, Binary, Encoder, Env, Error, NifResult, ResourceArc, Term};
 use tank_engine::entry::Entry;
 use tank_engine::error::EngineError;
 use tank_engine::key::Key;
@@ -18,7 +18,7 @@ use tank_engine::view::View;
 use crate::found::Paths;
 use crate::term_cache::{Keep, NoTerm};
 use crate::views::Handle;
-use crate::{atoms, commands, errors, patterns, term_cache};
+use crate::{atoms, commands, errors, found, patterns, term_cache};
 
 /// What a normal scheduler may look at, copy and make: about half a millisecond of each.
 const STEPS_MAX: usize = 2_000;
@@ -84,10 +84,7 @@ fn answer<'a, T: Encoder>(env: Env<'a>, result: Result<T, Stop>) -> Term<'a> {
         Ok(value) => value.encode(env),
         Err(Stop::Dirty) => atoms::dirty().encode(env),
         Err(Stop::Error(error)) => errors::error(env, &error),
-        Err(Stop::Undecodable) => {
-            let detail = "a value is not a term's encoding".to_owned();
-            errors::error(env, &EngineError::Corrupt { what: "state", detail })
-        }
+        Err(Stop::Undecodable) => errors::undecodable(env),
     }
 }
 
@@ -263,7 +260,7 @@ fn picked<'a>(
         let Some(node) = walk.next() else { break };
         if what == atoms::keys() {
             budget.item()?;
-            items.push(binary(env, node.key.as_bytes()));
+            items.push(found::binary(env, node.key.as_bytes()));
             continue;
         }
         if what == atoms::nodes() {
@@ -420,14 +417,15 @@ fn listed_nodes<'a>(
 fn kept_by<'a>(env: Env<'a>, view: ResourceArc<Handle>, key: Binary<'a>) -> Term<'a> {
     let node = view.view.nodes.get(&Key::from_bytes(&key));
     let kept = node.and_then(|node| node.keep_while.as_ref());
-    kept.map(|keep_while| binary(env, keep_while.source())).encode(env)
+    kept.map(|keep_while| found::binary(env, keep_while.source())).encode(env)
 }
 
 /// The nodes with conditions that keep them: `{key, what they were made of}` of each.
 #[rustler::nif(schedule = "DirtyCpu")]
 fn all_kept(env: Env<'_>, view: ResourceArc<Handle>) -> Vec<Term<'_>> {
     let kept = view.view.nodes.records().filter_map(|(key, node)| Some((key, node.keep_while.as_ref()?)));
-    kept.map(|(key, kept)| (binary(env, key.as_bytes()), binary(env, kept.source())).encode(env)).collect()
+    kept.map(|(key, kept)| (found::binary(env, key.as_bytes()), found::binary(env, kept.source())).encode(env))
+        .collect()
 }
 
 /// The fingerprint of what a pattern matches, for a comparison: `{count, hash}`, or `{:error, reason}`.
@@ -486,10 +484,4 @@ fn made<'a>(
     ];
     let numbers = numbers.into_iter().map(|number| number.encode(env));
     Ok(make_tuple(env, &[paths.path(env, key), value].into_iter().chain(numbers).collect::<Vec<_>>()))
-}
-
-fn binary<'a>(env: Env<'a>, bytes: &[u8]) -> Term<'a> {
-    let mut binary = NewBinary::new(env, bytes.len());
-    binary.as_mut_slice().copy_from_slice(bytes);
-    Binary::from(binary).encode(env)
 }

@@ -5,7 +5,6 @@ use std::time::Duration;
 
 use rustler::{Atom, Binary, Encoder, Env, NifResult, Term, types};
 use tank_engine::entry::Entry;
-use tank_engine::error::EngineError;
 use tank_engine::key::{Component, Key};
 use tank_engine::last_changed::LastChanged;
 use tank_engine::view::View;
@@ -190,7 +189,7 @@ fn value_at<'a>(env: Env<'a>, store: &Store, view: &View, key: Binary<'_>, small
             (atoms::keep(), value, LastChanged::slot(&key), view.revision).encode(env)
         }
         Ok(value) => (atoms::ok(), value).encode(env),
-        Err(NoTerm::Undecodable) => undecodable(env),
+        Err(NoTerm::Undecodable) => errors::undecodable(env),
         Err(NoTerm::OnDisk) if small_only => atoms::dirty().encode(env),
         Err(NoTerm::OnDisk) => match read(env, view, &Key::from_bytes(&key), entry, Keep::IfReadBefore) {
             Ok(value) => (atoms::ok(), value).encode(env),
@@ -202,7 +201,7 @@ fn value_at<'a>(env: Env<'a>, store: &Store, view: &View, key: Binary<'_>, small
 /// The value of an entry that is on the disk; or what to return instead.
 fn read<'a>(env: Env<'a>, view: &View, key: &Key, entry: &Arc<Entry>, keep: Keep) -> Result<Term<'a>, Term<'a>> {
     match view.payload(key, entry) {
-        Ok(Some(payload)) => term_cache::term_of(env, entry, &payload, keep).ok_or_else(|| undecodable(env)),
+        Ok(Some(payload)) => term_cache::term_of(env, entry, &payload, keep).ok_or_else(|| errors::undecodable(env)),
         // It was compacted meanwhile: there is a newer view to read.
         Ok(None) => Err(atoms::dirty().encode(env)),
         Err(error) => Err(errors::error(env, &error)),
@@ -235,13 +234,13 @@ fn list<'a>(
         }
         let value = match term_cache::term(env, entry, Keep::Now) {
             Ok(value) => value,
-            Err(NoTerm::Undecodable) => return undecodable(env),
+            Err(NoTerm::Undecodable) => return errors::undecodable(env),
             Err(NoTerm::OnDisk) => match read(env, &view, &prefix.child(leaf), entry, Keep::Now) {
                 Ok(value) => value,
                 Err(instead) => return instead,
             },
         };
-        let Some(term) = item(env, leaf, value) else { return undecodable(env) };
+        let Some(term) = item(env, leaf, value) else { return errors::undecodable(env) };
         items.push(term);
     }
     items.encode(env)
@@ -293,9 +292,4 @@ fn named<'a>(env: Env<'a>, leaf: &[u8], value: Term<'a>) -> Option<Term<'a>> {
     let mut binary = rustler::NewBinary::new(env, name.len());
     binary.as_mut_slice().copy_from_slice(name);
     Some((kind, Binary::from(binary), value).encode(env))
-}
-
-pub(crate) fn undecodable(env: Env<'_>) -> Term<'_> {
-    let detail = "a value is not a term's encoding".to_owned();
-    errors::error(env, &EngineError::Corrupt { what: "state", detail })
 }

@@ -14,9 +14,8 @@ use tank_engine::storage::Directory;
 use tank_engine::storage::peek::{self, Peeked};
 use tank_engine::watch::AlikeWatches;
 
-use crate::transport::{Link, Relays};
-use crate::watches::history_text;
-use crate::{alarms, atoms, errors, options, threads};
+use crate::relays::{Link, Relays};
+use crate::{alarms, atoms, errors, found, options, threads};
 
 /// How long opening waits for a store whose owner is dead to be closed, or for one that is just
 /// being opened to have an owner.
@@ -226,7 +225,7 @@ fn status_map<'a>(env: Env<'a>, status: &Status) -> NifResult<Term<'a>> {
         (atoms::member_id(), status.member_id.encode(env)),
         (atoms::cluster_id(), status.cluster_id.encode(env)),
         (atoms::revision(), status.revision.encode(env)),
-        (atoms::history(), history_text(status.history).encode(env)),
+        (atoms::history(), found::history(status.history).encode(env)),
         (atoms::entries(), status.entries.encode(env)),
         (atoms::digest(), status.digest.encode(env)),
         (atoms::value_bytes(), status.value_bytes.encode(env)),

@@ -22,7 +22,6 @@ use tank_engine::state::{Cause, Change, NodeNumbers, NodeStep};
 use tank_engine::view::View;
 use tank_engine::watch::{Alike, Budget, Cursor, Filter, Next};
 
-use crate::reads::undecodable;
 use crate::store::Store;
 use crate::term_cache::{Keep, NoTerm};
 use crate::{atoms, errors, found, patterns, term_cache};
@@ -149,7 +148,7 @@ fn begin<'a>(
     if let Some(Place::Compacted(min)) = after.map(|at| store.engine.place(&view, at, asked)) {
         return Ok((atoms::error(), (atoms::compacted(), min)).encode(env));
     }
-    let (current, history) = (view.revision, history_text(store.engine.history_id(view.history)));
+    let (current, history) = (view.revision, found::history(store.engine.history_id(view.history)));
     let revision = after.map_or(current, |at| at.revision);
     let first = Bound::Included(cursor.filter().fixed().clone());
     let snapshot = with_snapshot.then_some(Pages { view, behind: first });
@@ -297,14 +296,9 @@ fn is_ahead<'a>(env: Env<'a>, store: &'a Store, at: Term<'a>) -> NifResult<Term<
 #[rustler::nif]
 fn history<'a>(env: Env<'a>, store: &'a Store) -> Term<'a> {
     match store.engine.view() {
-        Ok(view) => (atoms::ok(), history_text(store.engine.history_id(view.history))).encode(env),
+        Ok(view) => (atoms::ok(), found::history(store.engine.history_id(view.history))).encode(env),
         Err(error) => errors::error(env, &error),
     }
-}
-
-/// A history's id as users see it.
-pub(crate) fn history_text(id: u64) -> String {
-    format!("{id:016x}")
 }
 
 /// A revision, or `{history, revision}`.
@@ -522,7 +516,7 @@ fn read_term<'a>(env: Env<'a>, key: &Key, entry: &Arc<Entry>, read: &Read<'_>) -
 
 fn no_value(env: Env<'_>, why: NoValue, compacted: impl FnOnce() -> Result<u64, EngineError>) -> Term<'_> {
     match why {
-        NoValue::Undecodable => undecodable(env),
+        NoValue::Undecodable => errors::undecodable(env),
         NoValue::Error(error) => errors::error(env, &error),
         NoValue::Compacted => match compacted() {
             Ok(min) => (atoms::error(), (atoms::compacted(), min)).encode(env),

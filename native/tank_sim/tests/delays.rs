@@ -17,7 +17,7 @@ use tank_engine::options::Formation;
 use tank_engine::peers::Change;
 use tank_engine::probe::Probe;
 use tank_engine::raft::Member;
-use tank_engine::storage::format::random_id;
+use tank_engine::types::random_id;
 use tank_sim::{Rng, wait};
 
 use bed::Cluster;

@@ -23,7 +23,7 @@ use tank_engine::faults;
 use tank_engine::options::Formation;
 use tank_engine::peers::Change;
 use tank_engine::raft::Member;
-use tank_engine::storage::format::random_id;
+use tank_engine::types::random_id;
 
 use bed::{Cluster, change, eventually, get, put};
 

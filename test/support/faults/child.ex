@@ -67,7 +67,13 @@ defmodule Tank.Store.Faults.Child do
   """
   @spec store_options(pos_integer) :: keyword
   def store_options(run) when rem(run, 2) == 1,
-    do: [snapshot_after: 200, log_keep: 50, purge_batch: 100, segment_bytes: 50_000, checkpoint_bytes: 20_000]
+    do: [
+      snapshot_interval_entries: 200,
+      log_retention_entries: 50,
+      purge_batch: 100,
+      segment_bytes: 50_000,
+      checkpoint_bytes: 20_000
+    ]
 
   def store_options(_run), do: []
 

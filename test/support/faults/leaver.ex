@@ -126,7 +126,13 @@ defmodule Tank.Store.Faults.Leaver do
 
   # Snapshots and purges all the time: the database is flushed and compacted with them.
   defp start(dir, store_id) when is_atom(store_id) do
-    start(dir, %{cluster_name: store_id, snapshot_after: 50, log_keep: 20, purge_batch: 20, segment_bytes: 50_000})
+    start(dir, %{
+      cluster_name: store_id,
+      snapshot_interval_entries: 50,
+      log_retention_entries: 20,
+      purge_batch: 20,
+      segment_bytes: 50_000
+    })
   end
 
   defp start(dir, %{cluster_name: store_id} = config) do

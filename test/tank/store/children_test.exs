@@ -159,7 +159,7 @@ defmodule Tank.Store.ChildrenTest do
             progress: &Backup.create(id, "never", [{&1, 1}]),
             store_id: &Backup.restore("never", "never", [{&1, 1}]),
             replace: &Backup.import(id, "never", [{&1, 1}]),
-            interval: &Watch.start(id, [], [{&1, 1}]),
+            progress_interval_ms: &Watch.start(id, [], [{&1, 1}]),
             handler: &Watch.start_link([{&1, 1}]),
             table: &Projection.start_link([{&1, 1}]),
             callbacks: &Syncer.start_link([{&1, 1}]),

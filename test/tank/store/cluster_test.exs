@@ -216,7 +216,7 @@ defmodule Tank.Store.ClusterTest do
     assert {status.leader, status.term > 0} == {node(), true}
     assert status.last_log_index > before.last_log_index and status.applied_index == status.last_log_index
     assert status.memory_bytes > before.memory_bytes and status.disk_bytes > before.disk_bytes
-    assert [%{node: here, role: :leader, lag: 0, in_touch: true, member_id: member_id}] = status.members
+    assert [%{node: here, role: :leader, lag: 0, reachable: true, member_id: member_id}] = status.members
     assert {here, member_id} == {node(), status.member_id}
   end
 

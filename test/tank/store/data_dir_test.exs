@@ -202,7 +202,7 @@ defmodule Tank.Store.DataDirTest do
         Tank.Store.start_link(xyz: :red)
       end
 
-      assert_raise ArgumentError, "unknown option :snapshot_afer, did you mean :snapshot_after?", fn ->
+      assert_raise ArgumentError, "unknown option :snapshot_afer, did you mean :snapshot_interval_entries?", fn ->
         Cluster.start("never_made", %{cluster_name: :s, snapshot_afer: 1})
       end
 
@@ -210,7 +210,14 @@ defmodule Tank.Store.DataDirTest do
     end
 
     test "with values that make no sense raise" do
-      for option <- [:in_flight_max, :value_bytes_max, :heartbeat_ms, :snapshot_after, :purge_batch, :segment_bytes],
+      for option <- [
+            :in_flight_max,
+            :value_bytes_max,
+            :heartbeat_interval_ms,
+            :snapshot_interval_entries,
+            :purge_batch,
+            :segment_bytes
+          ],
           value <- [0, -1, 1.0, "1", nil, :infinity, Integer.pow(2, 70), Integer.pow(2, 63)] do
         assert_raise ArgumentError, ~r/^option :#{option} must be an integer from 1 to \d+, got: /, fn ->
           Tank.Store.start_link([{option, value}])
@@ -228,9 +235,10 @@ defmodule Tank.Store.DataDirTest do
 
     test "that contradict each other are refused", %{dir: dir} do
       assert {:error, {:store_init_failed, %Error{reason: {:invalid_option, :timing}} = error}} =
-               start(data_dir: dir, heartbeat_ms: 500, election_ms: 100)
+               start(data_dir: dir, heartbeat_interval_ms: 500, election_timeout_ms: 100)
 
-      assert Exception.message(error) =~ "election_ms must be above heartbeat_ms, which is 500, got: 100"
+      assert Exception.message(error) =~
+               "election_timeout_ms must be above heartbeat_interval_ms, which is 500, got: 100"
 
       assert {:error, {:store_init_failed, %Error{reason: {:invalid_option, :txn_bytes_max}} = error}} =
                start(data_dir: dir, value_bytes_max: 1_000, txn_bytes_max: 999)
@@ -240,13 +248,27 @@ defmodule Tank.Store.DataDirTest do
 
     test "at their ends are taken", %{dir: dir} do
       most = 0x3FFF_FFFF_FFFF_FFFF
-      names = [:in_flight_max, :in_flight_bytes_max, :snapshot_after, :log_keep, :purge_batch, :segment_bytes]
+
+      names = [
+        :in_flight_max,
+        :in_flight_bytes_max,
+        :snapshot_interval_entries,
+        :log_retention_entries,
+        :purge_batch,
+        :segment_bytes
+      ]
+
       names = [:checkpoint_bytes | names]
       counts = for name <- names, do: {name, most}
-      start_tank(dir, counts ++ [value_bytes_max: most, heartbeat_ms: 3_599_999, election_ms: 3_600_000])
+
+      start_tank(
+        dir,
+        counts ++ [value_bytes_max: most, heartbeat_interval_ms: 3_599_999, election_timeout_ms: 3_600_000]
+      )
+
       assert Tank.Store.put_pod(pod("web")) == :ok
       stop_tank()
-      start_tank(dir, for({option, _} <- counts, do: {option, 1}) ++ [heartbeat_ms: 1, election_ms: 2])
+      start_tank(dir, for({option, _} <- counts, do: {option, 1}) ++ [heartbeat_interval_ms: 1, election_timeout_ms: 2])
       assert Tank.Store.list_pods() == [pod("web")]
       assert Tank.Store.put_at([:a], 1) == :ok
     end

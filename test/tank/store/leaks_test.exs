@@ -83,7 +83,7 @@ defmodule Tank.Store.LeaksTest do
     for tag <- tags, do: @tag(tag)
 
     test "values that are #{what} again and again leave no memory", %{tmp_dir: dir} do
-      start_tank(dir, snapshot_after: 500, log_keep: 10, purge_batch: 100)
+      start_tank(dir, snapshot_interval_entries: 500, log_retention_entries: 10, purge_batch: 100)
       pods = for i <- 1..200, do: pod("pod#{i}", volumes: String.duplicate("#{i}", 500))
       for pod <- pods, do: :ok = Tank.Store.put_pod(pod)
 

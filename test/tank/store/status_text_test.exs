@@ -20,9 +20,9 @@ defmodule Tank.Store.StatusTextTest do
       digest: 255,
       alarms: [],
       members: [
-        %{node: :a@h, role: :leader, member_id: 1, lag: 0, in_touch: true},
-        %{node: :bb@h, role: :voter, member_id: 2, lag: 1500, in_touch: false},
-        %{node: :c@h, role: :learner, member_id: 3, lag: nil, in_touch: nil}
+        %{node: :a@h, role: :leader, member_id: 1, lag: 0, reachable: true},
+        %{node: :bb@h, role: :voter, member_id: 2, lag: 1500, reachable: false},
+        %{node: :c@h, role: :learner, member_id: 3, lag: nil, reachable: nil}
       ]
     }
 

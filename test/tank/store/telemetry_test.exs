@@ -93,7 +93,7 @@ defmodule Tank.Store.TelemetryTest do
     {:error, {:file, _path}} = Backup.restore("/nowhere", Path.join(dir, "restored"))
     assert {_duration, %{kind: :restore, result: {:file, "/nowhere"}}} = receive_event([:backup, :stop])
 
-    {:ok, _watch} = Watch.start(store, [:b], buffer: 1, patience: 20)
+    {:ok, _watch} = Watch.start(store, [:b], mailbox_max: 1, lag_timeout_ms: 20)
     for n <- 1..50, do: Tree.put!(store, [:b], n)
     {%{revisions: revisions}, %{store_id: ^store, pattern: [:b]}} = receive_event([:watch, :lagged])
     assert revisions > 0

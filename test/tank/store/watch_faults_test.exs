@@ -17,7 +17,7 @@ defmodule Tank.Store.WatchFaultsTest do
 
   # What a watch saw of `writes`, and the same from the history on the disk.
   defp seen_and_written(store, dir, writes) do
-    {:ok, watch} = Watch.start(store, [], from: :now, interval: 10)
+    {:ok, watch} = Watch.start(store, [], from: :now, progress_interval_ms: 10)
     writes.()
     last = put(store, :last)
     seen = for {:changes, _revision, _changes} = message <- Watched.until(watch, last), do: Watched.plain(message)

@@ -80,7 +80,7 @@ defmodule Tank.Store.WatchGroupTest do
 
     slow =
       spawn_link(fn ->
-        watch = watch(store, buffer: 3, patience: :infinity)
+        watch = watch(store, mailbox_max: 3, lag_timeout_ms: :infinity)
         send(test, {:slow, watch})
         receive do: ({:read, last} -> send(test, {:read, revisions(watch, last)}))
       end)
@@ -100,7 +100,7 @@ defmodule Tank.Store.WatchGroupTest do
   end
 
   test "a watch in a group reports progress, and says where it is", %{store: store} do
-    {[watch | _rest], _group} = pair(store, interval: 50)
+    {[watch | _rest], _group} = pair(store, progress_interval_ms: 50)
     {:ok, other} = Path.to_key([:b])
     {:ok, revision} = Call.write(store, :put, other, 1, nil, 30_000)
     assert List.last(until(watch, revision)) == {:progress, revision}
@@ -112,7 +112,7 @@ defmodule Tank.Store.WatchGroupTest do
     writer = Task.async(fn -> for n <- 1..500, do: put(store, "x", n) end)
     # They come while it writes, and meet a group that is further or not as far.
     # They share a mailbox.
-    watches = for _ <- 1..20, do: watch(store, buffer: 100_000)
+    watches = for _ <- 1..20, do: watch(store, mailbox_max: 100_000)
     last = List.last(Task.await(writer, 60_000))
 
     for %{revision: revision} = watch <- watches do
@@ -127,7 +127,7 @@ defmodule Tank.Store.WatchGroupTest do
     readers =
       for buffer <- Enum.take(Stream.cycle([1, 2, 3, 1_000]), 40) do
         spawn_link(fn ->
-          watch = watch(store, buffer: buffer, patience: :infinity)
+          watch = watch(store, mailbox_max: buffer, lag_timeout_ms: :infinity)
           send(test, {:watching, self(), watch})
           receive do: ({:read, last} -> send(test, {:read, self(), revisions(watch, last)}))
         end)

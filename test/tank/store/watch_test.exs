@@ -57,7 +57,7 @@ defmodule Tank.Store.WatchTest do
     test "comes in parts when it is large; its entries know their children", %{store: store} do
       put_all(store, for(n <- 1..250, do: [:a, n |> Integer.to_string() |> String.pad_leading(3, "0")]))
       put(store, [:a], :parent)
-      {:ok, watch} = Watch.start(store, [:a], part: 100)
+      {:ok, watch} = Watch.start(store, [:a], snapshot_page_size: 100)
       assert {:snapshot_part, [%Entry{path: [:a], child_count: 250} | _] = first} = next(watch)
       assert {:snapshot_part, second} = next(watch)
       assert {:snapshot, last, 251} = next(watch)
@@ -69,7 +69,7 @@ defmodule Tank.Store.WatchTest do
 
     test "is complete when its parts are exactly full", %{store: store} do
       put_all(store, [[:a], [:b]])
-      {:ok, watch} = Watch.start(store, [], part: 2)
+      {:ok, watch} = Watch.start(store, [], snapshot_page_size: 2)
       assert watch |> until(2) |> Enum.reduce(%{}, &replay/2) == %{[:a] => [:a], [:b] => [:b]}
     end
   end
@@ -240,7 +240,7 @@ defmodule Tank.Store.WatchTest do
 
       stuck =
         spawn_link(fn ->
-          {:ok, watch} = Watch.start(store, [], buffer: 50, patience: 300)
+          {:ok, watch} = Watch.start(store, [], mailbox_max: 50, lag_timeout_ms: 300)
           send(test, {:watch, watch})
           receive do: (:go_on -> :ok)
           send(test, {:heard, Process.info(self(), :messages)})
@@ -281,7 +281,7 @@ defmodule Tank.Store.WatchTest do
     end
 
     test "a full mailbox ends no watch that has nothing to say", %{store: store} do
-      {:ok, watch} = Watch.start(store, [:quiet], from: :now, buffer: 5, patience: 50)
+      {:ok, watch} = Watch.start(store, [:quiet], from: :now, mailbox_max: 5, lag_timeout_ms: 50)
       assert next(watch) == {:synced, 0}
       for n <- 1..20, do: send(self(), {:other, n})
       for n <- 1..20, do: put(store, [:loud], n)
@@ -293,7 +293,7 @@ defmodule Tank.Store.WatchTest do
     end
 
     test "a consumer that goes on in time misses nothing", %{store: store} do
-      {:ok, watch} = Watch.start(store, [], from: :now, buffer: 10, patience: 60_000)
+      {:ok, watch} = Watch.start(store, [], from: :now, mailbox_max: 10, lag_timeout_ms: 60_000)
       put_all(store, for(n <- 1..500, do: ["#{n}"]))
       assert {:message_queue_len, length} = Process.info(self(), :message_queue_len)
       assert length <= 11
@@ -387,12 +387,12 @@ defmodule Tank.Store.WatchTest do
       assert {:error, {:too_large, :path_component, 255}} = Watch.start(store, [String.duplicate("x", 256)])
       assert_raise ArgumentError, ~r/:form/, fn -> Watch.start(store, [], form: :now) end
       assert_raise ArgumentError, ~r/:from/, fn -> Watch.start(store, [], from: {:after, -1}) end
-      assert_raise ArgumentError, ~r/:buffer/, fn -> Watch.start(store, [], buffer: 0) end
+      assert_raise ArgumentError, ~r/:mailbox_max/, fn -> Watch.start(store, [], mailbox_max: 0) end
     end
   end
 
   test "progress is told while nothing else is", %{store: store} do
-    {:ok, watch} = Watch.start(store, [:quiet], from: :now, interval: 20)
+    {:ok, watch} = Watch.start(store, [:quiet], from: :now, progress_interval_ms: 20)
     assert next(watch) == {:synced, 0}
     for n <- 1..5, do: put(store, [:loud], n)
     assert last_progress(watch, 5) == 5
@@ -458,7 +458,7 @@ defmodule Tank.Store.WatchTest do
     assert Enum.map(seen, &plain/1) == [created | updates] ++ [{deleted, [{:deleted, [:a, "x"], nil, "last"}]}]
   end
 
-  @tag options: [history_revisions: 2_000, recent_bytes_max: 50_000]
+  @tag options: [history_revisions: 2_000, watch_buffer_bytes_max: 50_000]
   test "twenty watches that come and go see the replay of the log", %{store: store} do
     test = self()
     total = 1_500
@@ -506,7 +506,7 @@ defmodule Tank.Store.WatchTest do
   end
 
   defp watch_parts(store, prefix, after_revision, parts) do
-    {:ok, watch} = Watch.start(store, prefix, from: {:after, after_revision}, interval: 10)
+    {:ok, watch} = Watch.start(store, prefix, from: {:after, after_revision}, progress_interval_ms: 10)
     {upto, seen} = collect(store, watch, :rand.uniform(150), after_revision, [])
     Watch.cancel(watch)
     parts = [{after_revision, upto, Enum.reverse(seen)} | parts]

@@ -44,7 +44,7 @@ defmodule Tank.Store.Backend.Watcher do
   # The store's watch of what the options take, for the calling process. Its messages are read by `read/3`.
   @spec watch(Backend.t(), ListOptions.t(), Watch.from()) :: {:ok, Watch.t()} | {:error, term}
   def watch(client, options, from) do
-    Watch.start(client.store, client.prefix ++ ListOptions.base(options), from: from, patience: :infinity)
+    Watch.start(client.store, client.prefix ++ ListOptions.base(options), from: from, lag_timeout_ms: :infinity)
   end
 
   @doc false

@@ -151,7 +151,12 @@ defmodule Tank.Store.Dashboard.Recorder do
   # -- The watch
 
   defp watch(state) do
-    case Watch.start(state.store_id, state.path, from: :now, favor: :low_latency, interval: :infinity, buffer: 100) do
+    case Watch.start(state.store_id, state.path,
+           from: :now,
+           favor: :low_latency,
+           progress_interval_ms: :infinity,
+           mailbox_max: 100
+         ) do
       {:ok, watch} ->
         Process.monitor(watch.pid)
         %{state | watch: watch}

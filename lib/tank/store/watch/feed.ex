@@ -175,7 +175,7 @@ defmodule Tank.Store.Watch.Feed do
   end
 
   defp deliver_part(%{opts: opts} = state) do
-    case Native.watch_snapshot(state.watch, opts.part, @part_bytes) do
+    case Native.watch_snapshot(state.watch, opts.snapshot_page_size, @part_bytes) do
       # It looked at many that it is not about.
       {:ok, [], true} ->
         again(state)
@@ -268,7 +268,7 @@ defmodule Tank.Store.Watch.Feed do
     # Not for the answer: what was sent is in the mailbox then.
     _fence = room(state)
     what = %{native: state.native, what: state.what, entries: opts.entries}
-    member = %{feed: self(), ref: ref, subscriber: subscriber, buffer: opts.buffer, since: sent}
+    member = %{feed: self(), ref: ref, subscriber: subscriber, buffer: opts.mailbox_max, since: sent}
 
     case Group.join(key, what, member) do
       {:ok, group} ->
@@ -317,7 +317,7 @@ defmodule Tank.Store.Watch.Feed do
 
   defp room(%{subscriber: subscriber, opts: opts}) do
     case Process.info(subscriber, :message_queue_len) do
-      {:message_queue_len, length} -> opts.buffer - length
+      {:message_queue_len, length} -> opts.mailbox_max - length
       # Dead: told soon.
       nil -> 0
     end
@@ -352,7 +352,7 @@ defmodule Tank.Store.Watch.Feed do
     now = System.monotonic_time(:millisecond)
     since = state.full_since || now
 
-    if state.opts.patience != :infinity and now - since >= state.opts.patience do
+    if state.opts.lag_timeout_ms != :infinity and now - since >= state.opts.lag_timeout_ms do
       lagged(state)
     else
       state = look_again(state, state.look_again)
@@ -414,8 +414,8 @@ defmodule Tank.Store.Watch.Feed do
   defp told({kind, revision}) when kind in [:synced, :progress], do: revision
   defp told(_other), do: nil
 
-  defp set_interval(%{opts: %{interval: :infinity}}), do: :ok
-  defp set_interval(%{opts: opts}), do: Process.send_after(self(), :interval, opts.interval)
+  defp set_interval(%{opts: %{progress_interval_ms: :infinity}}), do: :ok
+  defp set_interval(%{opts: opts}), do: Process.send_after(self(), :interval, opts.progress_interval_ms)
 
   defp from({:after, position}), do: position
   defp from(from), do: from

@@ -6,8 +6,9 @@ use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 use crate::error::EngineError;
+use crate::files::sync_dir;
 use crate::snapshot::PinnedSnapshot;
-use crate::storage::{rocks, sync_dir};
+use crate::storage::rocks;
 
 use super::{About, FORMAT_VERSION, MAGIC, Progress};
 

@@ -7,7 +7,7 @@ use openraft::async_runtime::watch::WatchReceiver;
 use tokio::sync::Notify;
 
 use crate::error::EngineError;
-use crate::raft::MemberId;
+use crate::types::MemberId;
 use crate::watch::Wake;
 
 use super::{Engine, Inner};

@@ -4,7 +4,8 @@
 use openraft::ServerState;
 use openraft::async_runtime::watch::WatchReceiver;
 
-use crate::raft::{MemberId, Raft};
+use crate::raft::Raft;
+use crate::types::MemberId;
 
 /// Runs until the raft core ends.
 pub(super) async fn follow(raft: Raft, me: MemberId) {

@@ -18,9 +18,9 @@ use crate::log::{AtOnce, DETACHED_BYTES_MIN};
 use crate::options::Options;
 use crate::outcome::Outcome;
 use crate::peers::AHEAD_BYTES_MIN;
-use crate::raft::{Responder, Types, WriteResult};
 use crate::runtime::{self, Runtime};
 use crate::sync::lock;
+use crate::types::{Responder, Types, WriteResult};
 
 use super::calls::Reply;
 use super::forward::{Forwarded, Group, Late, late};

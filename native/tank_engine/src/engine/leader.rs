@@ -14,12 +14,14 @@ use tokio::time::{Instant, timeout_at};
 use crate::command::Request;
 use crate::error::EngineError;
 use crate::health::Health;
-use crate::peers::{Answer, Basis, Call, CallError, Change, Lane, NotChanged, NotWritten, Rpc, Seeds, Wait, Written};
+use crate::peers::{Answer, Basis, Call, CallError, Change, Lane, NotChanged, NotWritten, Rpc, Wait, Written};
+use crate::raft::Raft;
 use crate::raft::authority::Authority;
-use crate::raft::{Member, MemberId, Raft};
+use crate::raft::membership::{self, Changing};
+use crate::raft::seeds::Seeds;
+use crate::types::{Member, MemberId};
 
 use super::callers::{Callers, Woken};
-use super::members::{self, Changing};
 
 /// How long one try waits for the leader's answer: frames may get lost. A request that is asked
 /// twice is applied once.
@@ -92,7 +94,7 @@ impl LeaderClient {
                     health: Arc::clone(&self.health),
                     in_touch_within: self.in_touch_within(),
                 };
-                members::change_by(at, change.clone(), deadline).await
+                membership::change_by(at, change.clone(), deadline).await
             }
             Leader::There(id, member) => {
                 let within_ms = u64::try_from(remaining(deadline).as_millis()).unwrap_or(u64::MAX);

@@ -26,20 +26,24 @@ use crate::log::{AtOnce, LogCloser, LogStore, WriterStats, alone};
 use crate::machine::{Checkpoints, Machine, Replay, StateStore};
 use crate::options::{Formation, Options};
 use crate::payload::Memory;
-use crate::peers::{Network, NoPeers, Rpc, Seeds, Server, Transport};
+use crate::peers::{NoPeers, Rpc, Transport};
 use crate::raft::authority::{self, Authority, Follow};
 use crate::raft::comparison::Comparison;
 use crate::raft::election::Elections;
 use crate::raft::ledger::{self, Ledger};
+use crate::raft::replication::Network;
 use crate::raft::roll_call::RollCall;
+use crate::raft::seeds::Seeds;
+use crate::raft::server::Server;
 use crate::raft::witness::Witness;
-use crate::raft::{self, LogId, Member, Raft, Types, Vote};
+use crate::raft::{self, Raft};
 use crate::runtime::{self, Runtime};
-use crate::storage::format::random_id;
 use crate::storage::members::MembersFile;
 use crate::storage::rocks::Db;
 use crate::storage::{Directory, Guard, Location};
 use crate::sync::lock;
+use crate::types::random_id;
+use crate::types::{LogId, Member, Types, Vote};
 use crate::view::Published;
 
 use super::disk_usage::DiskUsage;
@@ -166,7 +170,7 @@ impl Engine {
         let authority = Arc::new(Authority::new(Arc::clone(&published)));
         // Nobody waits for a failure before this: the store is not open yet.
         let _first = sealed.set(Arc::downgrade(&authority));
-        published.hub().set_bytes_max(options.recent_bytes_max);
+        published.hub().set_bytes_max(options.watch_buffer_bytes_max);
         let machine = StateStore::open(db, &directory.path)
             .and_then(|store| {
                 let (published, checkpoint_bytes) = (Arc::clone(&published), options.timing.checkpoint_bytes);

@@ -6,7 +6,7 @@
 
 use std::time::Duration;
 
-use crate::raft::MemberId;
+use crate::types::MemberId;
 
 use super::Engine;
 use super::calls::Reply;

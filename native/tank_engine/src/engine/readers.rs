@@ -1,14 +1,14 @@
-//! Reads that have to ask the leader. Those that wait at the same time share a question.
+//! Reads that have to ask the leader. Readers that wait at the same time share a question.
 //!
 //! ```text
-//! readers --queue--> one task --a question at a time--> leader
-//!    ^                   |                                |
-//!    +-- the view has --<+<------------ index ------------+
+//! readers --queue--> one task --one question at a time--> leader
+//!    ^                   |                                   |
+//!    +-- the view has --<+<------------- index --------------+
 //! ```
 //!
-//! A reader may share only a question that is still to be sent: the answer covers what was
-//! acknowledged before the leader had the question, and the reader must see what was acknowledged
-//! before it came. So whoever comes while a question is on its way shares the next one.
+//! A reader may share only a question that is not sent yet. The answer covers what was acknowledged before the leader
+//! got the question, and the reader must see what was acknowledged before it asked. So a reader that arrives while a
+//! question is in flight shares the next one.
 
 use std::sync::Arc;
 use std::time::Duration;

@@ -17,8 +17,8 @@ use openraft::{Membership, RaftTypeConfig};
 
 use crate::command::{Command, Request, RequestId};
 use crate::error::EngineError;
-use crate::raft::{LogEntry, LogId, Member, MemberId, StoredMembership, Types, Vote};
-use crate::storage::format::random_id;
+use crate::types::random_id;
+use crate::types::{LogEntry, LogId, Member, MemberId, StoredMembership, Types, Vote};
 
 use super::disk::{LogDisk, LogWrite};
 

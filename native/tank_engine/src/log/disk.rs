@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use crate::command::{Request, RequestId};
 use crate::error::EngineError;
-use crate::raft::{LogEntry, LogId, Vote};
+use crate::types::{LogEntry, LogId, Vote};
 
 /// One change of what is on the disk. They take effect in the order they are given.
 #[derive(Clone, Debug)]

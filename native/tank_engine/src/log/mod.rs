@@ -8,6 +8,7 @@
 
 pub mod alone;
 pub mod disk;
+pub mod marker;
 pub mod segments;
 
 mod tail;
@@ -34,10 +35,10 @@ use crate::error::EngineError;
 use crate::faults;
 use crate::health::Health;
 use crate::mutants;
-use crate::raft::{LogEntry, LogId, Types, Vote};
 use crate::reclaim;
 use crate::runtime;
 use crate::sync::lock;
+use crate::types::{LogEntry, LogId, Types, Vote};
 
 use disk::{LogDisk, LogWrite, Recovered};
 use tail::Tail;

@@ -6,7 +6,7 @@ use std::ops::Range;
 
 use openraft::entry::RaftEntry;
 
-use crate::raft::{LogEntry, LogId};
+use crate::types::{LogEntry, LogId};
 
 /// What durable entries may take up: more than the largest of them, which is applied a round trip after it. Those that are not durable yet stay in any case; the bound
 /// on writes in flight bounds them.

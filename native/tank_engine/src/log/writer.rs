@@ -29,9 +29,9 @@ use crate::error::EngineError;
 use crate::faults;
 use crate::health::Health;
 use crate::metrics::Histogram;
-use crate::raft::Types;
 use crate::runtime;
 use crate::sync::lock;
+use crate::types::Types;
 
 use super::disk::{LogDisk, LogWrite};
 use super::{Shared, tail};

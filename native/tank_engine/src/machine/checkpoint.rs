@@ -18,10 +18,10 @@ use std::time::Instant;
 use crate::error::EngineError;
 use crate::metrics::Metrics;
 use crate::payload::Memory;
-use crate::raft::LogId;
 use crate::snapshot::{PinnedSnapshot, SnapshotData};
 use crate::state::State;
 use crate::sync::lock;
+use crate::types::LogId;
 
 use super::delta::{Delta, Recent};
 use super::store::{Header, StateStore, damaged};

@@ -10,8 +10,7 @@ use crate::error::EngineError;
 use crate::key::Key;
 use crate::lease::Lease;
 use crate::nodes::Node;
-use crate::state::{Applied, LeaseChange, Remembered, SessionRecord, State};
-use crate::watch::Revised;
+use crate::state::{Applied, LeaseChange, Remembered, Revised, SessionRecord, State};
 
 use super::history::{self, Revision};
 use super::rows::Rows;

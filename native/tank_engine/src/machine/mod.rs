@@ -43,14 +43,13 @@ use crate::marks::Mark;
 use crate::mutants;
 use crate::options::CHECKPOINT_BYTES;
 use crate::outcome::Outcome;
-use crate::raft::{LogEntry, LogId, SnapshotMeta, StoredMembership, Types};
 use crate::reclaim;
 use crate::runtime;
 use crate::snapshot::{PinnedSnapshot, SnapshotData};
-use crate::state::{Applied, Remembered, State};
+use crate::state::{Applied, Remembered, Revised, State};
 use crate::sync::lock;
+use crate::types::{LogEntry, LogId, SnapshotMeta, StoredMembership, Types};
 use crate::view::{Published, View};
-use crate::watch::Revised;
 
 use checkpoint::{Awaited, Due};
 use delta::Delta;

@@ -10,9 +10,8 @@ use crate::entry::Entry;
 use crate::error::EngineError;
 use crate::key::Key;
 use crate::outcome::Found;
-use crate::state::{Cause, Change};
+use crate::state::{Cause, Change, Filter, Revised};
 use crate::storage::rocks::Db;
-use crate::watch::{Filter, Revised};
 
 use super::checkpoint::{Checkpoints, Kept};
 use super::delta::{Made, Recent};

@@ -23,15 +23,16 @@ use serde::{Deserialize, Serialize};
 
 use crate::entry::Entry;
 use crate::error::EngineError;
+use crate::files::remove_dir;
 use crate::key::Key;
 use crate::lease::Lease;
 use crate::nodes::Node;
 use crate::payload::Memory;
-use crate::raft::{LogId, StoredMembership};
 use crate::snapshot::{PinnedSnapshot, ReceivedSnapshot, SnapshotData, SnapshotReceiver};
 use crate::state::{History, LogTime, Remembered, SessionRecord, Sessions, State};
+use crate::storage::Tables;
 use crate::storage::rocks::{self, Db};
-use crate::storage::{Tables, remove_dir};
+use crate::types::{LogId, StoredMembership};
 
 use super::delta::{Delta, node_key, numbered};
 use super::history;

@@ -12,9 +12,8 @@ use super::version_key::ENTRY;
 use super::*;
 use crate::command::{Command, Request, RequestId, Write};
 use crate::payload::Memory;
-use crate::state::Sessions;
+use crate::state::{Filter, Revised, Sessions};
 use crate::storage::rocks::{self, Db};
-use crate::watch::{Filter, Revised};
 
 /// A state with what is on its disk.
 struct Stored {

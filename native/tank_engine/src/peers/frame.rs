@@ -12,7 +12,7 @@
 //! of another store, of a cluster's former life or for a member that is gone fits nobody.
 //! `instance` is random for each opening of a store: a frame from before a restart fits nobody either.
 
-use crate::raft::MemberId;
+use crate::types::MemberId;
 
 const VERSION: u8 = 2;
 const HEAD_BYTES: usize = 74;
@@ -20,11 +20,11 @@ const PART_BYTES: usize = 33;
 
 /// The most bytes that a part carries. It takes 15 ms at 16 Mbit/s, and stays below the size from which
 /// Erlang distribution cuts a message into fragments.
-pub(super) const PART_BODY_MAX: usize = 30 << 10;
+pub(crate) const PART_BODY_MAX: usize = 30 << 10;
 
 /// What a frame is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Kind {
+pub(crate) enum Kind {
     /// A whole call that may get lost.
     Call,
     /// A whole answer that may get lost.
@@ -49,56 +49,56 @@ impl Kind {
 
 /// Which parts have arrived: all of `link` below `upto`. Nothing when `upto` is 0.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(super) struct Ack {
-    pub(super) link: u64,
-    pub(super) upto: u64,
+pub(crate) struct Ack {
+    pub(crate) link: u64,
+    pub(crate) upto: u64,
     /// For how long the acknowledgement of the last part was held back, in microseconds.
-    pub(super) held_us: u32,
+    pub(crate) held_us: u32,
 }
 
 /// Who a frame is from and for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Head {
-    pub(super) kind: Kind,
-    pub(super) cluster_id: u64,
-    pub(super) from: MemberId,
-    pub(super) to: MemberId,
+pub(crate) struct Head {
+    pub(crate) kind: Kind,
+    pub(crate) cluster_id: u64,
+    pub(crate) from: MemberId,
+    pub(crate) to: MemberId,
     /// Which opening of its store the sender is.
-    pub(super) instance: u64,
+    pub(crate) instance: u64,
     /// The call that is asked or answered.
-    pub(super) call_id: u64,
-    pub(super) ack: Ack,
+    pub(crate) call_id: u64,
+    pub(crate) ack: Ack,
     /// The sender's clock, in microseconds since it was opened.
-    pub(super) sent_us: u64,
+    pub(crate) sent_us: u64,
     /// Milliseconds after sending from which the receiver drops the message; 0: never.
-    pub(super) ttl_ms: u32,
+    pub(crate) ttl_ms: u32,
 }
 
 /// Which piece of which message a part is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Part {
-    pub(super) link: u64,
+pub(crate) struct Part {
+    pub(crate) link: u64,
     /// Rises by one with each part of the link.
-    pub(super) sequence: u64,
-    pub(super) lane: u8,
+    pub(crate) sequence: u64,
+    pub(crate) lane: u8,
     /// Rises by one with each message of the lane.
-    pub(super) message: u64,
-    pub(super) offset: u32,
+    pub(crate) message: u64,
+    pub(crate) offset: u32,
     /// The message's bytes.
-    pub(super) total: u32,
+    pub(crate) total: u32,
 }
 
 /// A frame, taken apart.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) struct Frame<'a> {
-    pub(super) head: Head,
+pub(crate) struct Frame<'a> {
+    pub(crate) head: Head,
     /// For parts only.
-    pub(super) part: Option<Part>,
-    pub(super) body: &'a [u8],
+    pub(crate) part: Option<Part>,
+    pub(crate) body: &'a [u8],
 }
 
 /// A frame as bytes.
-pub(super) fn encode(head: &Head, part: Option<&Part>, body: &[u8]) -> Vec<u8> {
+pub(crate) fn encode(head: &Head, part: Option<&Part>, body: &[u8]) -> Vec<u8> {
     let mut frame = Vec::with_capacity(HEAD_BYTES + PART_BYTES + body.len());
     frame.push(VERSION);
     frame.push(Kind::ALL.iter().position(|kind| *kind == head.kind).map_or(u8::MAX, |at| at as u8));
@@ -122,7 +122,7 @@ pub(super) fn encode(head: &Head, part: Option<&Part>, body: &[u8]) -> Vec<u8> {
 }
 
 /// Takes a frame apart; `None` for bytes that are no frame, or of another version.
-pub(super) fn decode(frame: &[u8]) -> Option<Frame<'_>> {
+pub(crate) fn decode(frame: &[u8]) -> Option<Frame<'_>> {
     let mut rest = frame;
     if take::<1>(&mut rest)? != [VERSION] {
         return None;

@@ -1,9 +1,10 @@
-//! The other members: frames over a transport, calls over frames, raft over calls.
+//! Talking to other members: frames over a transport, and calls over frames.
 //!
 //! ```text
-//! raft core --> network --call--> rpc --> link --parts--> Transport ~~~~> inbound --> rpc --> serve --> raft core
-//!                                  ^                                                             |
-//!                                  +----------------------- answer <~~~~~~~~~~~~~~~~~~~~~~~~~~~~~+
+//! crate::raft                                                                    crate::raft
+//! replication --call--> rpc --> link --parts--> Transport ~~~~> inbound --> rpc --> server
+//!                        ^                                                            |
+//!                        +---------------------- answer <~~~~~~~~~~~~~~~~~~~~~~~~~~~~~+
 //! ```
 //!
 //! A transport may lose, delay, repeat and reorder frames; it does not have to tell. It must not block,
@@ -14,25 +15,22 @@
 //! sends a part until it arrives. A call over a link ends when nothing moves any more, not after a time:
 //! a large message takes as long as the network needs.
 
-mod frame;
+pub(crate) mod frame;
+pub(crate) mod message;
+pub(crate) mod refusal;
+pub(crate) mod rpc;
+
 mod inbound;
 mod link;
-mod message;
-mod network;
-mod rpc;
-mod seeds;
-mod serve;
-mod transfer;
 mod window;
 
 pub use message::Change;
 pub use rpc::PeerStats;
 
-pub(crate) use message::{Answer, Ballot, Basis, Call, Differs, NotChanged, NotWritten, Written};
-pub(crate) use network::Network;
+pub(crate) use message::{
+    AHEAD_BYTES_MIN, Answer, Ballot, Basis, Call, Differs, Known, NotChanged, NotWritten, Question, Written,
+};
 pub(crate) use rpc::{CallError, Rpc, Wait};
-pub(crate) use seeds::{AHEAD_BYTES_MIN, Seeds};
-pub(crate) use serve::Server;
 
 /// A way to other nodes. Over Erlang distribution in production, simulated in tests.
 pub trait Transport: Send + Sync + 'static {

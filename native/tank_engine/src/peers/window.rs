@@ -1,20 +1,19 @@
-//! How many bytes may be on their way to another member.
+//! How many bytes may be in flight to another member?
 //!
-//! All that goes to a node shares one connection, so whatever queues up in it delays heartbeats and
-//! small writes. The window is what the link carries in its shortest round trip and in a queue of
-//! [`QUEUE_TARGET`]: if the link can carry more, acknowledgements come sooner and the measured rate rises.
-//! On a distant link that loses segments, it is up to twice as much: TCP holds back what follows a lost one.
-//! The rate is measured as BBR does (Cardwell et al., "BBR: Congestion-Based Congestion Control", 2016):
-//! bytes acknowledged over the time that took, the best of some seconds. A lost segment or a process
-//! that was held up delays acknowledgements and does not lower it.
+//! All messages to a node share one connection, so a queue in it delays heartbeats and small writes. The window is what
+//! the link carries in its shortest round trip plus a queue of [`QUEUE_TARGET`]. If the link can carry more,
+//! acknowledgements arrive sooner and the measured rate rises. On a distant link that loses segments, the window is up
+//! to twice as large, because TCP holds back everything after a lost segment. The rate is measured as in BBR (Cardwell
+//! et al., "BBR: Congestion-Based Congestion Control", 2016): bytes acknowledged per time, the best value of the last
+//! seconds. A lost segment or a delayed process delays acknowledgements, but does not lower the rate.
 //!
 //! ```text
-//! idle --something to send--> starting: doubles each round trip --the rate rises no more--> measured
-//!   ^                                                                                        |
-//!   +--------------------------------- nothing sent for a while -----------------------------+
+//! idle --something to send--> starting: doubles each round trip --the rate stops rising--> measured
+//!   ^                                                                                         |
+//!   +--------------------------------- nothing sent for a while ------------------------------+
 //! ```
 //!
-//! TCP below starts slowly too after a pause; what is handed to it before it is ready only queues.
+//! TCP also starts slowly after a pause. What it gets before it is ready waits in a queue.
 
 use std::time::Duration;
 

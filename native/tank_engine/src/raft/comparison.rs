@@ -1,18 +1,18 @@
-//! Do all members hold the same?
+//! Do all members have the same state?
 //!
-//! The leader asks every member for its marks ([`crate::marks`]) when the members change, when it begins to lead, and every
-//! few seconds, and compares them with its own. The state that a majority of the voters has counts; without one, the
-//! leader's.
+//! The leader asks each member for its marks ([`crate::marks`]) when the members change, when it starts to lead, and
+//! every few seconds. It compares them with its own. The state of a majority of voters counts as correct; without a
+//! majority, the leader's.
 //!
 //! ```text
-//! leader --marks?--> member            equal: nothing
-//! leader <--marks--- member            differs: an alarm here, and the member is told
-//! leader --differs-> member            the member raises an alarm, serves nobody, and votes on as a witness does
+//! leader --marks?--> member            equal: nothing happens
+//! leader <--marks--- member            different: the leader raises an alarm, and tells the member
+//! leader --differs-> member            the member raises an alarm, answers no calls, and votes like a witness
 //! ```
 //!
 //! A member whose state differs still has the same log as the others: what it acknowledges is durable there, and it may
-//! vote. But it answers no read, takes no write, ends its watches, and gives its leadership up. Its state is not put right
-//! in place: the member is replaced, by itself when a majority has the other state, otherwise by the operator.
+//! vote. But it answers no read, takes no write, ends its watches, and hands leadership over. Its state is not repaired
+//! in place. The member is replaced: by itself if a majority has the other state, otherwise by the operator.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;

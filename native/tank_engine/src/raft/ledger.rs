@@ -1,13 +1,14 @@
 //! How far is each member known to have come?
 //!
-//! A member that acknowledges log entries, or votes, never falls behind that again, unless its disk went back in time: a
-//! virtual machine's snapshot, an old copy of its directory, a disk that lied about a sync. The others remember what it
-//! has said, so that it is noticed ([`super::roll_call`]):
+//! A member that has acknowledged log entries or votes never falls behind them again, unless its disk went back in
+//! time: a virtual machine's snapshot, an old copy of its directory, a disk that lied about a sync. Other members
+//! remember what it has acknowledged, so that this is noticed ([`super::roll_call`]):
 //!
-//! - A leader, what members acknowledge to it, itself included. It tells all others so with its signs of life.
-//! - A candidate, who voted for it.
+//! - A leader remembers what members acknowledge to it, itself included. It sends this to all members with its
+//!   heartbeats.
+//! - A candidate remembers who voted for it.
 //!
-//! All of it is in memory, and now and then on the disk.
+//! The ledger is in memory, and is written to disk from time to time.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -16,38 +17,19 @@ use std::time::Duration;
 
 use openraft::async_runtime::watch::WatchReceiver;
 use openraft::vote::RaftLeaderId;
-use serde::{Deserialize, Serialize};
 use tokio::sync::Notify;
 
 use crate::runtime;
 use crate::storage::members::MembersFile;
 use crate::sync::lock;
 
-use super::{LogId, MemberId, Raft, Vote};
+use super::{MemberId, Progress, Raft};
 
 /// How often what has changed is written to the disk.
 const WRITE_EVERY: Duration = Duration::from_secs(1);
 
 /// Members that are gone of which it is remembered how far they came: they may come back, as old copies.
 const GONE_MAX: usize = 32;
-
-/// How far a member has come: its vote, and with it the last entry of its log.
-///
-/// A later vote may replace entries that no majority had. While the vote is the same, the log only grows.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub(crate) struct Progress {
-    pub(crate) vote: Vote,
-    pub(crate) last: Option<LogId>,
-}
-
-impl Progress {
-    /// Whether a member that has come as far as `known` has lost something when it has only this.
-    pub(crate) fn is_behind(&self, known: &Self) -> bool {
-        // Whether a majority has granted the vote may be forgotten.
-        let place = |progress: &Self| (*progress.vote.leader_id(), progress.last);
-        place(self) < place(known)
-    }
-}
 
 /// What one member knows.
 #[derive(Debug, Default)]
@@ -129,6 +111,7 @@ pub(crate) async fn keep(ledger: Arc<Ledger>, file: Arc<MembersFile>, raft: Raft
 mod tests {
     use openraft::vote::RaftLeaderIdExt;
 
+    use super::super::{LogId, Vote};
     use super::*;
 
     fn log_id(term: u64, index: u64) -> Option<LogId> {

@@ -28,42 +28,24 @@ use std::time::Duration;
 
 use futures_util::stream::{FuturesUnordered, StreamExt};
 use openraft::async_runtime::watch::WatchReceiver;
-use serde::{Deserialize, Serialize};
 use tokio::sync::{Notify, watch};
 use tokio::time::{Instant, sleep_until};
 
 use crate::health::Health;
 use crate::mutants;
-use crate::peers::{Answer, Call, Lane, Rpc, Wait};
+use crate::peers::refusal::{HISTORY_LOST, LOG_LOST, Refusal};
+use crate::peers::{Answer, Call, Known, Lane, Question, Rpc, Wait};
 use crate::runtime;
 use crate::sync::lock;
 
 use super::authority::Authority;
-use super::ledger::{Ledger, Progress};
-use super::refusal::{HISTORY_LOST, LOG_LOST, Refusal};
-use super::{LogId, Member, MemberId, Raft, Vote};
+use super::ledger::Ledger;
+use super::{LogId, Member, MemberId, Progress, Raft, Vote};
 
 /// How long an answer is waited for, and the pauses between two questions: frames may get lost.
 const ANSWER_WITHIN: Duration = Duration::from_secs(1);
 const PAUSE_MIN: Duration = Duration::from_millis(20);
 const PAUSE_MAX: Duration = Duration::from_secs(5);
-
-/// What a member that was just started says of itself.
-#[derive(Clone, Copy, Debug, Serialize, Deserialize)]
-pub(crate) struct Question {
-    committed: Option<LogId>,
-}
-
-/// What another one knows of it.
-#[derive(Clone, Copy, Debug, Serialize, Deserialize)]
-pub(crate) struct Known {
-    /// How far it had come.
-    progress: Option<Progress>,
-    /// Whether the one that answers surely leads.
-    pub(crate) leads: bool,
-    /// An entry that is committed where the member that asks has another one committed.
-    conflict: Option<LogId>,
-}
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Stage {

@@ -1,13 +1,12 @@
 //! A witness: a member that votes and keeps the log, and serves neither reads nor writes.
 //!
-//! It lets two other members lose any one of the three. So it must have whatever it voted for, also
-//! when the leader is gone and the other member lags: then only the witness has the newest log, and
-//! the other one cannot be elected. Then, and only then, it leads for a moment: it brings the other
-//! one up to date and hands over. For that it keeps the state too, which may be all that is left of
-//! a log that was purged.
+//! With a witness, a cluster of three survives the loss of any one member. Suppose the leader is lost and the other
+//! member lags. Then only the witness has the newest log, and the other member cannot be elected. The witness leads
+//! until the other member has caught up, and hands over. It leads in no other case. It also keeps the state, because
+//! the other member may need log entries that are already purged, and then needs a snapshot.
 //!
 //! ```text
-//! follows --nobody leads for long, and it has the newest log--> leads --another has all of it--> follows
+//! follows --no leader for long, and it has the newest log--> leads --another member has all of it--> follows
 //! ```
 
 use std::sync::atomic::{AtomicBool, Ordering};

@@ -3,15 +3,19 @@
 //! Applying ([`State::apply`]) is a pure function of the state, the command and the time in the log. The
 //! state here lives in memory; [`crate::machine`] writes what changed to the disk.
 
+pub mod command;
+pub mod lease;
+pub mod outcome;
+
 mod apply;
-mod digest;
-mod fingerprint;
+mod filter;
 mod history;
 mod keep_while;
 mod leases;
 mod log_time;
 mod many;
 mod nodes;
+mod revised;
 mod scope;
 mod scratch;
 mod sessions;
@@ -20,12 +24,14 @@ mod txn;
 mod undo;
 mod weight;
 
+pub use crate::tree::{Digest, Facts, Fingerprint};
 pub use apply::{Applied, Cause, Change};
-pub use digest::Digest;
-pub use fingerprint::{Facts, Fingerprint};
+pub use filter::Filter;
 pub use history::{History, REVISION_STEP};
 pub use leases::{LeaseChange, Leases};
 pub use log_time::{LogTime, STEP_MS_MAX};
+pub use revised::Revised;
+pub(crate) use scratch::Scratch;
 pub use sessions::{Remembered, SESSION_MS, SessionRecord, Sessions};
 pub use steps::{NodeNumbers, NodeStep};
 

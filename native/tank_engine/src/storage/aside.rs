@@ -13,9 +13,10 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use crate::error::EngineError;
-use crate::log::segments;
+use crate::files::{remove_dir, sync_dir};
+use crate::log::{marker, segments};
 
-use super::{INCOMING, marker, members, peek, remove_dir, rocks, sync_dir};
+use super::{INCOMING, members, peek, rocks};
 
 /// Holds the old member's files.
 const ASIDE: &str = ".aside";

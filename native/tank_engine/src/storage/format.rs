@@ -10,9 +10,10 @@ use std::path::Path;
 
 use serde::{Deserialize, Serialize};
 
-use crate::environment;
 use crate::error::EngineError;
-use crate::options::Formation;
+use crate::types::random_id;
+
+use super::Formation;
 
 /// The layout of the directory and of all in it that this release writes. It reads this one only.
 pub const FORMAT_VERSION: u32 = 2;
@@ -61,15 +62,6 @@ impl Identity {
     }
 }
 
-/// A random number that is not 0, from the member's environment.
-///
-/// # Errors
-/// It gives none.
-pub fn random_id() -> Result<u64, EngineError> {
-    let random = environment::random().map_err(|error| EngineError::Storage(format!("no randomness: {error}")))?;
-    Ok(random.max(1))
-}
-
 impl Format {
     /// Reads FORMAT; `None` when there is none.
     pub(super) fn read(dir: &Path) -> Result<Option<Self>, EngineError> {
@@ -91,7 +83,7 @@ impl Format {
 
     pub(super) fn write(&self, dir: &Path) -> Result<(), EngineError> {
         let path = dir.join(FILE);
-        super::write_file(&path, self.to_text().as_bytes()).map_err(|error| EngineError::from_io(&path, &error))
+        crate::files::write_file(&path, self.to_text().as_bytes()).map_err(|error| EngineError::from_io(&path, &error))
     }
 
     pub(super) fn check_store(&self, store_id: &str) -> Result<(), EngineError> {

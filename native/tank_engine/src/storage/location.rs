@@ -164,7 +164,7 @@ mod tests {
     use super::super::Directory;
     use super::*;
     use crate::error::DirectoryTrouble;
-    use crate::options::{First, Formation, Opening};
+    use crate::storage::{First, Formation, Opening};
 
     fn open(path: &Path, opening: &Opening) -> Result<Directory, EngineError> {
         Directory::open_as(path, "tank", Formation::NewCluster, opening)

@@ -10,12 +10,11 @@ use std::sync::Mutex;
 
 use serde::{Deserialize, Serialize};
 
-use crate::raft::MemberId;
-use crate::raft::ledger::Progress;
+use crate::files::slots::{self, SLOTS};
 use crate::sync::lock;
+use crate::types::{MemberId, Progress};
 
 use super::format::Identity;
-use super::slots::{self, SLOTS};
 
 /// The file's name.
 pub(super) const FILE: &str = "MEMBERS";
@@ -82,8 +81,8 @@ impl MembersFile {
 
 #[cfg(test)]
 mod tests {
-    use crate::options::Formation;
-    use crate::raft::Vote;
+    use crate::storage::Formation;
+    use crate::types::Vote;
 
     use super::*;
 

@@ -4,7 +4,7 @@
 //! <dir>/LOCK     held while the store is open
 //! <dir>/FORMAT   what this is: format version, store, cluster and member id        (format.rs)
 //! <dir>/FORMED   says that the member has its place in a cluster                 (peek.rs)
-//! <dir>/SYNCED   how far the log was synced: tells that it lost its end            (marker.rs)
+//! <dir>/SYNCED   how far the log was synced: tells that it lost its end   (crate::log::marker)
 //! <dir>/MEMBERS  how far each member has come: tells that one went back in time    (members.rs)
 //! <dir>/log/     the log                                                  (crate::log::segments)
 //! <dir>/db/      RocksDB: the state                                                (rocks.rs)
@@ -14,7 +14,6 @@
 //! ```
 
 pub mod format;
-pub mod marker;
 pub(crate) mod members;
 pub mod peek;
 pub mod rocks;
@@ -24,15 +23,15 @@ mod claim;
 mod framing;
 mod guard;
 mod location;
+mod opening;
 mod pin;
 mod records;
 mod restoring;
-mod slots;
 mod tables;
 
 pub(crate) use guard::Guard;
 pub use location::{Expected, FileSystem, Location};
-pub(crate) use pin::OPEN_FILES;
+pub use opening::{First, Formation, Opening};
 pub use restoring::Restoring;
 pub(crate) use tables::Tables;
 
@@ -43,13 +42,13 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use crate::error::{DirectoryTrouble, EngineError};
+use crate::files::remove_dir;
+use crate::log::marker::{self, MarkerFile};
 use crate::log::segments::{self, SegmentLog};
 use crate::mutants;
-use crate::options::{First, Formation, Opening};
 
 use claim::Claim;
 use format::{Format, Identity, Stage};
-use marker::MarkerFile;
 use members::MembersFile;
 use pin::Pin;
 use rocks::Db;
@@ -179,7 +178,8 @@ impl Directory {
     /// The log in it.
     pub fn log(&self) -> SegmentLog {
         let log = SegmentLog::new(&self.path, self.identity.member_id, Arc::clone(&self.marker));
-        log.within(Arc::clone(&self.location))
+        let location = Arc::clone(&self.location);
+        log.within(Arc::new(move || location.check().map_err(io::Error::other)))
     }
 
     /// Discards the member that was set aside: the new one has taken its place, as a learner. `is_to_vote` notes that it is
@@ -382,27 +382,4 @@ fn remove_parts(path: &Path) -> Result<(), EngineError> {
         }
     }
     Ok(())
-}
-
-pub(crate) fn remove_dir(path: &Path) -> Result<(), EngineError> {
-    match fs::remove_dir_all(path) {
-        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(EngineError::from_io(path, &error)),
-        _ => Ok(()),
-    }
-}
-
-/// Makes the names in a directory durable.
-pub(crate) fn sync_dir(path: &Path) -> io::Result<()> {
-    fs::File::open(path)?.sync_all()
-}
-
-/// Writes a file so that after a crash it is the old one or the new one, whole.
-pub(crate) fn write_file(path: &Path, bytes: &[u8]) -> io::Result<()> {
-    use std::io::Write;
-    let temporary = path.with_extension("tmp");
-    let mut file = fs::File::create(&temporary)?;
-    file.write_all(bytes)?;
-    file.sync_all()?;
-    fs::rename(&temporary, path)?;
-    sync_dir(path.parent().unwrap_or(Path::new("/")))
 }

@@ -9,9 +9,10 @@ use std::io;
 use std::path::Path;
 
 use crate::error::EngineError;
+use crate::files::write_file;
 
 use super::format::{Format, Identity, Stage};
-use super::{aside, check_never_used, check_store_id, check_unused, write_file};
+use super::{aside, check_never_used, check_store_id, check_unused};
 
 /// The file that says that the member has its place in a cluster.
 pub(super) const FORMED: &str = "FORMED";
@@ -69,10 +70,10 @@ pub fn mark_formed(path: &Path) -> Result<(), EngineError> {
 mod tests {
     use super::*;
     use crate::error::DirectoryTrouble;
-    use crate::options::Formation;
     use crate::storage::Directory;
+    use crate::storage::Formation;
 
-    const FIRST: crate::options::Opening = crate::options::Opening::First(crate::options::First::MayCreate);
+    const FIRST: crate::storage::Opening = crate::storage::Opening::First(crate::storage::First::MayCreate);
     const ID: &str = "tank";
 
     fn joining() -> Formation {

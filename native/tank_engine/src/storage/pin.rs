@@ -10,12 +10,9 @@ use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::Weak;
 
-use crate::error::EngineError;
+use crate::error::{EngineError, OPEN_FILES};
 
 use super::rocks::Db;
-
-/// Where the kernel shows the files that this process has open.
-pub(crate) const OPEN_FILES: &str = "/proc/self/fd/";
 
 /// An open directory.
 #[derive(Debug)]

@@ -7,10 +7,11 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use crate::error::{DirectoryTrouble, EngineError};
-use crate::log::segments;
+use crate::files::{remove_dir, sync_dir};
+use crate::log::{marker, segments};
 
 use super::claim::{self, Claim};
-use super::{Directory, format, make_dir, marker, remove_dir, rocks, sync_dir};
+use super::{Directory, format, make_dir, rocks};
 
 const STAGING: &str = ".restoring";
 

@@ -6,8 +6,8 @@ use rocksdb::{Options, SstFileWriter};
 
 use crate::error::EngineError;
 
-use super::remove_dir;
 use super::rocks::state_options;
+use crate::files::remove_dir;
 
 /// About how large one gets.
 const FILE_BYTES: u64 = 64 << 20;

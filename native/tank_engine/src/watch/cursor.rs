@@ -10,11 +10,10 @@ use crate::entry::Entry;
 use crate::error::EngineError;
 use crate::key::Key;
 use crate::machine::{Replay, Replayed};
+use crate::state::{Filter, Revised};
 use crate::sync::lock;
 
-use super::filter::Filter;
 use super::hub::{Hub, Recent};
-use super::ring::Revised;
 
 /// Called once when an armed watch has something to deliver, or its store is closed; on a thread of
 /// the engine's. It must not block.

@@ -20,12 +20,11 @@ use crate::faults;
 use crate::health::Health;
 use crate::key::{Key, first_component};
 use crate::reclaim;
-use crate::state::{Change, NodeStep};
+use crate::state::{Change, Filter, NodeStep, Revised};
 use crate::sync::lock;
 
 use super::cursor::Waiting;
-use super::filter::Filter;
-use super::ring::{Revised, Ring};
+use super::ring::Ring;
 use super::worker;
 
 /// Revisions that the looking thread takes from the ring at a time.

@@ -13,13 +13,11 @@
 
 mod alike;
 mod cursor;
-mod filter;
 mod hub;
 mod ring;
 mod worker;
 
+pub use crate::state::{Filter, Revised};
 pub use alike::{Alike, AlikeWatches};
 pub use cursor::{Budget, Cursor, Next, Wake};
-pub use filter::Filter;
 pub(crate) use hub::{Hub, Recent};
-pub use ring::Revised;

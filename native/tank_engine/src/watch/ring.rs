@@ -3,43 +3,11 @@
 use std::collections::VecDeque;
 use std::sync::Arc;
 
-use crate::state::{Change, NodeStep};
+use crate::state::Revised;
 
 /// How many revisions are kept, however small: what a watch that keeps up needs. Others read the
 /// disk.
 const REVISIONS_MAX: usize = 10_000;
-
-/// What a change takes up besides its key and payloads, about.
-const CHANGE_BYTES: usize = 200;
-
-/// One revision: all that it changed, in the order of keys.
-#[derive(Debug)]
-pub struct Revised {
-    /// Which.
-    pub revision: u64,
-    /// The changes.
-    pub changes: Vec<Change>,
-    /// What became of nodes besides. Only the newest revisions have it: the disk keeps the changes of entries.
-    pub nodes: Vec<NodeStep>,
-}
-
-impl Revised {
-    /// The bytes that it holds, about.
-    pub fn bytes(&self) -> usize {
-        let payload = |entry: &Option<Arc<crate::entry::Entry>>| entry.as_ref().map_or(0, |entry| entry.payload.len());
-        let size = |change: &Change| {
-            CHANGE_BYTES + change.key.as_bytes().len() + payload(&change.entry) + payload(&change.previous)
-        };
-        let changes: usize = self.changes.iter().map(size).sum();
-        changes + self.nodes.iter().map(|step| CHANGE_BYTES + step.key.as_bytes().len()).sum::<usize>()
-    }
-
-    /// Whether there is a value that is not in memory.
-    pub(super) fn is_evicted(&self) -> bool {
-        let mut entries = self.changes.iter().flat_map(|change| change.entry.iter().chain(&change.previous));
-        entries.any(|entry| entry.is_evicted())
-    }
-}
 
 /// Consecutive revisions up to the newest.
 #[derive(Debug)]
@@ -53,7 +21,7 @@ pub(super) struct Ring {
 
 impl Default for Ring {
     fn default() -> Self {
-        Self { revisions: VecDeque::new(), bytes: 0, bytes_max: crate::options::RECENT_BYTES_MAX, last: 0 }
+        Self { revisions: VecDeque::new(), bytes: 0, bytes_max: crate::options::WATCH_BUFFER_BYTES_MAX, last: 0 }
     }
 }
 
@@ -109,6 +77,7 @@ mod tests {
     use crate::entry::Entry;
     use crate::key::Key;
     use crate::state::Cause;
+    use crate::state::Change;
     use bytes::Bytes;
 
     fn revised(revision: u64, bytes: usize) -> Arc<Revised> {

@@ -82,8 +82,8 @@ fn what_a_single_writer_writes_is_synced_at_once_and_is_there_after_a_restart() 
 fn many_writes_share_a_sync_and_a_purged_log_opens_again() {
     let dir = tempfile::tempdir().unwrap();
     let mut options = Options::new(dir.path(), "tank");
-    options.timing.snapshot_after = 500;
-    options.timing.log_keep = 100;
+    options.timing.snapshot_interval_entries = 500;
+    options.timing.log_retention_entries = 100;
     options.timing.purge_batch = 50;
     let open = || Engine::open(options.clone(), Box::new(|error| panic!("failed: {error}"))).unwrap();
     let engine = open();

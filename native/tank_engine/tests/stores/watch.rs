@@ -266,7 +266,7 @@ fn watch(engine: &Engine, truth: &RwLock<Truth>, last: &AtomicU64, seed: u64) ->
 fn open(dir: &Path) -> Engine {
     let mut options = Options::new(dir, "tank");
     options.history_revisions = HISTORY;
-    options.recent_bytes_max = 20_000;
+    options.watch_buffer_bytes_max = 20_000;
     Engine::open(options, Box::new(|error| panic!("failed: {error}"))).unwrap()
 }
 

@@ -46,8 +46,8 @@ pub fn delete(name: &str) -> Command {
 /// Small enough that the log is purged while a test runs.
 pub fn options(dir: &Path) -> Options {
     let mut options = Options::new(dir, "tank");
-    options.timing.snapshot_after = 50;
-    options.timing.log_keep = 20;
+    options.timing.snapshot_interval_entries = 50;
+    options.timing.log_retention_entries = 20;
     options.timing.purge_batch = 10;
     options
 }

@@ -14,7 +14,7 @@ use tank_engine::options::{Formation, Options};
 use tank_engine::outcome::Outcome;
 use tank_engine::peers::Change;
 use tank_engine::raft::Member;
-use tank_engine::storage::format::random_id;
+use tank_engine::types::random_id;
 use tank_engine::view::View;
 use tank_sim::net::SimNet;
 
@@ -25,7 +25,7 @@ pub struct Cluster {
     pub net: Arc<SimNet>,
     dir: tempfile::TempDir,
     pub nodes: Vec<Option<Engine>>,
-    snapshot_after: u64,
+    snapshot_interval_entries: u64,
 }
 
 impl Cluster {
@@ -33,8 +33,8 @@ impl Cluster {
         Self::with_snapshots_after(count, 20_000)
     }
 
-    pub fn with_snapshots_after(count: usize, snapshot_after: u64) -> Self {
-        let mut cluster = Self::unstarted(count, snapshot_after);
+    pub fn with_snapshots_after(count: usize, snapshot_interval_entries: u64) -> Self {
+        let mut cluster = Self::unstarted(count, snapshot_interval_entries);
         cluster.start(0, Formation::NewCluster);
         for node in 1..count {
             cluster.join(node);
@@ -42,8 +42,13 @@ impl Cluster {
         cluster
     }
 
-    pub fn unstarted(count: usize, snapshot_after: u64) -> Self {
-        Self { net: SimNet::new(), dir: tempfile::tempdir().unwrap(), nodes: vec![None; count], snapshot_after }
+    pub fn unstarted(count: usize, snapshot_interval_entries: u64) -> Self {
+        Self {
+            net: SimNet::new(),
+            dir: tempfile::tempdir().unwrap(),
+            nodes: vec![None; count],
+            snapshot_interval_entries,
+        }
     }
 
     pub fn name(node: usize) -> String {
@@ -63,8 +68,8 @@ impl Cluster {
         let mut options = Options::new(self.path(node), "tank");
         options.node = name.clone();
         options.formation = formation;
-        options.timing.snapshot_after = self.snapshot_after;
-        options.timing.log_keep = self.snapshot_after / 10;
+        options.timing.snapshot_interval_entries = self.snapshot_interval_entries;
+        options.timing.log_retention_entries = self.snapshot_interval_entries / 10;
         options.timing.purge_batch = 10;
         change(&mut options);
         let engine =

@@ -11,7 +11,7 @@ use tank_engine::options::Formation;
 use tank_engine::outcome::Outcome;
 use tank_engine::peers::{Change, Channel};
 use tank_engine::raft::Member;
-use tank_engine::storage::format::random_id;
+use tank_engine::types::random_id;
 
 use crate::bed::{Cluster, change, eventually, get, key, put, put_within, wait};
 
@@ -237,8 +237,8 @@ fn a_witness_serves_nobody_and_never_stays_the_leader() {
 
 /// What only the lost leader and the witness have must not be lost with the leader, and must not
 /// stop the cluster: the witness brings the other member up to date, and hands over.
-fn a_lagging_member_leads_after(writes: u32, snapshot_after: u64) {
-    let mut cluster = Cluster::with_snapshots_after(2, snapshot_after);
+fn a_lagging_member_leads_after(writes: u32, snapshot_interval_entries: u64) {
+    let mut cluster = Cluster::with_snapshots_after(2, snapshot_interval_entries);
     cluster.nodes.push(None);
     cluster.join_as(2, true);
     let leader = cluster.leader();

@@ -11,14 +11,14 @@ use crate::bed::{Cluster, get, put};
 const ENTRIES: u32 = 100;
 
 /// A cluster of one member that holds [`ENTRIES`] entries from a backup; node 0 is started.
-fn restored(nodes: usize, snapshot_after: u64) -> Cluster {
+fn restored(nodes: usize, snapshot_interval_entries: u64) -> Cluster {
     let origin = Cluster::of(1);
     for i in 0..ENTRIES {
         put(origin.engine(0), &format!("k{i}"), &i.to_be_bytes()).unwrap();
     }
     let file = origin.path(0).with_file_name("backup");
     origin.engine(0).backup(&file, &Progress::default()).unwrap();
-    let mut cluster = Cluster::unstarted(nodes, snapshot_after);
+    let mut cluster = Cluster::unstarted(nodes, snapshot_interval_entries);
     restore(&file, &cluster.path(0), Some("tank"), &Cluster::name(0), &Progress::default()).unwrap();
     cluster.start(0, Formation::NewCluster);
     cluster

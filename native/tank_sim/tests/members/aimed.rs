@@ -154,7 +154,7 @@ async fn restart_a_voter(cluster: &Cluster, rng: &mut Rng) {
 async fn lose_a_truncation(cluster: &Cluster, rng: &mut Rng) {
     let timing = cluster.timing();
     // With so many entries more, the log of before is purged.
-    let entries = timing.snapshot_after + timing.log_keep + timing.purge_batch + 10;
+    let entries = timing.snapshot_interval_entries + timing.log_retention_entries + timing.purge_batch + 10;
     let Some(old) = leader(cluster).filter(|_| entries < 250) else { return };
     cluster.trace().note(format_args!("lose a truncation of {old}"));
     cut_off(cluster, old);

@@ -48,8 +48,8 @@ fn simulate<F: Future<Output = ()>>(dir: &std::path::Path, count: usize, seed: u
         let oracle = Oracle::new(trace.clone());
         let links = Links::new(1, trace.clone());
         tokio::spawn(links.clone().run());
-        let election_ms = u64::try_from(LEASE.as_millis()).unwrap();
-        let timing = Timing { heartbeat_ms: 1_000, election_ms, ..Timing::default() };
+        let election_timeout_ms = u64::try_from(LEASE.as_millis()).unwrap();
+        let timing = Timing { heartbeat_interval_ms: 1_000, election_timeout_ms, ..Timing::default() };
         let cluster = Cluster::new(count, timing, links, oracle.clone(), trace, dir, seed);
         assert!((0..count).all(|node| !cluster.is_witness(node)), "another seed is needed");
         cluster.form().await.unwrap();

@@ -92,13 +92,13 @@ async fn play(
     let members = if rng.below(4) == 0 { 5 } else { 3 };
     let fair = Weather { late_max: LATE_MAX, ..fair_weather(&mut rng) };
     links.fair(fair);
-    let snapshot_after = 50 + rng.below(400) as u64;
+    let snapshot_interval_entries = 50 + rng.below(400) as u64;
     let timing = Timing {
-        snapshot_after,
-        log_keep: rng.below(60) as u64,
+        snapshot_interval_entries,
+        log_retention_entries: rng.below(60) as u64,
         purge_batch: 1 + rng.below(20) as u64,
         // From a few to many between two snapshots.
-        checkpoint_bytes: 1_000 * (1 + snapshot_after % 37),
+        checkpoint_bytes: 1_000 * (1 + snapshot_interval_entries % 37),
         ..Timing::default()
     };
     trace.note(format_args!("{members} members, {fair:?}, {timing:?}"));

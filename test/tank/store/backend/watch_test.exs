@@ -9,7 +9,7 @@ defmodule Tank.Store.Backend.WatchTest do
 
   setup %{tmp_dir: dir} do
     # Few changes in memory, so that a watch that is behind needs the history.
-    store = start_store(dir, value_bytes_max: 10_000, recent_bytes_max: 10_000)
+    store = start_store(dir, value_bytes_max: 10_000, watch_buffer_bytes_max: 10_000)
     {:ok, client} = Backend.new(store, [:calico])
     %{store: store, client: client}
   end

@@ -117,8 +117,8 @@ defmodule Tank.Store.Dashboard.Views.Overview do
   defp role(role), do: Atom.to_string(role)
 
   defp reachable(%{node: node}) when node == node(), do: el(:span, [class: "dot good"], "up")
-  defp reachable(%{in_touch: true}), do: el(:span, [class: "dot good"], "answers")
-  defp reachable(%{in_touch: false}), do: el(:span, [class: "dot bad"], "no answer")
+  defp reachable(%{reachable: true}), do: el(:span, [class: "dot good"], "answers")
+  defp reachable(%{reachable: false}), do: el(:span, [class: "dot bad"], "no answer")
   # Only the leader knows.
   defp reachable(_unknown), do: el(:span, [class: "muted"], "known to the leader")
 end

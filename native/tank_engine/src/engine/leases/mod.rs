@@ -1,14 +1,14 @@
-//! Ends the leases whose time is over, while this member leads.
+//! Ends leases whose time is over, while this member leads.
 //!
 //! ```text
 //! follows ──is elected──> leads, every lease has its whole time again ──proposes Expire──> log
-//!    ^                      |  the time stands still while nothing can be committed,
+//!    ^                      |  the clock stops while nothing can be committed,
 //!    └──────deposed─────────┘  or while this process was stopped
 //! ```
 //!
-//! Safe, because the time of a lease begins when its grant or renewal was applied here, which is
-//! after its holder sent it; because a new leader begins anew; and because an `Expire` names the
-//! renewals it has seen, so that one that stands before it in the log makes it void.
+//! No lease ends too early, for three reasons. The time of a lease starts when its grant or renewal is applied here,
+//! which is after its holder sent it. A new leader gives each lease its whole time again. And an `Expire` names the
+//! number of renewals that it has seen, so a renewal before it in the log makes it void.
 
 mod deadlines;
 
@@ -22,11 +22,12 @@ use tokio::time::Instant;
 
 use crate::command::{Command, LeaseCommand, Request, RequestId};
 use crate::environment::wall_ms;
+use crate::raft::Raft;
 use crate::raft::authority::age;
 use crate::raft::election::Elections;
-use crate::raft::{MemberId, Raft, Vote};
 use crate::runtime;
 use crate::state::Leases;
+use crate::types::{MemberId, Vote};
 use crate::view::Published;
 
 use deadlines::{Clock, Deadlines, Due, TICK};

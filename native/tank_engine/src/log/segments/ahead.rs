@@ -21,8 +21,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::JoinHandle;
 
+use crate::files::sync_dir;
 use crate::reclaim;
-use crate::storage::sync_dir;
 
 use super::segment::{self, Segment};
 

@@ -23,11 +23,11 @@ use std::sync::{Mutex, PoisonError, RwLock};
 use serde::{Deserialize, Serialize};
 
 use crate::command::{Command, Request, RequestId};
-use crate::raft::{LogEntry, LogId};
+use crate::files::sync_dir;
 use crate::reclaim;
-use crate::storage::format::random_id;
-use crate::storage::sync_dir;
 use crate::sync::lock;
+use crate::types::random_id;
+use crate::types::{LogEntry, LogId};
 
 use super::{damaged, record};
 

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, VecDeque};
 
 use crate::log::disk::LogWrite;
-use crate::raft::{LogId, Vote};
+use crate::types::{LogId, Vote};
 
 use super::blobs::Blob;
 use super::record::Place;

@@ -44,11 +44,9 @@ use openraft::entry::RaftEntry;
 use crate::command::{Request, RequestId};
 use crate::error::EngineError;
 use crate::faults;
-use crate::options::SEGMENT_BYTES;
-use crate::raft::LogEntry;
-use crate::storage::Location;
-use crate::storage::marker::MarkerFile;
+use crate::log::marker::MarkerFile;
 use crate::sync::lock;
+use crate::types::LogEntry;
 
 use super::disk::{LogDisk, LogWrite, Recovered};
 use super::{DETACHED_BYTES_MIN, entry_size};
@@ -61,6 +59,9 @@ use segment::{End, Head, Segment};
 
 /// The directory of the segments, in a store's.
 pub(crate) const DIR: &str = "log";
+
+/// Default of [`crate::options::Timing::segment_bytes`].
+pub(crate) const SEGMENT_BYTES: u64 = 16 << 20;
 
 /// A log into which so much was written since it was opened gets a segment that is ready: one that does nothing needs
 /// no space.
@@ -75,6 +76,9 @@ const RUN_BYTES_MAX: usize = 4 << 20;
 /// What the buffer of a batch may keep between two of them.
 const BUFFER_BYTES_KEPT: usize = 4 << 20;
 
+/// Whether files may be made and removed in the log's directory.
+pub(crate) type Check = Arc<dyn Fn() -> io::Result<()> + Send + Sync>;
+
 /// A log in the directory of a store.
 pub struct SegmentLog {
     dir: PathBuf,
@@ -84,8 +88,8 @@ pub struct SegmentLog {
     segment_bytes: u64,
     /// A command of this size and more is in a file of its own.
     detached_bytes_min: usize,
-    /// Where the store's directory must be when files are made or removed in it.
-    location: Option<Arc<Location>>,
+    /// Fails if the store's directory is not at its path any more. Called before files are made or removed in it.
+    location: Option<Check>,
     /// None until it is recovered. Held while the disk writes and syncs: only the writer may take it.
     open: Mutex<Option<Open>>,
     /// What readers need. Held for as long as looking takes; taken after `open` where both are.
@@ -124,7 +128,7 @@ impl SegmentLog {
         let segments = dir.join(DIR);
         std::fs::create_dir(&segments)?;
         Segment::create_first(&segments, &Index::default().head(member_id, 0))?;
-        crate::storage::sync_dir(dir)
+        crate::files::sync_dir(dir)
     }
 
     /// Whether `dir`, which may be anything's, holds a log. Changes nothing.
@@ -158,9 +162,10 @@ impl SegmentLog {
         self
     }
 
-    /// As it is, in a directory that another one may take the place of: then no file is made or removed there.
+    /// As it is, in a directory that another one may take the place of: `location` fails then, and no file is made or
+    /// removed there.
     #[must_use]
-    pub(crate) fn within(mut self, location: Arc<Location>) -> Self {
+    pub(crate) fn within(mut self, location: Check) -> Self {
         self.location = Some(location);
         self
     }
@@ -179,7 +184,7 @@ impl SegmentLog {
     }
 
     fn check_location(&self) -> io::Result<()> {
-        self.location.as_ref().map_or(Ok(()), |location| location.check().map_err(io::Error::other))
+        self.location.as_ref().map_or(Ok(()), |location| location())
     }
 
     /// Lowers the note before a truncation, durably: after it the log ends below what was noted.

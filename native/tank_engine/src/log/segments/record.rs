@@ -104,7 +104,7 @@ pub(super) fn decode<T: DeserializeOwned>(body: &[u8]) -> Result<T, String> {
     rmp_serde::from_slice(body).map_err(|error| format!("a record cannot be decoded: {error}"))
 }
 
-/// Adds a record to `buffer`, which will stand at `place`: `prefix`, and the MessagePack of `body`.
+/// Appends a record to `buffer`: `prefix`, and the MessagePack of `body`. `buffer` will be written at `place`.
 pub(super) fn put<T: Serialize>(
     buffer: &mut Vec<u8>,
     place: Place,
@@ -126,16 +126,16 @@ pub(super) fn put<T: Serialize>(
     Ok(())
 }
 
-/// The most bytes that the body of a batch has: a number's MessagePack.
+/// The maximum size of a batch record's body, which is a number in MessagePack.
 const BATCH_BYTES_MAX: usize = 9;
 
-/// Where the record of a batch that says what is `wanted` stands in `bytes`, which stand at `place`.
-/// Looks at every offset: what is before it may be anything, also megabytes that look like the heads of
-/// long records, whose checksums would take hours.
+/// Finds the batch record that `wanted` accepts. `bytes` begin at `place` in the segment.
+/// It looks at every offset, because the bytes before the record may be anything. They may even be megabytes that look
+/// like the heads of long records, whose checksums would take hours to compute. So only short records are checked.
 pub(super) fn find_batch(bytes: &[u8], place: Place, wanted: impl Fn(u64) -> bool) -> Option<Place> {
     (0..bytes.len()).find_map(|at| {
         let rest = bytes.get(at..)?;
-        // The checksum only of what may be one.
+        // Compute a checksum only for what may be a batch record.
         let length = rest.get(4..8).and_then(|bytes| bytes.first_chunk::<4>()).map(|bytes| u32::from_be_bytes(*bytes));
         let may_be = rest.get(HEAD_BYTES - 1) == Some(&Kind::Batch.code())
             && length.is_some_and(|length| length as usize <= BATCH_BYTES_MAX);

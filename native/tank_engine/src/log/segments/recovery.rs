@@ -5,7 +5,7 @@
 //! that it had been durable:
 //!
 //! * a batch behind it, written after a sync that covered it,
-//! * the marker, which notes each sync ([`crate::storage::marker`]).
+//! * the marker, which notes each sync ([`crate::log::marker`]).
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -16,10 +16,10 @@ use std::sync::Arc;
 use openraft::entry::RaftEntry;
 
 use crate::error::EngineError;
+use crate::files::sync_dir;
 use crate::log::disk::LogWrite;
-use crate::raft::{LogId, Vote};
-use crate::storage::marker::{Marker, MarkerFile};
-use crate::storage::sync_dir;
+use crate::log::marker::{Marker, MarkerFile};
+use crate::types::{LogId, Vote};
 
 use super::ahead::Ahead;
 use super::blobs::{self, Detached};

@@ -7,8 +7,8 @@ use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
-use crate::raft::{LogId, Vote};
-use crate::storage::sync_dir;
+use crate::files::sync_dir;
+use crate::types::{LogId, Vote};
 
 use super::ahead::Ready;
 use super::record::{self, Kind, Place};

@@ -10,7 +10,7 @@ mod detached;
 use super::*;
 use crate::command::{Command, Request, RequestId, Write};
 use crate::key::{Component, Key};
-use crate::raft::{LogId, Types, Vote};
+use crate::types::{LogId, Types, Vote};
 
 const MEMBER: u64 = 7;
 

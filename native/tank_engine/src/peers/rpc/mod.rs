@@ -1,9 +1,10 @@
-//! Calls to other members: a message there, a message back, or the word that none will come.
+//! How do a call and its answer meet? A call is a message to another member; the result is a message back, or an error
+//! that says that none will arrive.
 //!
 //! ```text
-//! call, answer --queue--> send --parts--> Transport ~~~~> receive --answers--> those that wait
+//! call, answer --queue--> send --parts--> Transport ~~~~> receive --answers--> waiting callers
 //!                          ^                                 |
-//!                          +-------- acknowledgements <------+----calls--> serve
+//!                          +-------- acknowledgements <------+----calls--> crate::raft::server
 //! ```
 
 mod peer;
@@ -22,9 +23,10 @@ use tokio::time::{Instant, timeout};
 use crate::error::EngineError;
 use crate::health::Health;
 use crate::mutants;
-use crate::raft::{Member, MemberId};
-use crate::storage::format::{Identity, random_id};
+use crate::storage::format::Identity;
 use crate::sync::lock;
+use crate::types::random_id;
+use crate::types::{Member, MemberId};
 
 use super::frame::{self, Head, Kind};
 use super::link::Message;
@@ -105,10 +107,10 @@ struct Waiting {
 }
 
 /// A call that came in.
-pub(super) struct Incoming {
-    pub(super) head: Head,
-    pub(super) lane: Lane,
-    pub(super) body: Vec<u8>,
+pub(crate) struct Incoming {
+    pub(crate) head: Head,
+    pub(crate) lane: Lane,
+    pub(crate) body: Vec<u8>,
 }
 
 impl Rpc {
@@ -164,7 +166,7 @@ impl Rpc {
     }
 
     /// As [`Rpc::call`], of a call that was encoded before ([`encode`]).
-    pub(super) async fn call_encoded(
+    pub(crate) async fn call_encoded(
         &self,
         to: MemberId,
         member: &Member,
@@ -216,7 +218,7 @@ impl Rpc {
     }
 
     /// Answers a call. An answer to a small call may get lost, as the call may.
-    pub(super) fn answer(&self, node: &str, call: &Head, answer: &Answer) {
+    pub(crate) fn answer(&self, node: &str, call: &Head, answer: &Answer) {
         let Ok(body) = encode(answer) else { return };
         let peer = self.peer(call.from, Some(node));
         if call.kind == Kind::Call {
@@ -291,19 +293,19 @@ impl Rpc {
 }
 
 impl Incoming {
-    pub(super) fn is_answer(&self) -> bool {
+    pub(crate) fn is_answer(&self) -> bool {
         matches!(self.head.kind, Kind::Answer | Kind::AnswerPart)
     }
 }
 
 /// A call or an answer as bytes.
-pub(super) fn encode(message: &impl serde::Serialize) -> Result<Bytes, CallError> {
+pub(crate) fn encode(message: &impl serde::Serialize) -> Result<Bytes, CallError> {
     let encoded = rmp_serde::to_vec(message);
     encoded.map(Bytes::from).map_err(|error| CallError::Failed(format!("encoding: {error}")))
 }
 
 /// As [`encode`], of a message of about `bytes`.
-pub(super) fn encode_sized(message: &impl serde::Serialize, bytes: usize) -> Result<Bytes, CallError> {
+pub(crate) fn encode_sized(message: &impl serde::Serialize, bytes: usize) -> Result<Bytes, CallError> {
     const HEADS: usize = 256;
     let mut buffer = Vec::with_capacity(bytes + HEADS);
     let encoded = rmp_serde::encode::write(&mut buffer, message);

@@ -10,9 +10,9 @@ use crate::peers::frame::{Ack, Head, Kind, Part};
 use crate::peers::inbound::{Inbound, Received};
 use crate::peers::link::Link;
 use crate::peers::window::{Best, DISTANCE_KEPT};
-use crate::raft::MemberId;
 use crate::storage::format::Identity;
 use crate::sync::lock;
+use crate::types::MemberId;
 
 use super::Rpc;
 
@@ -72,7 +72,7 @@ impl Rpc {
     }
 
     /// Whether the link to a member has nothing to do, or moved in the last `time`.
-    pub(in crate::peers) fn has_moved_within(&self, id: MemberId, time: Duration) -> bool {
+    pub(crate) fn has_moved_within(&self, id: MemberId, time: Duration) -> bool {
         let peer = self.peer(id, None);
         let peer = lock(&peer);
         let now = Instant::now();

@@ -24,14 +24,14 @@ const FORMER_KEPT: Duration = Duration::from_secs(10);
 
 impl Rpc {
     /// The id of the cluster of a frame, if that is another one.
-    pub(in crate::peers) fn other_cluster(&self, bytes: &[u8]) -> Option<u64> {
+    pub(crate) fn other_cluster(&self, bytes: &[u8]) -> Option<u64> {
         let cluster_id = frame::decode(bytes)?.head.cluster_id;
         (cluster_id != self.identity.cluster_id).then_some(cluster_id)
     }
 
     /// Takes a frame from the transport. Answers go to those that wait for them; calls are returned,
     /// and so are large answers, which take long to decode: see [`Rpc::settle`].
-    pub(in crate::peers) fn receive(&self, node: &str, bytes: &[u8]) -> Vec<Incoming> {
+    pub(crate) fn receive(&self, node: &str, bytes: &[u8]) -> Vec<Incoming> {
         let Some(Frame { head, part, body }) = frame::decode(bytes) else {
             self.stats.malformed.fetch_add(1, Ordering::Relaxed);
             return Vec::new();
@@ -90,7 +90,7 @@ impl Rpc {
     }
 
     /// Gives an answer to the call that waits for it.
-    pub(in crate::peers) fn settle(&self, incoming: &Incoming) {
+    pub(crate) fn settle(&self, incoming: &Incoming) {
         let Some(waiting) = lock(&self.waiting).remove(&incoming.head.call_id) else { return };
         let unknown = || Answer::Failed("an answer that this member does not understand".to_owned());
         let answer = self.decode(&incoming.body).unwrap_or_else(unknown);
@@ -107,7 +107,7 @@ impl Rpc {
     }
 
     /// A call or an answer; `None`, and counted, for bytes that are neither.
-    pub(in crate::peers) fn decode<T: serde::de::DeserializeOwned>(&self, body: &[u8]) -> Option<T> {
+    pub(crate) fn decode<T: serde::de::DeserializeOwned>(&self, body: &[u8]) -> Option<T> {
         let decoded = rmp_serde::from_slice(body);
         decoded.map_err(|_| self.stats.malformed.fetch_add(1, Ordering::Relaxed)).ok()
     }
@@ -149,8 +149,8 @@ mod tests {
     use crate::peers::NoPeers;
     use crate::peers::frame::{Ack, Part};
     use crate::peers::inbound::Inbound;
-    use crate::raft::MemberId;
     use crate::storage::format::Identity;
+    use crate::types::MemberId;
 
     const ME: MemberId = 1;
     const OTHER: MemberId = 2;

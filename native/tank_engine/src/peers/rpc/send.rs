@@ -10,8 +10,8 @@ use crate::peers::frame::{self, Kind};
 use crate::peers::inbound::Inbound;
 use crate::peers::link::Outgoing;
 use crate::peers::{Channel, Lane, NotSent};
-use crate::raft::MemberId;
 use crate::sync::lock;
+use crate::types::MemberId;
 
 use super::Rpc;
 use super::peer::{Peer, SILENT_AFTER};

@@ -1,11 +1,11 @@
-//! The clock that leases are counted by: it goes on while the machine is suspended.
+//! The clock of leases: it also counts the time for which the machine is suspended.
 //!
-//! The raft core notes when appends are sent by the monotonic clock, which stands still meanwhile. After a resume, a
-//! lease would seem to last, though the other members have had all the time to elect another leader.
+//! The raft core measures with the monotonic clock, which does not advance during suspension. After a resume, a lease
+//! would seem to hold although the other members had time to elect another leader.
 //!
-//! What remains: a virtual machine that its host stops, or moves, without letting the guest's clock of suspension
-//! know. Then reads in the rest of a lease, 150 ms by default, may be old. Systems without that clock have a monotonic
-//! one that counts suspension (macOS, FreeBSD), or may be old in the same way.
+//! One case remains: the host stops or moves a virtual machine without updating the guest's clock of suspension. Then
+//! reads may be old for the rest of a lease, 150 ms by default. On systems without such a clock, the monotonic clock
+//! counts suspension (macOS, FreeBSD), or reads may be old in the same way.
 
 use std::time::Duration;
 

@@ -1,4 +1,4 @@
-//! What this member has promised to leaders: that it votes for nobody else.
+//! What has this member promised to leaders? That it votes for no other member for some time.
 //!
 //! ```text
 //!            an append arrives                       the time is over
@@ -8,11 +8,11 @@
 //!                                     └──────────────────────> released ──────────────────────────> promised
 //! ```
 //!
-//! A member that was just started may have promised something before: it votes for nobody for as long.
+//! A member that has just started may have made a promise before. So it votes for no member for that time.
 //!
-//! A promise is noted before the append is handed to the raft core. A vote is handed over only while nothing is
-//! promised, and no append is noted until the core has dealt with it. So the core sees them in an order in
-//! which every append that it acknowledges after a vote is of the leader that was voted for, or of a later one.
+//! A promise is noted before the append is given to the raft core. A vote is given to the core only while there is no
+//! promise, and no append is noted until the core has handled the vote. So every append that the core acknowledges
+//! after a vote is from the leader that was voted for, or from a later one.
 
 use std::sync::Mutex;
 use std::time::Duration;

@@ -13,7 +13,7 @@ mod local;
 mod name;
 mod walk;
 
-pub use condition::Condition;
+pub use condition::{Condition, Relation};
 pub use name::NameRegex;
 pub use walk::{Node, Walk};
 

@@ -1,4 +1,4 @@
-//! Answers the calls of other members.
+//! How are the calls of other members answered?
 
 use std::cmp::Ordering;
 use std::path::PathBuf;
@@ -14,24 +14,25 @@ use tokio::sync::mpsc;
 use tokio::time::Instant;
 
 use crate::command::{Limits, Request};
-use crate::engine::members::{self, Changing};
 use crate::environment::wall_ms;
 use crate::error::EngineError;
 use crate::health::Health;
-use crate::raft::authority::Authority;
-use crate::raft::comparison::Comparison;
-use crate::raft::election::Elections;
-use crate::raft::roll_call::RollCall;
-use crate::raft::{Raft, SnapshotMeta, Types, Vote};
 use crate::runtime::{self, Runtime};
 use crate::snapshot::{Frame, SnapshotData, SnapshotReceiver};
 use crate::sync::lock;
 
-use super::Lane;
-use super::frame::{Head, Kind};
-use super::message::{Answer, Append, Ballot, Call, NotWritten, SentEntry, Written};
-use super::rpc::{Incoming, Rpc};
+use crate::peers::Lane;
+use crate::peers::frame::{Head, Kind};
+use crate::peers::message::{Answer, Append, Ballot, Call, NotWritten, SentEntry, Written};
+use crate::peers::rpc::{Incoming, Rpc};
+
+use super::authority::Authority;
+use super::comparison::Comparison;
+use super::election::Elections;
+use super::membership::{self, Changing};
+use super::roll_call::RollCall;
 use super::seeds::Seeds;
+use super::{Raft, SnapshotMeta, Types, Vote};
 
 /// The longest that a change of the members is waited for: catching up can mean a large snapshot.
 const CHANGE_TIMEOUT_MAX: Duration = Duration::from_secs(24 * 60 * 60);
@@ -254,7 +255,7 @@ impl Server {
                     health: Arc::clone(&self.health),
                     in_touch_within: self.elections.in_touch_within(),
                 };
-                Answer::Change(members::change_by(at, change, deadline).await)
+                Answer::Change(membership::change_by(at, change, deadline).await)
             }
             Call::Marks(differs) => Answer::Marks(self.comparison.answer(differs.as_ref())),
             Call::ReadIndex(basis) => Answer::ReadIndex(self.authority.read_index(&self.raft, basis).await),

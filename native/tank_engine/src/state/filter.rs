@@ -1,4 +1,4 @@
-//! Which changes a watch delivers.
+//! Which changes does a watch deliver?
 
 use std::hash::{Hash, Hasher};
 use std::sync::Arc;
@@ -7,9 +7,8 @@ use crate::entry::Entry;
 use crate::error::EngineError;
 use crate::key::Key;
 use crate::pattern::Pattern;
-use crate::state::{Change, NodeStep};
 
-use super::Revised;
+use super::{Change, NodeStep, Revised};
 
 /// What a watch is about.
 #[derive(Clone, Debug)]
@@ -138,7 +137,7 @@ impl Filter {
     }
 
     /// What it passes of a revision; `None` when that is nothing.
-    pub(super) fn of(&self, revised: &Arc<Revised>) -> Option<Arc<Revised>> {
+    pub(crate) fn of(&self, revised: &Arc<Revised>) -> Option<Arc<Revised>> {
         let passed = revised.changes.iter().filter(|change| self.passes(change)).count();
         let steps = revised.nodes.iter().filter(|step| self.passes_step(step)).count();
         match (passed, steps) {

@@ -1,4 +1,4 @@
-//! Sending a snapshot: as many frames on their way as the link takes, an end when nothing moves.
+//! Sends a snapshot. The link limits how many frames are in flight. A transfer without progress fails.
 
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -10,15 +10,16 @@ use serde_bytes::ByteBuf;
 use tokio::time::{Instant, sleep};
 
 use crate::environment;
-use crate::raft::{Member, MemberId, SnapshotMeta, Types, Vote};
 use crate::runtime;
 use crate::snapshot::{Frame, PinnedSnapshot};
-use crate::storage::format::random_id;
 use crate::sync::lock;
+use crate::types::random_id;
 
-use super::Lane;
-use super::message::{Answer, Call};
-use super::rpc::{CallError, Rpc, Wait};
+use crate::peers::Lane;
+use crate::peers::message::{Answer, Call};
+use crate::peers::rpc::{CallError, Rpc, Wait};
+
+use super::{Member, MemberId, SnapshotMeta, Types, Vote};
 
 /// Frames that wait for their answer, of 64 KB each. The link decides how many are on their way; these
 /// keep one busy that carries 200 Mbit/s over a round trip of 300 ms.

@@ -10,13 +10,13 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 /// How many there are.
-pub(super) const SLOTS: u64 = 2;
+pub(crate) const SLOTS: u64 = 2;
 
 /// `length u16 | crc32c u32 | MessagePack`, big-endian.
 const HEAD_BYTES: usize = 6;
 
 /// Writes `record` as the one with this number.
-pub(super) fn write(file: &File, slot_bytes: u64, sequence: u64, record: &impl Serialize) -> std::io::Result<()> {
+pub(crate) fn write(file: &File, slot_bytes: u64, sequence: u64, record: &impl Serialize) -> std::io::Result<()> {
     let bytes = encode(record)?;
     if bytes.len() as u64 > slot_bytes {
         return Err(std::io::Error::other("the record is larger than its slot"));
@@ -25,7 +25,7 @@ pub(super) fn write(file: &File, slot_bytes: u64, sequence: u64, record: &impl S
 }
 
 /// The records that are whole.
-pub(super) fn read_all<T: DeserializeOwned>(file: &File, slot_bytes: u64) -> std::io::Result<Vec<T>> {
+pub(crate) fn read_all<T: DeserializeOwned>(file: &File, slot_bytes: u64) -> std::io::Result<Vec<T>> {
     (0..SLOTS).filter_map(|slot| read(file, slot_bytes, slot).transpose()).collect()
 }
 
@@ -40,7 +40,7 @@ fn encode(record: &impl Serialize) -> std::io::Result<Vec<u8>> {
 }
 
 /// The record in a slot, if it is whole.
-pub(super) fn read<T: DeserializeOwned>(file: &File, slot_bytes: u64, slot: u64) -> std::io::Result<Option<T>> {
+pub(crate) fn read<T: DeserializeOwned>(file: &File, slot_bytes: u64, slot: u64) -> std::io::Result<Option<T>> {
     let mut bytes = vec![0; usize::try_from(slot_bytes).unwrap_or_default()];
     match file.read_exact_at(&mut bytes, slot * slot_bytes) {
         Ok(()) => Ok(decode(&bytes)),

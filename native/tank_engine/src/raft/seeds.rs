@@ -1,17 +1,17 @@
-//! Large commands travel ahead of their log entries.
+//! Large commands are sent before their log entries.
 //!
-//! The log is one order: a small write that is logged behind a large one cannot be committed before it,
-//! and on a slow link that takes seconds. So the leader first has a quorum hold a large command, while
-//! small writes pass it, and only then puts it into the log. Those
-//! members get only the request's id in the log entry. The others get the whole command.
+//! The log has one order: a small write that is logged after a large one cannot be committed before it, and on a slow
+//! link that takes seconds. So the leader first sends a large command to a quorum. Small writes overtake it meanwhile.
+//! Then the leader adds the command to the log. The members of that quorum get only the request's id in the log entry,
+//! the others the whole command.
 //!
 //! ```text
-//! leader --Hold--> members of a quorum      small writes go on
-//! leader --Append: Held--> these            the entry is in the log; the others get it whole
+//! leader --Hold--> members of a quorum      small writes continue
+//! leader --Append: Held--> these members    the entry is in the log; the others get it whole
 //! ```
 //!
-//! What is held is in memory only, and may be lost: then the entry comes whole. Nothing that raft rests
-//! on depends on it.
+//! Held commands are in memory only, and may be lost: then the entry is sent whole. The safety of raft does not depend
+//! on them.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex};
@@ -27,16 +27,14 @@ use tokio::time::{Instant, sleep, timeout_at};
 
 use crate::command::{Command, Request, RequestId};
 use crate::log::Staging;
-use crate::raft::{LogEntry, Member, MemberId, Raft};
 use crate::runtime;
 use crate::sync::lock;
 
-use super::message::{Answer, Call, NotWritten, SentEntry, Written};
-use super::rpc::{self, Rpc, Wait};
-use super::{Lane, serve};
+use crate::peers::Lane;
+use crate::peers::message::{AHEAD_BYTES_MIN, Answer, Call, NotWritten, SentEntry, Written};
+use crate::peers::rpc::{self, Rpc, Wait};
 
-/// From this size on, commands travel ahead: 64 KB take 32 ms at 16 Mbit/s.
-pub(crate) const AHEAD_BYTES_MIN: usize = 64 << 10;
+use super::{LogEntry, Member, MemberId, Raft, server};
 
 /// What commands that are held may take up. The oldest go first: they were given up.
 const HELD_BYTES_MAX: usize = 256 << 20;
@@ -74,12 +72,12 @@ impl Seeds {
     /// disk; that takes no longer than `within`.
     pub(crate) async fn write(&self, raft: &Raft, request: Request, within: Duration) -> Result<Written, NotWritten> {
         if request.command.size() < AHEAD_BYTES_MIN {
-            return serve::write(raft, request).await;
+            return server::write(raft, request).await;
         }
         let _given = Given { seeds: self, id: request.id };
         let ahead = join(self.send_ahead(raft, &request), self.staging.stage(&request));
         match timeout_at(Instant::now() + within, ahead).await {
-            Ok((Ok(()), ())) => serve::write(raft, request).await,
+            Ok((Ok(()), ())) => server::write(raft, request).await,
             Ok((Err(error), ())) => Err(error),
             Err(_) => Err(NotWritten::NotLeader),
         }

@@ -15,13 +15,10 @@ use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use rustler::{
-    Atom, Binary, Encoder, Env, Error, LocalPid, NewBinary, NifResult, OwnedEnv, Resource, ResourceArc, Term,
-};
+use rustler::{Atom, Env, Error, LocalPid, NifResult, OwnedEnv, Resource, ResourceArc};
 use tank_engine::peers::{Channel, NotSent, Transport};
 
-use crate::atoms;
-use crate::store::Store;
+use crate::{atoms, found};
 
 /// How often the peers process is told of a node that has no relays.
 const WANTED_EVERY: Duration = Duration::from_secs(1);
@@ -99,16 +96,6 @@ fn relayed(env: Env<'_>, link: ResourceArc<Link>, node: &str, channel: Atom, byt
     Ok(atoms::ok())
 }
 
-/// Gives the engine a frame that `node` sent: `:ok`, or `{:other_cluster, cluster_id}` when it is one of another
-/// cluster, and was dropped. Frames are small: whatever is large comes in parts.
-#[rustler::nif]
-fn deliver<'a>(env: Env<'a>, store: &'a Store, node: &str, frame: Binary<'a>) -> Term<'a> {
-    match store.engine.deliver(node, &frame) {
-        None => atoms::ok().encode(env),
-        Some(cluster_id) => (atoms::other_cluster(), cluster_id).encode(env),
-    }
-}
-
 impl Relays {
     fn lock(&self) -> MutexGuard<'_, Nodes> {
         self.nodes.lock().unwrap_or_else(PoisonError::into_inner)
@@ -132,7 +119,7 @@ impl Relays {
             nodes.wanted.insert(node.to_owned(), now);
             drop(nodes);
             let _ = OwnedEnv::new()
-                .send_and_clear(&self.peers, |env| (atoms::tank_peer_wanted(), binary(env, node.as_bytes())));
+                .send_and_clear(&self.peers, |env| (atoms::tank_peer_wanted(), found::binary(env, node.as_bytes())));
         }
         Err(NotSent::Disconnected)
     }
@@ -142,7 +129,7 @@ impl Transport for Relays {
     // Called on the engine's own threads only: a scheduler's may not send like this.
     fn send(&self, node: &str, channel: Channel, frame: Vec<u8>) -> Result<(), NotSent> {
         let pid = self.reserve(node, channel, frame.len())?;
-        let sent = OwnedEnv::new().send_and_clear(&pid, |env| (atoms::tank_frame(), binary(env, &frame)));
+        let sent = OwnedEnv::new().send_and_clear(&pid, |env| (atoms::tank_frame(), found::binary(env, &frame)));
         sent.map_err(|_| {
             // The relay is gone; its node's others will follow. Unless others have taken their place already.
             let mut nodes = self.lock();
@@ -154,12 +141,6 @@ impl Transport for Relays {
             NotSent::Disconnected
         })
     }
-}
-
-fn binary<'a>(env: Env<'a>, bytes: &[u8]) -> Term<'a> {
-    let mut binary = NewBinary::new(env, bytes.len());
-    binary.as_mut_slice().copy_from_slice(bytes);
-    Binary::from(binary).encode(env)
 }
 
 fn channel(name: Atom) -> NifResult<Channel> {

@@ -5,7 +5,6 @@ use bytes::Bytes;
 use proptest::prelude::*;
 
 use super::*;
-use crate::command::Relation;
 use crate::entries::Entries;
 use crate::entry::Entry;
 use crate::key::Component;

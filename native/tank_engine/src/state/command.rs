@@ -7,7 +7,9 @@ use crate::error::EngineError;
 use crate::key::{Key, KeyLimits};
 use crate::nodes::{KeepWhile, VALUE};
 use crate::pattern::{self, Pattern};
-use crate::state::{Facts, Fingerprint};
+use crate::tree::{Facts, Fingerprint};
+
+pub use crate::pattern::Relation;
 
 /// The most comparisons, and the most operations of one branch, that a transaction may have in a store that is not told
 /// otherwise; and in any store.
@@ -287,18 +289,6 @@ pub enum Number {
     PayloadVersion,
     /// How often its children came or went, with its creation; 0 without a node.
     ChildListVersion,
-}
-
-/// How two numbers stand to each other.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[allow(missing_docs, reason = "the names say it")]
-pub enum Relation {
-    Equal,
-    NotEqual,
-    Less,
-    LessOrEqual,
-    Greater,
-    GreaterOrEqual,
 }
 
 /// One operation of a transaction.
@@ -618,20 +608,6 @@ impl LeaseCommand {
         match self {
             Self::Acquire { holder, .. } => within("lease_holder", holder.len(), LEASE_BYTES_MAX),
             _ => Ok(()),
-        }
-    }
-}
-
-impl Relation {
-    /// Whether `left` stands so to `right`.
-    pub fn holds(self, left: u64, right: u64) -> bool {
-        match self {
-            Self::Equal => left == right,
-            Self::NotEqual => left != right,
-            Self::Less => left < right,
-            Self::LessOrEqual => left <= right,
-            Self::Greater => left > right,
-            Self::GreaterOrEqual => left >= right,
         }
     }
 }

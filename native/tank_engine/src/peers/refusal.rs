@@ -1,6 +1,6 @@
 //! Why does a member take part in nothing any more?
 //!
-//! What [`super::roll_call`] finds, as it is told to other members, to callers and to operators.
+//! What [`crate::raft::roll_call`] finds, as it is told to other members, to callers and to operators.
 
 use openraft::vote::RaftLeaderId;
 use serde::{Deserialize, Serialize};
@@ -8,8 +8,7 @@ use serde::{Deserialize, Serialize};
 use crate::alarms::Alarm;
 use crate::error::EngineError;
 
-use super::LogId;
-use super::ledger::Progress;
+use crate::types::{LogId, Progress};
 
 /// The alarm of a member whose disk went back in time.
 pub(crate) const LOG_LOST: &str = "log_lost";

@@ -1,7 +1,7 @@
-//! openraft's network, made of calls.
+//! How do entries and snapshots get to other members? openraft's network, made of calls.
 //!
-//! openraft replicates over a stream of appends for each follower. Many are on their way at once; the
-//! link delivers them in order, and their answers come back in that order:
+//! openraft replicates over one stream of appends per follower. Many appends are in flight; the link delivers them in
+//! order, and their answers return in that order:
 //!
 //! ```text
 //! requests --encode--> link ~~~~> follower, in order
@@ -28,16 +28,17 @@ use openraft::{AnyError, OptionalSend};
 
 use crate::log;
 use crate::mutants;
-use crate::raft::authority::Authority;
-use crate::raft::ledger::{Ledger, Progress};
-use crate::raft::{LogEntry, LogId, Member, MemberId, Types, Vote};
 use crate::runtime;
 use crate::snapshot::SnapshotData;
 
-use super::message::{Answer, Append, Ballot, Call, SentEntry};
-use super::rpc::{self, CallError, Rpc, Wait};
+use crate::peers::Lane;
+use crate::peers::message::{Answer, Append, Ballot, Call, SentEntry};
+use crate::peers::rpc::{self, CallError, Rpc, Wait};
+
+use super::authority::Authority;
+use super::ledger::Ledger;
 use super::seeds::Seeds;
-use super::{Lane, transfer};
+use super::{LogEntry, LogId, Member, MemberId, Progress, Types, Vote, transfer};
 
 /// How long a vote may take. A later one counts for nothing: another election has begun.
 const VOTE_TIMEOUT: Duration = Duration::from_secs(5);

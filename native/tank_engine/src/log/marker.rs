@@ -15,13 +15,13 @@ use std::sync::Mutex;
 use serde::{Deserialize, Serialize};
 
 use crate::error::EngineError;
-use crate::raft::Vote;
 use crate::sync::lock;
+use crate::types::Vote;
 
-use super::slots::{self, SLOTS};
+use crate::files::slots::{self, SLOTS};
 
 /// The file's name.
-pub(super) const FILE: &str = "SYNCED";
+pub(crate) const FILE: &str = "SYNCED";
 const MARKER_FORMAT: u8 = 1;
 
 const SLOT_BYTES: u64 = 2048;
@@ -67,7 +67,7 @@ impl MarkerFile {
             marker.note(|_| {}).map_err(failed)?;
         }
         marker.file.sync_all().map_err(failed)?;
-        super::sync_dir(dir).map_err(failed)?;
+        crate::files::sync_dir(dir).map_err(failed)?;
         Ok(marker)
     }
 
@@ -87,7 +87,7 @@ impl MarkerFile {
     }
 
     /// Whether the file of `dir`, if there is a whole one, notes anything.
-    pub(super) fn is_used(dir: &Path) -> bool {
+    pub(crate) fn is_used(dir: &Path) -> bool {
         let Ok(file) = File::open(dir.join(FILE)) else { return false };
         let newest = read_newest(&file).ok().flatten();
         newest.is_some_and(|marker| marker.synced.is_some() || marker.vote.is_some())
