@@ -1,15 +1,15 @@
 defmodule Tank.Store do
   @moduledoc """
-  The desired state of Tank: pods, kept through restarts, crashes and power cuts.
+  Keeps Tank's pods through restarts, crashes and power cuts.
 
-  Put it under your supervisor, before whatever reads it:
+  Put it under your supervisor, before the children that use it:
 
       children = [
         {Tank.Store, data_dir: "/var/lib/tank"},
         MyApp.Reconciler
       ]
 
-  When it has started it answers reads and writes, so that a child after it can seed pods in its `init`.
+  Once it has started, it answers reads and writes, so a later child can write pods in its `init`.
 
       iex> web = Tank.Pod.new!(name: "web", containers: [[name: "nginx", image: "nginx:1.27"]])
       iex> Tank.Store.put_pod(web)
@@ -25,35 +25,35 @@ defmodule Tank.Store do
 
   ## Options
 
-    * `:data_dir` - the directory of the store, made when it is missing. The store starts and stops with this process.
-      Without it, the store named by `:store_id` must be running already (`Tank.Store.Cluster.start/2`); it is used, and
-      left running.
-    * `:create` - `false` refuses a directory that is missing or empty, with `{:no_store, path}`, instead of making a store
-      there: for machines whose mount may be missing. The application environment's unless given, which is true by default.
-    * `:store_id` - the store's id; that of `Tank.Store.Cluster.get_default_store_id/0`, `:tank`, unless given.
-    * `:timeout` - milliseconds that the start may take until the store answers, 30,000 unless given.
-    * `:pods_table` - `true` keeps the pods in the ETS table `:tank_pods` as well, as `{name, pod}`: a named, protected
-      table that any process reads. `false` unless given, since each write then waits for its row.
-    * those of `Tank.Store.Cluster`, with a `:data_dir`.
+    * `:data_dir` - the directory of the store, which is created if it does not exist. The store starts and stops with this
+      process. Without this option, the store named by `:store_id` must already run (`Tank.Store.Cluster.start/2`); this
+      process then uses it, and leaves it running when it stops.
+    * `:create` - `false` refuses a directory that is missing or empty with `{:no_store, path}`, instead of creating a store
+      there. Use it where the directory is on a mount that may be missing. The default is the application environment's
+      `:create`, which is `true`.
+    * `:store_id` - the store's id; the default is `Tank.Store.Cluster.get_default_store_id/0`, which is `:tank`.
+    * `:timeout` - milliseconds until the store must answer; the default is 30,000.
+    * `:pods_table` - `true` also keeps the pods in the ETS table `:tank_pods`, as `{name, pod}`. The table is named and
+      protected: any process can read it. The default is `false`, because with the table each write waits for its row.
+    * with a `:data_dir`, the options of `Tank.Store.Cluster`.
 
-  A start that fails gives `{:error, {:store_init_failed, error}}`, mostly with a `Tank.Store.Error` that says what is
-  wrong with the directory.
+  A start that fails returns `{:error, {:store_init_failed, error}}`. Usually `error` is a `Tank.Store.Error` that says what
+  is wrong with the directory.
 
-  ## What is promised
+  ## Promises
 
-  A write that returned `:ok` is on the disk, synced: it survives a `kill -9` of the VM and a power cut. `get_pod/1`
-  gives the newest acknowledged pod. `list_pods/0` reads this node's memory, and holds at least all that this node's
-  processes have written and been answered. An `{:error, :timeout}` means that the outcome of a write is unknown; the
-  other errors are those of `Tank.Store.Error`.
+  A write that returned `:ok` is synced to disk: it survives a `kill -9` of the VM and a power cut. `get_pod/1` returns the
+  newest acknowledged pod. `list_pods/0` reads this node's memory, which has at least all acknowledged writes of this node's
+  processes. After `{:error, :timeout}` the outcome of a write is unknown. `Tank.Store.Error` lists the other errors.
 
-  A call before `Tank.Store` is first started raises "Tank.Store is not started". While it does not run later on, functions
-  that write return `{:error, :noproc}`, and those that read raise `Tank.Store.Error` with that reason. After a crash,
-  while its supervisor restarts it, `list_pods/0` goes on from what this node knew, for half a minute at the most. Calls
-  wait for 5 seconds at the most.
+  A call before the first start of `Tank.Store` raises "Tank.Store is not started". When it is stopped later, functions that
+  write return `{:error, :noproc}`, and functions that read raise `Tank.Store.Error` with that reason. After a crash, while
+  the supervisor restarts the store, `list_pods/0` returns what this node knew, for at most 30 seconds. Every call waits for
+  at most 5 seconds.
 
-  With `pods_table: true`, a write that this module made on this node is in the table when it returns: it waits for that as
-  long again, and is acknowledged all the same when the table is late. Pods that other nodes wrote follow a moment later.
-  The table ends with the process `Tank.Store`; it stays as it is while the store is opened again.
+  With `pods_table: true`, a write that this module makes on this node waits until the table has it, for at most 5 seconds
+  more; it is acknowledged even if the table is late. Writes of other nodes appear in the table a moment later. The table
+  ends with the process `Tank.Store`. It does not change while the store is being opened again.
   """
 
   alias Tank.Store.{Call, Error, Owner, Path, PodsTable}
@@ -78,7 +78,7 @@ defmodule Tank.Store do
   @doc """
   Starts the store, or attaches to a running one, and registers the name `Tank.Store`. See the options above.
 
-  Returns once the store answers reads and writes. Raises `ArgumentError` for an option that makes no sense.
+  Returns once the store answers reads and writes. Raises `ArgumentError` for an invalid option.
 
       iex> {:error, {:already_started, pid}} = Tank.Store.start_link(data_dir: "elsewhere")
       iex> pid == Process.whereis(Tank.Store)
@@ -88,11 +88,11 @@ defmodule Tank.Store do
   def start_link(opts \\ []), do: Owner.start_link(opts)
 
   @doc """
-  Creates a pod, or overwrites the one of its name.
+  Creates a pod, or overwrites the pod with the same name.
 
-  Takes a `Tank.Pod`; anything else raises `FunctionClauseError`. The pod's name is a string or an atom, of at most
-  255 bytes (`{:error, {:too_large, :path_component, 255}}`); any bytes will do. The pod's external term format is at
-  most 16 MiB (`{:error, {:too_large, :value, limit}}`).
+  Takes a `Tank.Pod`; anything else raises `FunctionClauseError`. The pod's name is a string or an atom of at most 255 bytes
+  (`{:error, {:too_large, :path_component, 255}}`), which may be any bytes. The pod's external term format has at most
+  16 MiB (`{:error, {:too_large, :value, limit}}`).
 
       iex> Tank.Store.put_pod(%Tank.Pod{name: "job", restart: :never})
       :ok
@@ -103,7 +103,7 @@ defmodule Tank.Store do
   def put_pod(%{__struct__: Tank.Pod, name: name} = pod), do: write_pod(:put, name, pod)
 
   @doc """
-  Creates a pod, unless there is one of its name: that one stays untouched.
+  Creates a pod. Returns `{:error, :exists}` and changes nothing if there is a pod with the same name.
 
       iex> Tank.Store.create_pod(%Tank.Pod{name: "once"})
       :ok
@@ -116,10 +116,10 @@ defmodule Tank.Store do
   end
 
   @doc """
-  The pod of a name.
+  Returns the pod with this name.
 
-  Linearizable: it gives what the last acknowledged write left, whoever made it. `{:error, :not_found}` only when there
-  is no such pod. When that cannot be known, because the store has no quorum or does not run, it raises
+  The read is linearizable: it sees every write that was acknowledged before, on any node. Returns `{:error, :not_found}`
+  only if there is no such pod. If the store cannot know that, because it has no quorum or does not run, it raises
   `Tank.Store.Error`.
 
       iex> Tank.Store.get_pod("nobody")
@@ -133,7 +133,7 @@ defmodule Tank.Store do
   defp pod_key(name), do: {:ok, Path.child_key(@pods_key, name)}
 
   @doc """
-  Deletes the pod of a name. One that is missing is fine.
+  Deletes the pod with this name. Returns `:ok` if there is no such pod.
 
       iex> Tank.Store.delete_pod("nobody")
       :ok
@@ -148,10 +148,10 @@ defmodule Tank.Store do
   end
 
   @doc """
-  All pods, as this node knows them, in no particular order.
+  Returns all pods that this node knows, in no particular order.
 
-  Reads memory, and costs as much as copying the pods. It holds every write that a process of this node was answered.
-  Raises `Tank.Store.Error` when the store does not run.
+  It reads this node's memory, and costs as much as copying the pods. It sees every acknowledged write of this node's
+  processes. Raises `Tank.Store.Error` if the store does not run.
 
       iex> is_list(Tank.Store.list_pods())
       true

@@ -1,7 +1,6 @@
 defmodule Tank.Store.Backend do
   @moduledoc """
-  A store as a datastore of key-value pairs, in the shape of the backend client of Calico: for controllers that were
-  written against such a one.
+  A datastore client for key-value pairs, in the shape of Calico's backend client, for controllers that were written for that.
 
       iex> alias Tank.Store.{Backend, KVPair}
       iex> {:ok, client} = Backend.new(:app, [:policy])
@@ -12,25 +11,25 @@ defmodule Tank.Store.Backend do
       iex> {found.key, found.value}
       {["endpoints", "host-1", "eth0"], "10.0.0.2"}
 
-  Keys are those of `Tank.Store.Backend.Key`, below the client's prefix. Parents need not be written: they come with
-  the first key below them, and go with the last one, in the same write; so a sibling that is created at that moment
-  stays. A revision is an opaque string; a pair that was read can be written back, and then takes effect only if nobody
-  has written it since.
+  Keys are those of `Tank.Store.Backend.Key`, below the client's prefix. You do not write parents: a
+  parent is created with the first key below it, and deleted with the last one, in the same write. So a sibling that is created
+  at that moment is not lost. A revision is an opaque string. When you write a pair back that you have read, the write fails
+  if the key was written since.
 
   ## Errors
 
   `{:error, exception}`, which can be matched, raised and printed:
 
-  | exception | means |
+  | exception | meaning |
   |---|---|
-  | `Tank.Store.Backend.AlreadyExists` | `create/2` found one, which it holds |
+  | `Tank.Store.Backend.AlreadyExists` | the key of `create/2` exists; the exception holds the existing pair |
   | `Tank.Store.Backend.DoesNotExist` | there is no such key |
-  | `Tank.Store.Backend.UpdateConflict` | it has another revision now; it holds what there is |
+  | `Tank.Store.Backend.UpdateConflict` | the key has another revision; the exception holds the current pair |
   | `Tank.Store.Backend.InsufficientIdentifiers` | the key lacks a part |
-  | `Tank.Store.Backend.ValidationError` | a field cannot have such a value; it names the field |
-  | `Tank.Store.Backend.DatastoreError` | the store could not do it; its `reason` says what to do |
+  | `Tank.Store.Backend.ValidationError` | a field has an invalid value; the exception names the field |
+  | `Tank.Store.Backend.DatastoreError` | the store could not do it; `reason` says why |
 
-  Only after a `DatastoreError` with the reason `:timeout` or `:failed` may something have been written.
+  Only after a `DatastoreError` with the reason `:timeout` or `:failed` is it unknown whether something was written.
   """
 
   alias Tank.Store.{KVPair, Options, Path, Syncer}
@@ -40,7 +39,7 @@ defmodule Tank.Store.Backend do
   @enforce_keys [:store, :prefix]
   defstruct [:store, :prefix]
 
-  @typedoc "A client: the id of a store, and the path that its keys are below. It is a value, and needs no closing."
+  @typedoc "A client: the id of a store, and the path below which its keys are. It is a plain value, which you do not close."
   @type t :: %__MODULE__{store: atom, prefix: Path.t()}
   @type key :: Key.t() | String.t()
   @type list_options :: ListOptions.t() | keyword | [String.t()] | String.t()
@@ -48,7 +47,7 @@ defmodule Tank.Store.Backend do
   @ready ["ready"]
 
   @doc """
-  A client of the store with that id, for the keys below `prefix`: a `Tank.Store.Path`.
+  Returns a client of the store with this id, for the keys below `prefix`, a `Tank.Store.Path`.
 
       iex> {:ok, client} = Tank.Store.Backend.new(:app, [:policy, "v1"])
       iex> client.prefix
@@ -64,7 +63,7 @@ defmodule Tank.Store.Backend do
   end
 
   @doc """
-  Writes the ready flag, the key `["ready"]` with the value true, unless it is there.
+  Writes the ready flag, the key `["ready"]` with the value true, if it does not exist.
 
       iex> {:ok, client} = Tank.Store.Backend.new(:app, [:init])
       iex> Tank.Store.Backend.ensure_initialized(client)
@@ -83,7 +82,7 @@ defmodule Tank.Store.Backend do
   end
 
   @doc """
-  Writes a key that does not exist, and returns the pair with its revision. The pair given has none.
+  Writes a key that does not exist, and returns the pair with its revision. Give a pair without a revision.
 
   Errors: `AlreadyExists`, and those that any write has (see above).
 
@@ -100,7 +99,7 @@ defmodule Tank.Store.Backend do
     do: {:error, %ValidationError{field: :revision, value: revision, why: "must not be set for a create"}}
 
   @doc """
-  Writes a key that exists, and returns the pair with its new revision. With a revision, only if that is current.
+  Writes a key that exists, and returns the pair with its new revision. If the pair has a revision, it must be current.
 
   Errors: `DoesNotExist`, `UpdateConflict`, and those that any write has.
 
@@ -113,8 +112,8 @@ defmodule Tank.Store.Backend do
   def update(%__MODULE__{} = client, %KVPair{} = kv), do: write(client, :update, kv, kv.revision)
 
   @doc """
-  Writes a key, whether it exists or not, and returns the pair with its new revision. With a revision, only if that is
-  current; `cas: false` takes no notice of it.
+  Writes a key, whether it exists or not, and returns the pair with its new revision. If the pair has a revision, it must be
+  current; `cas: false` ignores it.
 
   Errors: `UpdateConflict`, and those that any write has.
 
@@ -132,7 +131,8 @@ defmodule Tank.Store.Backend do
   end
 
   @doc """
-  Deletes a key and all below it, and its parents if nothing is left below them. A pair's revision must be current.
+  Deletes a key and everything below it, and those parents that have no other keys below them. If a pair has a revision, it must
+  be current.
 
   Errors: `DoesNotExist`, `UpdateConflict`, and those that any write has.
 
@@ -147,9 +147,9 @@ defmodule Tank.Store.Backend do
   def delete(%__MODULE__{} = client, key), do: delete(client, key, nil)
 
   @doc """
-  The pair at a key; with `revision:`, as it was then.
+  Returns the pair at a key; with `revision:`, the pair as of that revision.
 
-  Errors: `DoesNotExist`; `DatastoreError` with `:compacted` when that revision is no longer known.
+  Errors: `DoesNotExist`; `DatastoreError` with `:compacted` if that revision is no longer in the history.
 
       iex> {:ok, client} = Tank.Store.Backend.new(:app, [:get])
       iex> {:ok, first} = Tank.Store.Backend.create(client, %Tank.Store.KVPair{key: ["a"], value: 1})
@@ -167,8 +167,8 @@ defmodule Tank.Store.Backend do
   end
 
   @doc """
-  The pairs that `Tank.Store.Backend.ListOptions` take, in the order of their keys, and a revision: what changes after
-  it, `watch/3` tells. What does not parse is left out.
+  Returns the pairs that `Tank.Store.Backend.ListOptions` select, in the order of their keys, and a revision. `watch/3` from this
+  revision reports all later changes. Keys and values that do not parse are left out.
 
       iex> {:ok, client} = Tank.Store.Backend.new(:app, [:list])
       iex> for name <- ["web-1", "web-2", "db"] do
@@ -186,12 +186,12 @@ defmodule Tank.Store.Backend do
   end
 
   @doc """
-  Tells the calling process of all that changes after `revision`; with nil, it gets what there is as `:added` first.
+  Sends the calling process all changes after `revision`. If `revision` is nil, it first gets the existing pairs as `:added`.
 
-  Messages are `{:backend_watch, ref, event}` with a `Tank.Store.Backend.Event`; `ref` is the watch's. Nothing is lost:
-  while 1,000 messages wait in the process's mailbox the watch waits too. It ends, after an event with the type `:error`,
-  when what comes next is compacted, the store begins another history (a restore, for one) or stops; and when the process
-  dies. List again then, and watch from there.
+  Messages are `{:backend_watch, ref, event}` with a `Tank.Store.Backend.Event` and the watch's `ref`. No change is lost: while
+  1,000 messages wait in the process's mailbox, the watch pauses. The watch ends with an event of type `:error` if the next
+  change is compacted, if the store begins a new history (for example after a restore), or if the store stops. List again, and
+  watch from there. The watch also ends when the process dies.
 
       iex> {:ok, client} = Tank.Store.Backend.new(:app, [:watch])
       iex> {:ok, [], revision} = Tank.Store.Backend.list(client, ["a"])
@@ -210,12 +210,12 @@ defmodule Tank.Store.Backend do
          do: Watcher.start(client, options, revision)
   end
 
-  @doc "Ends a watch: no message of it comes later. One that has ended is fine."
+  @doc "Ends a watch. No message of it arrives later. Returns `:ok` if the watch has already ended."
   @spec cancel(Watcher.t()) :: :ok
   defdelegate cancel(watch), to: Watcher
 
   @doc """
-  Deletes all below the client's prefix, and the ready flag with it. For tests, mostly.
+  Deletes everything below the client's prefix, including the ready flag. Use it in tests.
 
       iex> {:ok, client} = Tank.Store.Backend.new(:app, [:clean])
       iex> Tank.Store.Backend.ensure_initialized(client)
@@ -237,7 +237,7 @@ defmodule Tank.Store.Backend do
   end
 
   @doc """
-  A syncer, which mirrors keys to `callbacks`: a module or a process. See `Tank.Store.Syncer`.
+  Returns a syncer, which mirrors keys to `callbacks`, a module or a process. See `Tank.Store.Syncer`.
   """
   @spec syncer(t, module | pid, keyword) :: {:ok, Syncer.t()} | {:error, Exception.t()}
   defdelegate syncer(client, callbacks, opts), to: Syncer, as: :new

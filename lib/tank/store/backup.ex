@@ -1,14 +1,14 @@
 defmodule Tank.Store.Backup do
   @moduledoc """
-  Backups, and files to carry entries from one store to another.
+  Makes and restores backups, and exports and imports entries.
 
-  | | writes or reads | use it |
+  | function | file | purpose |
   |---|---|---|
-  | `create/3`, `restore/3` | one file, checksummed, of everything: entries with their revisions and history, leases | against loss |
-  | `export/3`, `import/3` | a text, one line for each entry | to look at, to edit, to merge into another store |
-  | `import_khepri/3` | what `khepri:export/3` wrote | to move from Khepri |
+  | `create/3`, `restore/3` | one file with a checksum, with everything: entries with their revisions and history, leases | protection against loss |
+  | `export/3`, `import/3` | text, one line per entry | reading, editing, merging into another store |
+  | `import_khepri/3` | a file that `khepri:export/3` wrote | moving from Khepri |
 
-  Each has a mix task that shows how far it is: `mix tank.backup`, `mix tank.restore`, `mix tank.export`,
+  Each has a mix task that shows its progress: `mix tank.backup`, `mix tank.restore`, `mix tank.export`,
   `mix tank.import`.
 
       iex> dir = Path.join(System.tmp_dir!(), "backup_doc_#{System.unique_integer([:positive])}")
@@ -22,14 +22,13 @@ defmodule Tank.Store.Backup do
 
   All functions take
 
-    * `:progress` - a function that is called now and then, and at the end, with what is done and all there is to do:
-      bytes, or entries for exports and imports. Or `{pid, tag}`: then `pid` is sent `{tag, done, total}`
-    * `:timeout` - milliseconds that one step may take, such as one write of an import; 5,000 unless given. The whole
-      takes as long as it takes.
+    * `:progress` - a function that is called from time to time and at the end, with the amount done and the total: bytes, or
+      entries for exports and imports. Or `{pid, tag}`, which sends `{tag, done, total}` to `pid`
+    * `:timeout` - milliseconds for one step, such as one write of an import; 5,000 by default. The whole call has no limit
 
-  Files are of the node that the function runs on. A file that cannot be read or written gives
-  `{:error, {:file, path}}`, a full disk `{:error, :disk_full}`; the store lives on. What exists under a file's name
-  is replaced when the new one is whole; of several that are written to one name at once, the last one stays.
+  Files are on the node that runs the function. If a file cannot be read or written, the error is `{:error, {:file, path}}`;
+  on a full disk it is `{:error, :disk_full}`. The store continues. An existing file is replaced once the new one is complete.
+  If several files are written under the same name at the same time, the last one stays.
   """
 
   alias Tank.Store.{Call, Error, Identity, LongCall, Native, Options, Running, Telemetry}
@@ -50,10 +49,10 @@ defmodule Tank.Store.Backup do
   @type options :: [progress: progress, timeout: timeout]
 
   @doc """
-  Writes a backup of a store to the file `path`, while writes go on.
+  Writes a backup of a store to the file `path`. Writes to the store continue meanwhile.
 
-  It holds every write that was acknowledged before the call, and is the state at one revision, which it returns with
-  the number of entries.
+  The backup is the state at one revision, and contains every write that was acknowledged before the call. Returns the revision
+  and the number of entries.
 
       iex> file = Path.join(System.tmp_dir!(), "create_doc_#{System.unique_integer([:positive])}")
       iex> {:ok, %{store_id: "tank", revision: _, entries: _}} = Tank.Store.Backup.create(:tank, file)
@@ -76,20 +75,20 @@ defmodule Tank.Store.Backup do
   end
 
   @doc """
-  Makes `data_dir` a store that holds what the backup in the file `path` holds.
+  Restores the backup in the file `path` into the directory `data_dir`.
 
-  The directory must be missing or empty (`{:error, {:not_empty, path}}`). The new store is the only member of a new
-  cluster, whatever the backup was taken of; start it with `Tank.Store.Cluster.start/2`, or, when it is that of the
-  pods, with `Tank.Store`, and let others join it. Its id is the one that the backup names, unless `:store_id` is given.
+  The directory must be missing or empty (`{:error, {:not_empty, path}}`). The restored store is the only member of a new
+  cluster, even if the backup is from a cluster of several members. Start it with `Tank.Store.Cluster.start/2` or with
+  `Tank.Store`, and let others join it. Its id is the one in the backup, unless you give `:store_id`.
 
-  It begins another history: clients may have seen what was written after the backup. So its revisions and lease epochs go
-  on above all that anybody can have seen, and everything before is compacted: watches and
-  `Tank.Store.Tree.list_since/4` answer `{:compacted, min}` to positions of before. `Tank.Store.Syncer` and
-  `Tank.Store.Projection` list again by themselves. Entries keep their revisions. Nobody can renew a lease that was held
-  or write with it, since another one may have got it after the backup; it is free when its whole time has passed from the
-  start on, and what was put with it goes then.
+  The store begins a new history. Clients may have seen writes that were made after the backup, so new revisions and lease
+  epochs are higher than all that clients can have seen, and all earlier revisions are compacted. Watches and
+  `Tank.Store.Tree.list_since/4` return `{:compacted, min}` for earlier positions; `Tank.Store.Syncer` and
+  `Tank.Store.Projection` list again by themselves. Entries keep their revisions. Holders cannot renew leases of the former
+  history or write with them, because another holder may have acquired them after the backup. Such a lease is free, and its
+  entries are deleted, once its whole time has passed since the start.
 
-  A damaged backup gives `{:error, {:corrupt, :backup}}` before anything is made. It is read twice.
+  If the backup is damaged, the error is `{:error, {:corrupt, :backup}}`, and nothing is created. The file is read twice.
 
       iex> Tank.Store.Backup.restore("/nowhere/backup", "/nowhere/store")
       {:error, {:file, "/nowhere/backup"}}
@@ -109,15 +108,15 @@ defmodule Tank.Store.Backup do
   end
 
   @doc """
-  Writes all entries of a store to the file `path`, a line for each.
+  Writes all entries of a store to the file `path`, one line per entry.
 
-  A line is `{Path, Value}.` in Erlang's text, or `{Path, etf, <<"...">>}.`, the Base64 of the external term format, for a
-  value that has no text, such as a pid, for one of more than 64 KB, and for one with a binary of more than 64 bytes that
-  is not text. The lines are sorted by path, and of one revision, which is returned
-  with the number of entries. Behind them come `{node, Path}.` for nodes without a value that stay, `{kind, Path, 2}.` for
+  A line is `{Path, Value}.` as Erlang text. It is `{Path, etf, <<"...">>}.`, with the Base64 of the external term format, for
+  a value that cannot be written as text, such as a pid, for a value of more than 64 KB, and for a value with a binary of more
+  than 64 bytes that is not text. The lines are sorted by path, and all from one revision, which is returned with the number
+  of entries. After them come `{node, Path}.` for nodes without a value that stay, `{kind, Path, 2}.` for
   stored procedures of `Tank.Khepri`, and `{keep_while, Path, <<"...">>}.` for the conditions that keep nodes
-  (`Tank.Store.Tree.put_node/3`, `keep_while/3`). Entries that go with a lease are left out (`skipped`): without it, they would
-  stay for good. Versions of values are left out, too: they begin again.
+  (`Tank.Store.Tree.put_node/3`, `keep_while/3`). Entries that were put with a lease are left out (`skipped`), because without
+  the lease they would stay for ever. Versions of values are left out too; they start again.
 
       iex> file = Path.join(System.tmp_dir!(), "export_doc_#{System.unique_integer([:positive])}")
       iex> {:ok, %{revision: _, entries: _, skipped: 0}} = Tank.Store.Backup.export(:tank, file)
@@ -142,16 +141,16 @@ defmodule Tank.Store.Backup do
   end
 
   @doc """
-  Puts the entries of a file that `export/3` wrote into a store, over those that are there under the same paths.
+  Puts the entries of a file that `export/3` wrote into a store, and overwrites entries with the same paths.
 
-  The whole file is checked first, and nothing is written unless all of it is right: `{:error, {:malformed, line}}`, also
-  when its end is missing, `{:error, {:invalid_value, line, path}}` for a value that does not decode,
-  `{:error, {:too_large, what, limit}}` for a path or a value over the store's limits. Then
-  some hundred entries at a time are written at one revision each; after another error, some are in the store. The atoms
-  in the file become atoms of this VM: import what you trust.
+  The whole file is checked before anything is written. Errors are `{:error, {:malformed, line}}`, also if the end of the file
+  is missing; `{:error, {:invalid_value, line, path}}` for a value that does not decode; and
+  `{:error, {:too_large, what, limit}}` for a path or a value above the store's limits. Then a few hundred entries at a time
+  are written at one revision each. After another error, a part of the entries is in the store. Atoms in the file become
+  atoms of this VM: import only files that you trust.
 
-  With `replace: true` all that the store holds is deleted before, and it begins another history, as after a restore
-  (`restore/3`): the entries do not go on from what clients have seen. Until the import ends, readers see a part of them.
+  With `replace: true`, all data of the store is deleted first, and the store begins a new history, as after a restore
+  (`restore/3`). Until the import ends, readers see a part of the entries.
 
       iex> file = Path.join(System.tmp_dir!(), "import_doc_#{System.unique_integer([:positive])}")
       iex> File.write!(file, "%% tank_store export, format 2\\n{[doc,<<\\"a\\">>],{1,two}}.\\n%% end\\n")
@@ -170,12 +169,12 @@ defmodule Tank.Store.Backup do
   end
 
   @doc """
-  Puts what Khepri's `khepri:export/3` wrote into a store: the text of `khepri_export_erlang`, or the stream of
-  `mnesia_backup`, whichever the file is.
+  Puts the data of a file that Khepri's `khepri:export/3` wrote into a store. The file may be the text of
+  `khepri_export_erlang` or the stream of `mnesia_backup`.
 
-  Paths and values become entries as they are. Returns how many, and how much there was besides: nodes `without_value`,
-  which exist here as long as something is below them, and `functions`, stored procedures, which have no place here;
-  their conditions (`keep_while`) are left out too. Errors are those of `import/3`.
+  Paths and values become entries unchanged. Returns the number of entries; the number of nodes `without_value`, which exist
+  here only as long as they have children; and the number of stored procedures (`functions`), which are not imported.
+  Conditions (`keep_while`) are not imported either. Errors are those of `import/3`.
 
       iex> file = Path.join(System.tmp_dir!(), "khepri_doc_#{System.unique_integer([:positive])}")
       iex> File.write!(file, "{put,[stock,<<\\"wood\\">>],{p_data,100},\\\#{}}.\\n")

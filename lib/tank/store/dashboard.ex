@@ -1,25 +1,24 @@
 defmodule Tank.Store.Dashboard do
   @moduledoc """
-  A dashboard of a store in the browser: members, load, the tree, what changes, leases and watches. It reads, and never
-  writes.
+  Shows a store in the browser: members, load, the tree, changes, leases and watches. It only reads.
 
       children = [
         {Tank.Store.Cluster, store_id: :app, data_dir: "/var/lib/app"},
         {Tank.Store.Dashboard, store_id: :app, port: 4040}
       ]
 
-  It listens on this machine only (127.0.0.1), and shows nothing without its token. `url/1` gives a link with the token, from
-  `iex` or a release:
+  It listens on 127.0.0.1 only, and a browser needs its token. `url/1` returns a link with the token, in `iex` or from a
+  release:
 
       bin/app rpc 'IO.puts(Tank.Store.Dashboard.url(:app))'
 
   From another machine, forward the port: `ssh -L 4040:127.0.0.1:4040 server`. The guide on the dashboard shows its pages.
 
   The dashboard needs the applications `:inets` and `:crypto` of OTP: name them in the `extra_applications` of your
-  application, so that a release has them. It makes no requests of its own, and its pages load nothing from elsewhere.
+  application, so that a release contains them. The dashboard makes no requests, and its pages load nothing from other sites.
 
-  What it does is bounded: values are cut, lists come in pages, a request that takes too long is given up, and a client that
-  does not read is disconnected. It runs also while the store does not, and says so.
+  Its work is bounded: values are cut, lists have pages, a request that takes too long is aborted, and a client that does not
+  read is disconnected. The dashboard also runs while the store does not, and shows that.
   """
 
   use Supervisor
@@ -49,12 +48,12 @@ defmodule Tank.Store.Dashboard do
 
   Options:
 
-    * `:store_id` - the store's id; that of `Tank.Store.Cluster.get_default_store_id/0` unless given
-    * `:port` - the port on 127.0.0.1; 4040 unless given. With 0 the system chooses one: `url/1` tells it
-    * `:token` - what a browser has to show, of at least 16 bytes. A random one unless given: another one with each start
+    * `:store_id` - the store's id; the default is `Tank.Store.Cluster.get_default_store_id/0`
+    * `:port` - the port on 127.0.0.1, 4040 by default. With 0 the system chooses a port, which `url/1` returns
+    * `:token` - the token that a browser needs, of at least 16 bytes. By default each start makes a random one
 
-  `{:error, {:listen, reason}}` when the port cannot be had, such as `{:listen, :eaddrinuse}`. Raises `ArgumentError` for an
-  unknown option, or one that has no such value.
+  Returns `{:error, {:listen, reason}}` if the port is not available, such as `{:listen, :eaddrinuse}`. Raises `ArgumentError`
+  for an unknown option or an invalid value.
 
       iex> Tank.Store.Dashboard.start_link(store_id: :app, prot: 4040)
       ** (ArgumentError) unknown option :prot, did you mean :port?
@@ -76,7 +75,7 @@ defmodule Tank.Store.Dashboard do
   end
 
   @doc """
-  A link to a store's dashboard, with its token. The browser keeps the token in a cookie, and forgets the link's.
+  Returns a link to a store's dashboard, with its token. The browser then keeps the token in a cookie.
 
       iex> {:ok, dashboard} = Tank.Store.Dashboard.start_link(store_id: :tank, port: 0, token: "sixteen or longer")
       iex> Tank.Store.Dashboard.url(:tank) =~ ~r"^http://127.0.0.1:[0-9]+/.token=sixteen"

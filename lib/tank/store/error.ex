@@ -1,59 +1,59 @@
 defmodule Tank.Store.Error do
   @moduledoc """
-  What can go wrong, by what it means for the caller.
+  The errors of this library, and what each means for the caller.
 
-  Functions return `{:error, reason}`; the same reasons are raised in this exception by functions whose result has no
-  room for an error (`Tank.Store.get_pod/1`, `Tank.Store.list_pods/0`), and a store that cannot start gives one as
-  `{:store_init_failed, error}`. Match on `reason`; print the exception.
+  Functions return `{:error, reason}`. Functions that return a plain result (`Tank.Store.get_pod/1`, `Tank.Store.list_pods/0`)
+  raise this exception with the same reasons. A store that cannot start returns one in `{:store_init_failed, error}`. Match on
+  `reason`, and print the exception.
 
-  | reason | means | do |
+  | reason | meaning | what to do |
   |---|---|---|
-  | `:noproc` | the store is not running; nothing was written | start it, or wait until its supervisor has |
+  | `:noproc` | the store is not running; nothing was written | start it, or wait until its supervisor has restarted it |
   | `:overloaded` | too many writes in flight; nothing was written | slow down, retry |
   | `:no_quorum` | no leader that a majority follows; nothing was written | retry |
   | `:witness` | this member is a witness: it serves neither reads nor writes | ask another member |
-  | `:log_lost` | this member's disk went back in time; nothing was written | ask another member; this one is being replaced by a new one |
-  | `:history_lost` | this member holds committed entries that its cluster lost; nothing was written | decide: see the guide on operations |
-  | `:state_differs` | the state of this member is not that of the others: it serves nobody until it has been replaced | ask another member; the alarms in its status say what to do |
-  | `:only_witnesses_left` | without that member nobody could lead; nothing was changed | let another voter join first |
-  | `:timeout` | **unknown**: a write may or may not have been applied | read, or repeat a write that may be repeated |
-  | `:exists`, `:not_found` | the store holds something else than was asked for | |
-  | `{:exists, entry}`, `{:conflict, entry}` | the same, with the `Tank.Store.Entry` that is there, or nil | |
-  | `{:invalid_path, why}`, `{:invalid_pattern, why}`, `{:unknown_atom, name}`, `{:too_large, what, limit}` | the caller's fault; nothing was written | |
-  | `{:keep_while, pattern, :unmet \| :no_match}` | a condition that should keep the node does not hold now; nothing was written | `Tank.Store.Tree`, "Conditions that keep nodes" |
-  | `{:compacted, min}`, `{:future_revision, current}` | no such revision: older than what is kept, or not made yet | |
-  | `:lease_ended` | the lease that the entry was to go with is not held any more; nothing was written | acquire it anew |
-  | `:too_many_conflicts` | a transaction met others at every try; nothing was written | retry later |
-  | `:engine_failed` | the store stopped at a fault; a write under way is unknown | its supervisor restarts it |
-  | `:disk_full`, `{:storage, why}` | the disk takes no writes; a write under way is unknown, and reads go on from memory | free space or mend the disk: the store goes on by itself |
-  | `{:lost, what}` | the directory of a store that ran is gone, or another one is in its place; `what` is `:missing`, `:empty`, `:other_store`, `:other_cluster`, `:other_member`, `:other_file_system` or `:replaced`. A write under way is unknown, and local reads go on from memory | put it back or mount it: the store goes on by itself. Lost for good: the guide "When a disk, a mount or a name is lost" |
-  | `{:no_store, path}` | with `create: false`: the directory is missing or empty | mount its disk; for a new store, start it once with `create: true` |
+  | `:log_lost` | this member's disk went back in time; nothing was written | ask another member; a new member is replacing this one |
+  | `:history_lost` | this member has committed entries that its cluster lost; nothing was written | decide which history to keep: see the guide on operations |
+  | `:state_differs` | the state of this member differs from that of the others; it answers no calls until it is replaced | ask another member; the alarms in the status say what to do |
+  | `:only_witnesses_left` | only witnesses would remain, which do not lead; nothing was changed | let another voter join first |
+  | `:timeout` | **unknown**: a write may or may not have been applied | read; or repeat the write if a second one does no harm |
+  | `:exists`, `:not_found` | there is already a value, or there is none | |
+  | `{:exists, entry}`, `{:conflict, entry}` | the entry is not as the write requires; with the current `Tank.Store.Entry`, or nil | read again |
+  | `{:invalid_path, why}`, `{:invalid_pattern, why}`, `{:unknown_atom, name}`, `{:too_large, what, limit}` | the call is wrong; nothing was written | correct the call |
+  | `{:keep_while, pattern, :unmet \| :no_match}` | a condition that is to keep the node does not hold; nothing was written | `Tank.Store.Tree`, "Conditions that keep nodes" |
+  | `{:compacted, min}`, `{:future_revision, current}` | the revision is older than the history, or does not exist yet | |
+  | `:lease_ended` | the lease of the entry is no longer held; nothing was written | acquire it again |
+  | `:too_many_conflicts` | the transaction conflicted with others at every try; nothing was written | retry later |
+  | `:engine_failed` | the store stopped after a fault; the outcome of writes in progress is unknown | its supervisor restarts it |
+  | `:disk_full`, `{:storage, why}` | the disk takes no writes; the outcome of writes in progress is unknown, and reads continue from memory | free space or repair the disk; the store continues by itself |
+  | `{:lost, what}` | the directory of the store is gone, or something else is at its path; `what` is `:missing`, `:empty`, `:other_store`, `:other_cluster`, `:other_member`, `:other_file_system` or `:replaced`. The outcome of writes in progress is unknown, and local reads continue from memory | put it back or mount it; the store continues by itself. If it is lost for good: the guide "When a disk, a mount or a name is lost" |
+  | `{:no_store, path}` | with `create: false`, the directory is missing or empty | mount its disk; for a new store, start it once with `create: true` |
   | `{:no_data_dir, store_id}` | `Tank.Store` was given no `:data_dir`, and no store of this id runs | give one, or start the store first |
-  | `{:locked, path}` | another store has the directory open | stop that one |
-  | `{:wrong_store, found}`, `{:newer_format, found}` | the directory is another store's, or a newer release's | give the right one |
-  | `{:older_format, found}` | the directory is an older release's, and this release cannot read it | restore a backup made with that release |
-  | `{:not_a_directory, path}`, `{:permission_denied, path}`, `{:not_a_store, path}`, `{:data_dir, path}` | the directory cannot be used | give another one, or mend it |
-  | `{:not_empty, path}` | a backup is restored into a new or an empty directory only | give another one |
+  | `{:locked, path}` | another store has the directory open | stop that store |
+  | `{:wrong_store, found}`, `{:newer_format, found}` | the directory belongs to another store, or to a newer release | give the right directory, or use the newer release |
+  | `{:older_format, found}` | the directory belongs to an older release, and this release cannot read it | restore a backup made with that release |
+  | `{:not_a_directory, path}`, `{:permission_denied, path}`, `{:not_a_store, path}`, `{:data_dir, path}` | the directory cannot be used | give another one, or repair it |
+  | `{:not_empty, path}` | a backup can only be restored into a new or an empty directory | give another one |
   | `{:file, path}` | a backup, an export or an import cannot be read or written | |
   | `{:malformed, line}` | that line of a file is not what an export writes | |
   | `{:invalid_value, line, path}` | the value in that line of a file, for the entry at `path`, does not decode | |
-  | `{:held, lease}`, `:lease_ended` | another one holds the lease; it is not held any more | `Tank.Store.Lease` |
+  | `{:held, lease}`, `:lease_ended` | another holder has the lease; the lease is no longer held | `Tank.Store.Lease` |
   | `{:corrupt, what}` | `what` (`:format`, `:marker`, `:log`, `:state`, `:vote`, `:database`, `:backup`) is damaged | restore a backup, or let the member join again |
-  | `{:invalid_option, option}` | the option has no such value | |
+  | `{:invalid_option, option}` | the option has an invalid value | |
   | `{:already_running, dir}` | a store of this id runs in another directory | give that directory, or stop that store |
   | `:system_not_started` | an atom was given for the directory, and no store of that id runs | give a directory |
-  | `:nodedown` | the other node cannot be reached; nothing was changed | look whether it is up, and has the same cookie |
-  | `:closed` | of `Tank.Store.Grove`: the backend was closed | open another one |
-  | `{:rolled_back, reason}` | of `Tank.Store.Tree.transaction!/3`: its function called `rollback/1`; nothing was written | |
-  | `{:tank, name, props}` | about the cluster. Names are `:not_a_tank_store`, `:failed_to_join_remote_node`, `:cluster_has_other_members`, `:members_in_another_cluster`, `:members_missing`, `:quorum_is_there`, `:not_a_member`, `:is_a_witness`, `:other_cluster`, `:no_list_of_nodes`, `:no_cluster_formed` and `:formation_failed`; `props` is a map that says of which store and nodes | the message says so |
+  | `:nodedown` | the other node cannot be reached; nothing was changed | check that it is up and has the same cookie |
+  | `:closed` | the backend of `Tank.Store.Grove` was closed | open another one |
+  | `{:rolled_back, reason}` | the function of `Tank.Store.Tree.transaction!/3` called `rollback/1`; nothing was written | |
+  | `{:tank, name, props}` | an error of the cluster. Names are `:not_a_tank_store`, `:failed_to_join_remote_node`, `:cluster_has_other_members`, `:members_in_another_cluster`, `:members_missing`, `:quorum_is_there`, `:not_a_member`, `:is_a_witness`, `:other_cluster`, `:no_list_of_nodes`, `:no_cluster_formed` and `:formation_failed`; `props` is a map with the store and the nodes concerned | the message says what to do |
 
-  Each has a message that says what to do, `{:tank, name, props}` included:
+  Each error has a message that says what to do, also `{:tank, name, props}`:
 
       iex> error = Tank.Store.Error.exception({:tank, :not_a_tank_store, %{store_id: :app}})
       iex> Exception.message(error)
       "no store :app runs on this node: start it with Tank.Store.Cluster.start/3 first"
 
-  Messages name paths, files and nodes, and hold no values of the store: those may be secrets.
+  Messages contain paths, files and nodes, but no values of the store, which may be secret.
   """
 
   alias Tank.Store.Error.Cluster
@@ -64,7 +64,7 @@ defmodule Tank.Store.Error do
   defexception [:reason, :message, details: %{}]
 
   @type t :: %__MODULE__{reason: reason, message: String.t(), details: map}
-  @typedoc "See the table. Matching on the first element of a tuple is enough to know what happened."
+  @typedoc "See the table. The first element of a tuple says what happened."
   @type reason ::
           :noproc
           | :overloaded
@@ -88,14 +88,14 @@ defmodule Tank.Store.Error do
           | {kind :: atom, term}
           | {kind :: atom, term, term}
           | {kind :: atom, term, term, term}
-  @typedoc "What is wrong with a cluster, with the stores and nodes that it is about."
+  @typedoc "An error of a cluster, with the stores and nodes concerned."
   @type cluster_reason :: {:tank, name :: atom, props :: map}
 
   @impl true
   def exception(reason), do: from_native(reason)
 
   @doc """
-  The exception of a reason, as functions return it or as the Rust library gives it.
+  Returns the exception for a reason, which is one that functions return or one of the Rust library.
 
       iex> Tank.Store.Error.from_native(:timeout).reason
       :timeout
@@ -110,7 +110,7 @@ defmodule Tank.Store.Error do
   end
 
   @doc """
-  The reason that callers see for one that the Rust library gives: without texts that only a person reads.
+  Returns the reason that callers see for a reason of the Rust library: without texts that are for people.
 
       iex> Tank.Store.Error.public({:engine_failed, "panic in apply: boom"})
       :engine_failed

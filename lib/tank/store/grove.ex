@@ -2,8 +2,8 @@ defmodule Tank.Store.Grove do
   @moduledoc """
   A storage backend for CRDT state: what the CRDT library Grove calls a `Grove.Storage`, on a store of this library.
 
-  A group of replicas has one state, which is kept through restarts, on a majority of the members when the store is a
-  cluster. Give the module and its options to whatever saves and loads states:
+  A group of replicas has one state. The state survives restarts; in a cluster it is on a majority of the members. Give this
+  module and its options to the library that saves and loads states:
 
       {:ok, ref} = Tank.Store.Grove.init(data_dir: "/var/lib/crdts", merge: &MyCounter.merge/2)
       :ok = Tank.Store.Grove.save(ref, {:counter, "views"}, state)
@@ -11,23 +11,22 @@ defmodule Tank.Store.Grove do
 
   ## Options
 
-    * `:store_id` - the id of a running store; with `:data_dir` the id that it gets, `:grove` by default. `:store` will do,
-      too.
-    * `:data_dir` - a directory: the backend starts a store of its own there. It is shared by all backends of this node
-      that are given the same directory and id, and stops when the last of them is closed. A backend is closed by
-      `close/1`, or by the end of the process that opened it.
-    * `:prefix` - the path below which the groups are, `[:grove]` by default. Backends with the same store and prefix
-      share their groups; with another prefix, not the beginning of the first, they know nothing of each other.
-    * `:merge` - a function that merges two states, the stored one and the one to save: `save/3` then never loses what
-      another replica saved.
-    * `:timeout` - how long a call may take, 5,000 milliseconds by default.
+    * `:store_id` - the id of a running store. With `:data_dir` it is the id of the new store, `:grove` by default. `:store` is
+      the same option.
+    * `:data_dir` - a directory in which the backend starts a separate store. All backends of this node with the same
+      directory and id share this store. It stops when the last of them is closed, by `close/1` or because the process that
+      opened it ends.
+    * `:prefix` - the path below which the groups are, `[:grove]` by default. Backends with the same store and prefix share
+      their groups. Backends whose prefixes do not contain each other are independent.
+    * `:merge` - a function that merges two states, the stored one and the one to save. With it, `save/3` never loses a state
+      that another replica saved.
+    * `:timeout` - milliseconds for a call, 5,000 by default.
 
   A **group** is any term; groups are the same when they are `===`, so that `1` and `1.0` are two. A **state** is any
   term, of at most 16 MiB in the external term format.
 
-  Functions do not raise when the store cannot answer: they return `{:error, reason}` with a reason of
-  `Tank.Store.Error`, within the timeout, and what was saved before stays. After `{:error, :timeout}` it is unknown
-  whether the new state is saved.
+  If the store cannot answer, functions return `{:error, reason}` with a reason of `Tank.Store.Error` within the timeout. The
+  state that was saved before stays. After `{:error, :timeout}` it is unknown whether the new state is saved.
   """
 
   if Code.ensure_loaded?(Grove.Storage), do: @behaviour(Grove.Storage)
@@ -46,7 +45,7 @@ defmodule Tank.Store.Grove do
   @enforce_keys [:store, :prefix, :merge, :timeout, :open, :boot, :opener]
   defstruct @enforce_keys
 
-  @typedoc "A backend that was opened by `init/1`. It may be used by any process of its node."
+  @typedoc "A backend that `init/1` opened. Any process of its node can use it."
   @opaque ref :: %__MODULE__{}
 
   @type group :: term
@@ -55,8 +54,8 @@ defmodule Tank.Store.Grove do
   @doc """
   Opens a backend; see the options above.
 
-  Errors: `:noproc` when the store does not run, or why the one in `:data_dir` does not start
-  (`Tank.Store.Cluster.start/3`). Raises `ArgumentError` for options that make no sense.
+  Errors: `:noproc` if the store does not run; those of `Tank.Store.Cluster.start/3` if the store in `:data_dir` does not start.
+  Raises `ArgumentError` for invalid options.
 
       iex> Tank.Store.Grove.init(store_id: :never_started)
       {:error, :noproc}
@@ -100,11 +99,12 @@ defmodule Tank.Store.Grove do
   end
 
   @doc """
-  Opens a backend, for as long as the process lives that this starts; `ref/1` gives it to any process of the node.
+  Starts a process that opens a backend, and closes it when the process ends. `ref/1` returns the backend to any process of the
+  node.
 
       children = [{Tank.Store.Grove, data_dir: "/var/lib/crdts", merge: &MyCounter.merge/2, name: MyApp.Crdts}]
 
-  Options: those of `init/1`, and `:name`, which registers the process. Errors are those of `init/1`.
+  Options are those of `init/1`, and `:name`, which registers the process. Errors are those of `init/1`.
 
       iex> {:ok, pid} = Tank.Store.Grove.start_link(store_id: :grove_doc, prefix: [:child_doc])
       iex> {:ok, ref} = Tank.Store.Grove.ref(pid)
@@ -122,7 +122,7 @@ defmodule Tank.Store.Grove do
   end
 
   @doc """
-  The backend that a process of `start_link/1` has opened.
+  Returns the backend of a process that `start_link/1` started.
 
       iex> Tank.Store.Grove.ref(:no_backend)
       {:error, :noproc}
@@ -131,10 +131,10 @@ defmodule Tank.Store.Grove do
   def ref(server), do: ProcessCall.call(server, :ref, @timeout)
 
   @doc """
-  Saves the state of a group, in the place of the one that there is; with `:merge`, merged with it.
+  Saves the state of a group. It replaces the stored state; with `:merge` it is merged with the stored state.
 
-  `:ok` means that it is on the disks of a majority. Of several saves at a time one is the last, and with `:merge` the
-  result is what all of them merge to. A merge function that raises, raises here.
+  `:ok` means that the state is on the disks of a majority. If several processes save at the same time, the last one wins; with
+  `:merge`, the result is the merge of all of them. If the merge function raises, so does this function.
 
       iex> {:ok, ref} = Tank.Store.Grove.init(store_id: :grove_doc, prefix: [:save_doc], merge: &MapSet.union/2)
       iex> Tank.Store.Grove.save(ref, "tags", MapSet.new([:a]))
@@ -157,7 +157,8 @@ defmodule Tank.Store.Grove do
   end
 
   @doc """
-  The state of a group, `{:ok, nil}` when there is none. It is the one that was saved last, wherever that was.
+  Returns the state of a group, or `{:ok, nil}` if there is none. The read is linearizable: it returns the state that was saved
+  last, on any node.
 
       iex> {:ok, ref} = Tank.Store.Grove.init(store_id: :grove_doc, prefix: [:load_doc])
       iex> Tank.Store.Grove.load(ref, {:counter, "views"})
@@ -171,7 +172,7 @@ defmodule Tank.Store.Grove do
   end
 
   @doc """
-  Deletes a group and its state. One that is not there is fine.
+  Deletes a group and its state. Returns `:ok` if there is no such group.
 
       iex> {:ok, ref} = Tank.Store.Grove.init(store_id: :grove_doc, prefix: [:delete_doc])
       iex> Tank.Store.Grove.delete(ref, :nothing)
@@ -185,7 +186,7 @@ defmodule Tank.Store.Grove do
   end
 
   @doc """
-  All groups that have a state, in no particular order.
+  Returns all groups that have a state, in no particular order.
 
       iex> {:ok, ref} = Tank.Store.Grove.init(store_id: :grove_doc, prefix: [:list_doc])
       iex> for group <- [1, 1.0, {:counter, "views"}], do: :ok = Tank.Store.Grove.save(ref, group, 0)

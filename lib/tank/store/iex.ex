@@ -1,6 +1,6 @@
 defmodule Tank.Store.IEx do
   @moduledoc """
-  Looks at a store from `iex`, also from a release's `bin/app remote`.
+  Shows a store in `iex`, also in a release's `bin/app remote`.
 
       import Tank.Store.IEx
       tree(:app, [:users])
@@ -9,7 +9,7 @@ defmodule Tank.Store.IEx do
       # └── "bob" (2 children)
       watch(:app, [:users])
 
-  What is printed is bounded: values are cut, and of many children the first ones are shown.
+  The output is bounded: values are cut, and only the first children of a node are shown.
   """
 
   alias Tank.Store.{Cluster, Error, Path, StatusText, Tree, Watch}
@@ -19,7 +19,7 @@ defmodule Tank.Store.IEx do
   @doc """
   Prints the nodes below a path, as this member knows them.
 
-  Options: `:depth`, how many levels, 2 unless given; `:limit`, how many children of a node, 50 unless given.
+  Options: `:depth`, the number of levels, 2 by default; `:limit`, the number of children per node, 50 by default.
   """
   @spec tree(atom, Path.t(), keyword) :: :ok
   def tree(store, path \\ [], opts \\ []) do
@@ -38,7 +38,7 @@ defmodule Tank.Store.IEx do
   end
 
   @doc """
-  Prints what changes below a path, or of what a pattern matches, until the process that this returns ends: `unwatch/1`.
+  Prints changes below a path, or of entries that match a pattern. Returns a process that does this until `unwatch/1`.
 
       iex> {:ok, pid} = Tank.Store.IEx.watch(:tank, [:iex])
       iex> Tank.Store.IEx.unwatch(pid)

@@ -1,6 +1,6 @@
 defmodule Tank.Store.Lease do
   @moduledoc """
-  Leases: a promise to one holder at a time, for a limited time, with a fencing token.
+  Leases. A lease has one holder at a time, for a limited time, and a fencing token (its epoch).
 
       iex> {:ok, lease} = Tank.Store.Lease.acquire(:tank, [:leaders, "billing"], holder: "node-1", ttl: 10_000)
       iex> {:error, {:held, %Tank.Store.Lease{holder: "node-1"}}} =
@@ -11,33 +11,34 @@ defmodule Tank.Store.Lease do
       iex> Tank.Store.Lease.release(lease)
       :ok
 
-  ## What is promised
+  ## Promises
 
-  A lease ends when its holder releases it, or when no renewal came for `ttl` milliseconds. That is the leader's
-  judgement, by its monotonic clock, and becomes true as a command in the log. The leader counts from when a grant or a
-  renewal was applied, and only time in which the lease could have been renewed: a leader that was stopped, that was
-  cut off, or whose disk did not answer gives what it lost back, and a new leader gives every lease its whole time
-  again. So a lease is never granted to another before its end, and may last longer than `ttl`.
+  A lease ends when its holder releases it, or when it was not renewed for `ttl` milliseconds. The leader measures this time
+  with its monotonic clock, and ends the lease with a command in the log. It starts to count when a grant or a renewal is
+  applied. It counts only time in which the holder could have renewed the lease, not time in which the leader was stopped,
+  was cut off, or waited for its disk. A new leader gives every lease its whole time again. So a lease is never granted to
+  another holder before its end, and may last longer than `ttl`.
 
-  ## What a holder does
+  ## What a holder must do
 
-  `Tank.Store.Lease.Keeper` does what follows, as a child of a supervisor.
+  `Tank.Store.Lease.Keeper` does this for you, as a child of a supervisor.
 
-  Nobody can tell a holder in time that its lease is over: it may be stopped, or cut off. There are two ways to be safe,
-  and both are needed when what is protected is not in the store:
+  The store cannot always notify a holder in time that its lease is over, because the holder may be stopped or cut off. A
+  holder protects itself in two ways. It needs both if it changes something outside of the store:
 
-    * It goes on only for as long as `renew/2` says, by its own monotonic clock (`remaining/1` for the grant). That is
-      the `ttl` from before the request was sent, less 2 % for clocks of different speed. Renew three times in
-      a `ttl`.
-    * It shows its `epoch` to whatever it changes, which refuses an epoch below the highest one it has seen. Epochs
-      rise with every grant, of any lease of the store. A renewal keeps the epoch.
+    * It acts only for as long as `renew/2` returned, measured by its own monotonic clock (after the grant: `remaining/1`).
+      That is the `ttl` from before the request was sent, less 2 % for clocks of different speed. Renew three times
+      per `ttl`.
+    * It sends its `epoch` with each change of an external resource. The resource refuses epochs below the highest one that it
+      has seen. Each grant of any lease in the store has a higher epoch. A renewal keeps the epoch.
 
-  Entries that were put with a lease go when it ends, all at one revision; watches call those of a lease that was not
-  renewed `:expired`. Renewing a lease changes no entry.
+  Entries that were put with a lease are deleted when it ends, all at one revision. Watches report them as `:expired` if the
+  lease was not renewed. Renewing a lease changes no entry.
 
-  A lease survives restarts of the store, and is part of backups. A store that was restored or forced into a new cluster
-  may have lost that another one got it since: so nobody can renew such a lease or write with it any more. It is not free
-  either before its whole time has passed, since its holder may count on that. Epochs go on above all earlier ones.
+  A lease survives restarts of the store, and backups contain leases. In a store that was restored or forced into a new
+  cluster, holders can neither renew such a lease nor write with it, because another holder may have acquired it in the lost
+  history. The lease is not free before its whole time has passed, because its holder may rely on it. New epochs are higher
+  than all earlier ones.
   """
 
   alias Tank.Store.{Call, Counters, Error, Native, Options, Path, Running, View}
@@ -45,11 +46,11 @@ defmodule Tank.Store.Lease do
   @enforce_keys [:name, :holder, :epoch, :ttl, :store]
   defstruct [:name, :holder, :epoch, :ttl, :store, :deadline]
 
-  @typedoc "A lease is named by a path; a string or an atom stands for the path of that one component."
+  @typedoc "The name of a lease is a path; a string or an atom stands for a path with one component."
   @type name :: Path.t() | Path.component()
 
   @typedoc """
-  `ttl` is in milliseconds. `deadline` is until when the holder may go on after the grant, in milliseconds of
+  `ttl` is in milliseconds. `deadline` is when the holder must stop unless it has renewed the lease, in milliseconds of
   `System.monotonic_time/1` of the node that acquired it; nil in leases that were read.
   """
   @type t :: %__MODULE__{
@@ -68,14 +69,14 @@ defmodule Tank.Store.Lease do
   @margin_percent 2
 
   @doc """
-  Acquires a lease, unless somebody holds it.
+  Acquires a lease that is free.
 
-  `:holder` is any term, of at most 1 KiB as external term format, that tells others who holds it. `:ttl` is in
-  milliseconds, `:timeout` 5,000 unless given.
+  `:holder` is any term that identifies the holder for others, of at most 1 KiB as external term format. `:ttl` is in
+  milliseconds. `:timeout` is 5,000 by default.
 
-  Errors: `{:held, lease}` with the lease that is there, whoever its holder is; those of `Tank.Store.Error`. After
-  a `:timeout` it may have been granted. So choose a holder that nobody else has, such as `{node(), make_ref()}`, and
-  acquire again: `{:held, lease}` with that holder is this grant. Renew it before you rely on it.
+  Errors: `{:held, lease}` with the lease that is held, even if the holder is the same; those of `Tank.Store.Error`. After a
+  `:timeout` the lease may have been granted. So choose a unique holder, such as `{node(), make_ref()}`, and acquire again:
+  `{:held, lease}` with your holder is your grant. Renew it before you rely on it.
 
       iex> {:ok, lease} = Tank.Store.Lease.acquire(:tank, "once", holder: self(), ttl: 10_000)
       iex> {lease.name, lease.holder == self(), lease.ttl}
@@ -101,12 +102,12 @@ defmodule Tank.Store.Lease do
   end
 
   @doc """
-  Gives a lease its whole time again. Returns for how many milliseconds from now the holder may safely go on.
+  Gives a lease its whole time again. Returns the number of milliseconds from now for which the holder may safely act.
 
-  That can be 0, when the answer took that long: the lease is held all the same; renew it again, and wait for that.
-  Takes also a lease that was read, or that an `acquire/3` found held.
+  This is 0 if the answer took too long. The lease is held nevertheless: renew it again before you act. You can also renew a
+  lease that was read, or one that `acquire/3` returned in `{:held, lease}`.
 
-  Errors: `:lease_ended`, when the lease is over or another one's; those of `Tank.Store.Error`. After a `:timeout` it
+  Errors: `:lease_ended` if the lease is over or has another holder; those of `Tank.Store.Error`. After a `:timeout` the lease
   may have been renewed: renew it again.
 
       iex> {:ok, lease} = Tank.Store.Lease.acquire(:tank, "renewed", holder: 1, ttl: 60_000)
@@ -132,8 +133,8 @@ defmodule Tank.Store.Lease do
   end
 
   @doc """
-  For how many milliseconds from now the holder may safely go on without a renewal: since the grant, so call it on the
-  node that acquired the lease; 0 for a lease that was read.
+  Returns the number of milliseconds from now for which the holder may safely act after the grant, without a renewal. Call it
+  on the node that acquired the lease. Returns 0 for a lease that was read.
 
       iex> {:ok, lease} = Tank.Store.Lease.acquire(:tank, "remaining", holder: 1, ttl: 60_000)
       iex> Tank.Store.Lease.remaining(lease) in 50_000..58_800
@@ -146,7 +147,8 @@ defmodule Tank.Store.Lease do
   def remaining(%__MODULE__{deadline: deadline}), do: max(deadline - now(), 0)
 
   @doc """
-  Ends a lease, and deletes what was put with it. One that has ended is fine, also when another one holds it now.
+  Ends a lease, and deletes the entries that were put with it. Returns `:ok` if the lease has already ended, even if another
+  holder has it now.
 
       iex> {:ok, lease} = Tank.Store.Lease.acquire(:tank, "released", holder: 1, ttl: 60_000)
       iex> Tank.Store.Lease.release(lease)
@@ -168,9 +170,9 @@ defmodule Tank.Store.Lease do
   end
 
   @doc """
-  The lease of a name, linearizable; with `favor: :low_latency` as this node knows it.
+  Returns the lease with this name. The read is linearizable; with `favor: :low_latency` it returns what this node knows.
 
-  `{:error, :not_found}` when nobody holds it; the other errors are those of `Tank.Store.Error`.
+  Returns `{:error, :not_found}` if the lease is free. `Tank.Store.Error` lists the other errors.
 
       iex> Tank.Store.Lease.read(:tank, "nobodys")
       {:error, :not_found}
@@ -192,10 +194,10 @@ defmodule Tank.Store.Lease do
   end
 
   @doc """
-  Leases of a store in the order of their names, a page of them: linearizable; with `favor: :low_latency` as this node knows
-  them.
+  Returns a page of the leases of a store, sorted by name. The read is linearizable; with `favor: :low_latency` it returns what
+  this node knows.
 
-  `:limit` is how many at the most, 100 unless given; `:after` a name: only those behind it.
+  `:limit` is the size of the page, 100 by default. `:after` is a name: the page starts after it.
 
       iex> {:ok, lease} = Tank.Store.Lease.acquire(:tank, [:listed, "a"], holder: 1, ttl: 60_000)
       iex> {:ok, leases} = Tank.Store.Lease.list(:tank, after: [:listed], limit: 1)
@@ -223,7 +225,7 @@ defmodule Tank.Store.Lease do
   end
 
   @doc """
-  The bytes that name a lease in the engine.
+  The bytes that the engine uses as the lease's name.
 
       iex> Tank.Store.Lease.key("a") == Tank.Store.Path.to_key(["a"])
       true

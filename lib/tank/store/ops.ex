@@ -1,20 +1,20 @@
 defmodule Tank.Store.Ops do
   @moduledoc """
-  What an operator does to stores, from a release, where there are no mix tasks:
+  Functions for operators, for use from a release, which has no mix tasks:
 
       bin/app rpc 'Tank.Store.Ops.status()'
       bin/app rpc 'Tank.Store.Ops.backup(:app, "/backups/app.backup")'
       bin/app rpc 'Tank.Store.Ops.remove_member(:app, :"app@10.0.0.3")'
       bin/app eval 'Tank.Store.Ops.restore("/backups/app.backup", "/var/lib/app")'
 
-  `rpc` works on the running node, and is what all functions are for but `restore/3`, which makes a directory while the release
-  does not run: `eval`. Both have the cookie on their command line, unless the release is made with
+  Use `rpc`, which works on the running node, for all functions except `restore/3`, which creates a directory while the release
+  does not run: use `eval` for it. Both have the cookie on their command line, unless the release was built with
   `Tank.Store.Release.hide_cookie/1`.
 
-  Functions print what they do, how far they are, and what came of it. They return `:ok`. For an error they raise
-  `Tank.Store.Error`, whose message says what to do: then `rpc` and `eval` end with status 1.
+  Functions print what they do, their progress, and the result. They return `:ok`. On an error they raise `Tank.Store.Error`,
+  whose message says what to do, and `rpc` and `eval` end with status 1.
 
-  Files are of the node that the function runs on. Timeouts are the option `:timeout`, milliseconds of one step.
+  Files are on the node that runs the function. The option `:timeout` is in milliseconds, for one step.
   """
 
   alias Tank.Store.{Backup, Cluster, Error, Formation, Options, StatusText}
@@ -22,7 +22,7 @@ defmodule Tank.Store.Ops do
   @timeout 10_000
 
   @doc """
-  Prints the status of a store, or of all of this node. Raises when one of them has no quorum.
+  Prints the status of a store, or of all stores of this node. Raises if one of them has no quorum.
   """
   @spec status(atom | nil) :: :ok
   def status(store \\ nil) do
@@ -45,7 +45,7 @@ defmodule Tank.Store.Ops do
   defp failure({:error, reason}), do: [reason]
 
   @doc """
-  Prints the members of a store's cluster, one a line. `favor: :low_latency` does without a majority.
+  Prints the members of a store's cluster, one per line. With `favor: :low_latency` it needs no majority.
 
       iex> Tank.Store.Ops.members(:never_started)
       ** (Tank.Store.Error) the store is not running
@@ -61,7 +61,7 @@ defmodule Tank.Store.Ops do
   @spec backup(atom, Path.t(), keyword) :: :ok
   def backup(store, file, opts \\ []), do: run("backup", opts, &Backup.create(store, file, &1))
 
-  @doc "Makes a directory a store that holds what a backup holds, see `Tank.Store.Backup.restore/3`."
+  @doc "Restores a backup into a directory, see `Tank.Store.Backup.restore/3`."
   @spec restore(Path.t(), Path.t(), keyword) :: :ok
   def restore(file, data_dir, opts \\ []) do
     # With `eval`, nothing is started.
@@ -84,7 +84,7 @@ defmodule Tank.Store.Ops do
     run("import", opts, import)
   end
 
-  @doc "Has a cluster part with the member of a node, see `Tank.Store.Cluster.remove_member/3`."
+  @doc "Removes the member on a node from its cluster, see `Tank.Store.Cluster.remove_member/3`."
   @spec remove_member(atom, node, keyword) :: :ok
   def remove_member(store, node, opts \\ []) do
     opts = Options.with_defaults!(opts, timeout: @timeout)
@@ -92,7 +92,7 @@ defmodule Tank.Store.Ops do
     IO.puts("removed #{node} from #{inspect(store)}")
   end
 
-  @doc "Makes this node's member the only one of a new cluster, see `Tank.Store.Cluster.force_new_cluster/2`."
+  @doc "Makes this node's member the only member of a new cluster, see `Tank.Store.Cluster.force_new_cluster/2`."
   @spec force_new_cluster(atom, keyword) :: :ok
   def force_new_cluster(store, opts \\ []) do
     ok!(Cluster.force_new_cluster(store, opts))

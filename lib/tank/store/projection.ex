@@ -1,24 +1,23 @@
 defmodule Tank.Store.Projection do
   @moduledoc """
-  An ETS table that follows a part of a store.
+  Keeps an ETS table equal to a part of a store.
 
       children = [
         {Tank.Store.Projection,
          store_id: :app, pattern: [:pods], table: :pods_by_name, key: &List.last(&1.path), value: & &1.value}
       ]
 
-  The process owns the table, fills it with a snapshot and keeps it current by a watch. Rows are `{key, value}`, of what
-  your functions make of an entry; they are ordinary functions, and run in the projection's own process. Any process
-  reads the table, with `:ets.lookup/2` and the like.
+  The process owns the table. It fills the table with a snapshot, and keeps it current with a watch. Rows are `{key, value}`,
+  which your functions make from an entry. The functions run in the projection's process. Any process can read the table, for
+  example with `:ets.lookup/2`.
 
-  An entry for which `:key` or `:value` raises, throws or exits has no row: that is logged, `skipped/2` counts it, and the
-  projection goes on. It gets its row with the next change for which they return.
+  If `:key` or `:value` raises, throws or exits for an entry, the entry has no row. The projection logs this, counts it
+  (`skipped/2`), and continues. The entry gets a row with the next change for which the functions return.
 
-  The table lags behind the store by a moment: `await/3` waits until it holds what was written. It is never emptied:
-  when the watch ends, since the history was compacted, another one begun (by a restore, for one) or the store opened
-  again, the table stays as it is until it can
-  be compared with the store again, and then only what differs is changed. While the store is down it is tried again and
-  again, at growing intervals of up to a second.
+  The table lags behind the store by a moment; `await/3` waits until it has a revision. The table is never emptied. If the
+  watch ends, because the history was compacted, a new history began (for example after a restore), or the store was opened
+  again, the table stays unchanged until it can be compared with the store. Then only the differences are applied. While the
+  store is down, the projection tries again at growing intervals of up to a second.
 
       iex> dir = Path.join(System.tmp_dir!(), "projection_doc_#{System.unique_integer([:positive])}")
       iex> {:ok, store} = Tank.Store.Cluster.start(dir, :projection_doc)
@@ -68,24 +67,24 @@ defmodule Tank.Store.Projection do
     do: %{id: {__MODULE__, opts[:table]}, start: {__MODULE__, :start_link, [opts]}, type: :worker}
 
   @doc """
-  Starts a projection. The table is filled when this returns, unless the store could not be read within `:timeout`.
+  Starts a projection. Returns once the table is filled, or after `:timeout` if the store cannot be read.
 
   Options:
 
-    * `:store_id` - the store's id; that of `Tank.Store.Cluster.get_default_store_id/0` unless given. `:store` will do, too
+    * `:store_id` - the store's id; the default is `Tank.Store.Cluster.get_default_store_id/0`. `:store` is the same option
     * `:table` - the name of the table, which must not exist; required
     * `:pattern` - the path at or below which the entries are, or the pattern that they match
-      (`Tank.Store.Pattern`, "Of what changes"); all by default. A row goes when its entry matches no more
-    * `:key`, `:value` - functions of a `Tank.Store.Entry`; its path and its value by default. Each entry must have a key
-      of its own. The entry's `child_count` is nil when it is told of by a change
+      (`Tank.Store.Pattern`, "Of what changes"); all entries by default. A row is removed when its entry no longer matches
+    * `:key`, `:value` - functions of a `Tank.Store.Entry`; the defaults return its path and its value. Keys must be unique.
+      In an entry that comes from a change, `child_count` is nil
     * `:name` - registers the process
-    * `:favor` - of the snapshot, see `Tank.Store.Watch.start/3`; `:low_latency` also works without a majority
-    * `:timeout` - milliseconds that this may take, 5,000 by default
-    * `:ets` - more options of the table, such as `:ordered_set` or `:compressed`. A key has one row, which is a pair:
-      `:bag`, `:duplicate_bag`, `:private` and another `:keypos` than 1 are refused
+    * `:favor` - how the snapshot is read, see `Tank.Store.Watch.start/3`; `:low_latency` also works without a majority
+    * `:timeout` - milliseconds until the table must be filled, 5,000 by default
+    * `:ets` - more options of the table, such as `:ordered_set` or `:compressed`. Each key has one row, which is a pair, so
+      `:bag`, `:duplicate_bag`, `:private` and a `:keypos` other than 1 are refused
 
-  Raises `ArgumentError` for an option that makes no sense; `{:error, {:invalid_pattern, why}}` when a change does not tell
-  whether an entry matches.
+  Raises `ArgumentError` for an invalid option. Returns `{:error, {:invalid_pattern, why}}` if a change does not show whether
+  its entry matches the pattern.
 
       iex> Tank.Store.Projection.start_link(store_id: :app, tabel: :pods_by_name)
       ** (ArgumentError) unknown option :tabel, did you mean :table?
@@ -116,7 +115,7 @@ defmodule Tank.Store.Projection do
   defp refused?(option), do: option in [:bag, :duplicate_bag, :private]
 
   @doc """
-  How many entries have no row, because `:key` or `:value` failed for them.
+  Returns the number of entries without a row, because `:key` or `:value` failed for them.
 
       iex> Tank.Store.Projection.skipped(:no_projection)
       {:error, :noproc}
@@ -126,9 +125,9 @@ defmodule Tank.Store.Projection do
     do: ProcessCall.call(projection, :skipped, Deadline.bounded(timeout))
 
   @doc """
-  Waits until the table holds all that was written up to `revision`.
+  Waits until the table has all changes up to `revision`.
 
-  Errors: `:timeout`, in milliseconds, 5,000 by default; `:noproc` when the projection does not run.
+  Errors: `:timeout` after `timeout` milliseconds, 5,000 by default; `:noproc` if the projection does not run.
 
       iex> Tank.Store.Projection.await(:no_projection, 1, 100)
       {:error, :noproc}

@@ -1,36 +1,35 @@
 defmodule Tank.Store.Registry do
   @moduledoc """
-  Which stores run where: on every node, at any time, the running stores of all connected nodes.
+  Knows which stores run on which nodes. Every node has the list of the running stores of all connected nodes.
 
-  Every store that this library starts is announced when it opens, and retired when it stops or crashes, or when its
-  node goes. There is nothing to configure, and nothing to start: each node on which the application `:tank_store` runs
-  has one registry process, and the registries find each other. A node needs no store of its own to follow those of
-  others, such as a gateway that sends requests to where a store is:
+  Each store that this library starts is announced when it opens. It is retired when it stops or crashes, or when its node
+  disconnects. You configure and start nothing: each node that runs the application `:tank_store` has one registry process, and
+  the registries find each other. A node without a store can follow the stores of other nodes, for example a gateway that
+  forwards requests to the node of a store:
 
       :ok = Tank.Store.Registry.subscribe(self(), snapshot: true)
 
       receive do
         {:store_event, :announced, row} -> # the store row.store_id runs on row.node
-        {:store_event, :retired, row} -> # it does not any more
+        {:store_event, :retired, row} -> # it no longer does
       end
 
   `examples/registry.exs` is such a gateway.
 
   ## Rows
 
-  What is known about a store on a node is a map:
+  A row is a map with what is known about a store on a node:
 
-  | key | |
+  | key | meaning |
   |---|---|
   | `store_id` | the store's id |
-  | `node` | where it runs |
-  | `mode` | `:cluster` when it has other members, on whatever node, else `:single` |
+  | `node` | the node on which it runs |
+  | `mode` | `:cluster` if it has other members, otherwise `:single` |
   | `data_dir` | its directory, on that node |
   | `timeout` | how long calls on it should wait, in milliseconds |
   | `registered_at` | when it was announced, in milliseconds of that node's system time |
 
-  A store of a cluster has a row for each node that it runs on. Besides the library's own stores, anything can be
-  announced with `announce_store/2`.
+  A store of a cluster has a row for each node on which it runs. `announce_store/2` announces other stores.
 
       iex> dir = Path.join(System.tmp_dir!(), "registry_doc_#{System.unique_integer([:positive])}")
       iex> {:ok, :registry_doc} = Tank.Store.Cluster.start(dir, :registry_doc)
@@ -44,23 +43,21 @@ defmodule Tank.Store.Registry do
       iex> File.rm_rf!(dir) |> is_list()
       true
 
-  ## What is promised
+  ## Promises
 
-    * A node speaks for itself only. What a node says about its stores comes from that node, directly; when the
-      connection to it is lost its rows are retired here, and come back, once, when it is connected again.
-    * All nodes that stay connected agree, after as long as a message takes. A `:retired` of a node that was lost
-      without a word comes when Erlang gives the connection up (`net_ticktime`, a minute by default; at once when its
-      VM ends).
-    * Subscribers hear each change once, in the order of each node's changes, and nothing that did not change. They stay
-      subscribed, and hear nothing twice, when the registry is killed and started anew, and when the `:pg` scope is.
-      (Should it be killed in the microsecond between telling of a change and noting that it did, that one is told
-      twice.)
-    * An answer is about now, and what it says may end the next moment. The registry says where a store is; whether it
-      has a leader, `Tank.Store.Cluster.wait_for_leader/2` says.
+    * Each node announces only its own stores, directly to the others. When the connection to a node is lost, its rows are
+      retired here. They come back, once, when the node is connected again.
+    * Connected nodes agree after the time that a message takes. If a node disappears without closing its connection, its
+      stores are retired when Erlang gives up the connection (`net_ticktime`, one minute by default; at once if its VM ends).
+    * Subscribers get each change once, in the order of each node's changes. They stay subscribed, and get no change twice, when
+      the registry or the `:pg` scope is killed and restarted. (There is one exception: if the registry is killed in the
+      microsecond between sending a change and noting that, the change is sent twice.)
+    * An answer describes the moment of the call. The registry says where a store runs; use
+      `Tank.Store.Cluster.wait_for_leader/2` to find out whether it has a leader.
 
-  It needs Erlang/OTP 25.1. Hidden nodes (`-hidden`) take no part: `:pg` does not see them. Calls wait for 5 seconds at
-  the most, and a moment for a registry that is being restarted. `{:error, :noproc}` when none runs, `{:error, :timeout}`
-  when it does not answer.
+  The registry needs Erlang/OTP 25.1. Hidden nodes (`-hidden`) do not take part, because `:pg` does not see them. Calls wait for
+  at most 5 seconds, which includes a restart of the registry. They return `{:error, :noproc}` if no registry runs, and
+  `{:error, :timeout}` if it does not answer.
   """
 
   alias Tank.Store.{Deadline, ProcessCall}
@@ -71,7 +68,7 @@ defmodule Tank.Store.Registry do
   @absent_ms 1_000
   @look_again_ms 5
 
-  @typedoc "A store on a node; see above."
+  @typedoc "A store on a node; see \"Rows\"."
   @type row :: %{
           store_id: atom,
           node: node,
@@ -88,9 +85,9 @@ defmodule Tank.Store.Registry do
   @type event :: {:store_event, :announced | :retired, row}
 
   @doc """
-  A child specification, for existing supervisors that start the registry.
+  A child specification, for supervisors that start the registry.
 
-  The library's own supervisor runs it already: such a child is ignored, and does no harm.
+  The library's supervisor already runs the registry, so this child starts nothing.
 
       iex> Tank.Store.Registry.child_spec([])
       %{id: Tank.Store.Registry, start: {Tank.Store.Registry, :start_child, []}, type: :worker}
@@ -107,8 +104,8 @@ defmodule Tank.Store.Registry do
   @doc """
   Starts the registry of this node, under the name `Tank.Store.Registry`.
 
-  The library's application does that. Only a node on which it does not run needs this; such a registry knows its own
-  node's rows alone until the application is started, which runs the `:pg` scope.
+  The library's application does this. Only a node that does not run the application needs this function. Such a registry
+  knows only its own node's rows until the application is started, which runs the `:pg` scope.
 
       iex> {:error, {:already_started, pid}} = Tank.Store.Registry.start_link()
       iex> pid == Process.whereis(Tank.Store.Registry)
@@ -118,15 +115,15 @@ defmodule Tank.Store.Registry do
   def start_link, do: Server.start_link()
 
   @doc """
-  Announces a store of this node: what this library does for its own stores by itself.
+  Announces a store of this node. The library does this for its own stores.
 
   `config` is a map, a keyword list or a struct with `data_dir`, a string or charlist, and optionally `mode`
   (`:single`, the default, or `:cluster`) and `timeout` (milliseconds, 5,000 by default, or `:infinity`). Other keys,
-  such as pool sizes and `options`, are accepted and not kept. Raises `ArgumentError` for what is wrong.
+  such as pool sizes and `options`, are ignored. Raises `ArgumentError` for an invalid value.
 
-  The row is retired when the calling process crashes, is killed or shut down. One that ends normally leaves it, until
-  `unannounce_store/1`. Announcing a store again replaces its row, and the process that it depends on; when the row
-  says the same as before, nobody hears of it, and it stays registered since then.
+  The row is retired when the calling process crashes, is killed or is shut down. If the process ends normally, the row stays
+  until `unannounce_store/1`. Announcing a store again replaces its row and the process on which it depends. If the row does
+  not change, subscribers get no event, and `registered_at` stays the same.
 
       iex> Tank.Store.Registry.announce_store(:announce_doc, data_dir: "/var/lib/other", mode: :cluster, timeout: 800)
       :ok
@@ -140,9 +137,9 @@ defmodule Tank.Store.Registry do
   def announce_store(store_id, config) when is_atom(store_id), do: call({:announce, Row.new(store_id, config), self()})
 
   @doc """
-  Retires a store of this node, whoever announced it. One that is not announced is fine.
+  Retires a store of this node, regardless of which process announced it. Returns `:ok` if the store is not announced.
 
-  A store of this library that is unannounced while it runs stays so until it is opened anew.
+  If you retire a running store of this library, it is announced again when it is next opened.
 
       iex> Tank.Store.Registry.unannounce_store(:never_announced)
       :ok
@@ -151,7 +148,7 @@ defmodule Tank.Store.Registry do
   def unannounce_store(store_id) when is_atom(store_id), do: call({:unannounce, store_id})
 
   @doc """
-  All rows, sorted by store id and node.
+  Returns all rows, sorted by store id and node.
 
       iex> {:ok, rows} = Tank.Store.Registry.list_stores()
       iex> is_list(rows)
@@ -161,7 +158,7 @@ defmodule Tank.Store.Registry do
   def list_stores, do: call(:list)
 
   @doc """
-  The rows of one node, sorted by store id; none for a node that is not connected.
+  Returns the rows of one node, sorted by store id. The list is empty if the node is not connected.
 
       iex> Tank.Store.Registry.list_stores_on_node(:nobody@nowhere)
       {:ok, []}
@@ -172,7 +169,7 @@ defmodule Tank.Store.Registry do
   end
 
   @doc """
-  The row of a store; of several nodes', the one that was registered last.
+  Returns the row of a store. If it runs on several nodes, returns the row that was registered last.
 
       iex> Tank.Store.Registry.get_store_info(:never_announced)
       {:error, :not_found}
@@ -188,13 +185,13 @@ defmodule Tank.Store.Registry do
   end
 
   @doc """
-  Sends `{:store_event, :announced | :retired, row}` to a process for each change from now on, until it ends.
+  Subscribes a process: it gets `{:store_event, :announced | :retired, row}` for each change, until it ends.
 
-  An `:announced` for a store and node that are known already means that the row has changed.
+  An `:announced` event for a known store and node means that the row has changed.
 
-  With `snapshot: true` it first gets an `:announced` for each row that there is, in order: no change is missed between
-  these and the following, and none is told twice. Subscribing again changes nothing; with a snapshot, one who has had
-  none gets it.
+  With `snapshot: true` the process first gets an `:announced` event for each existing row. No change between the snapshot and
+  the following events is missed or sent twice. Subscribing again changes nothing, but a subscriber without a snapshot can
+  get one in this way.
 
       iex> Tank.Store.Registry.subscribe(self())
       :ok
@@ -215,7 +212,7 @@ defmodule Tank.Store.Registry do
   end
 
   @doc """
-  Ends that. What is in the process's mailbox stays there. One that is not subscribed is fine.
+  Unsubscribes a process. Events in its mailbox stay there. Returns `:ok` if the process is not subscribed.
 
       iex> Tank.Store.Registry.unsubscribe(self())
       :ok

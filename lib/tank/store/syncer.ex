@@ -1,6 +1,6 @@
 defmodule Tank.Store.Syncer do
   @moduledoc """
-  Mirrors keys of a `Tank.Store.Backend` to a consumer: first all there are, then each change.
+  Mirrors keys of a `Tank.Store.Backend` to a consumer: first all existing keys, then each change.
 
       defmodule Agent do
         @behaviour Tank.Store.Syncer
@@ -11,29 +11,29 @@ defmodule Tank.Store.Syncer do
       {:ok, syncer} = Tank.Store.Backend.syncer(client, Agent, types: [[root: ["endpoints"]], [root: ["policies"]]])
       :ok = Tank.Store.Syncer.start(syncer)
 
-  The consumer is a module of this behaviour, whose callbacks one process calls; or a process, which gets the messages
+  The consumer is a module with this behaviour, whose callbacks are called by one process; or it is a process, which gets the messages
   `{:syncer, ref, {:status, status}}`, `{:syncer, ref, {:updates, updates}}` and
   `{:syncer, ref, {:parse_failed, raw_key, raw_value}}` with the syncer's `ref`.
 
-  ## What is promised
+  ## Promises
 
-    * A `:new` update is of a key that the consumer does not have, `:updated` and `:deleted` of one that it has. The
-      updates of a key come in the order of its changes, and none comes twice.
-    * The status is `:wait_for_datastore` until the first type has been listed, `:resync_in_progress` until all have
-      been, and `:in_sync` once all that was listed was delivered. It goes back to `:resync_in_progress` when a list
-      fails, and when the store's member here loses its quorum. No status comes twice in a row.
-    * A batch has at most 1,000 updates. What changes while a callback runs gathers, and comes next. When more than
-      10,000 updates wait, those of one key become one.
-    * Nothing that happens to the store ends a syncer. After any failure it lists anew, and delivers the difference to
-      what the consumer has: this is also how it catches up when it was cut off for longer than the history reaches.
-    * A value that does not parse is told by `parse_failed`, and the key's update carries nil.
-    * `stop/1` delivers all that the consumer has as `:deleted`, and nothing more.
+    * A `:new` update is for a key that the consumer does not have; `:updated` and `:deleted` are for a key that it has. The
+      updates of a key arrive in the order of its changes, each once.
+    * The status is `:wait_for_datastore` until the first type has been listed, `:resync_in_progress` until all types have
+      been listed, and `:in_sync` once everything that was listed is delivered. It becomes `:resync_in_progress` again when a
+      list fails, and when the store's member on this node loses its quorum. The same status is never sent twice in a row.
+    * A batch has at most 1,000 updates. Changes that arrive while a callback runs are in the next batch. When more than
+      10,000 updates wait, the updates of one key are merged.
+    * No failure of the store ends a syncer. After a failure it lists again, and delivers only the differences. In the same way
+      it catches up when it was cut off for longer than the history reaches.
+    * If a value does not parse, `parse_failed` reports it, and the update of its key has the value nil.
+    * `stop/1` delivers all keys that the consumer has as `:deleted`, and nothing more.
 
-  A mirror of a member without a quorum is as old as that member, which its status says a moment after the loss; it
+  Without a quorum, the mirror is as old as its member; the status says so a moment after the quorum is lost. The mirror
   catches up when the quorum is back.
 
-  The syncer is linked to the process that made it; a callback that raises ends both. It ends with the process that it
-  sends messages to. Types should not share keys.
+  The syncer is linked to the process that created it; a callback that raises ends both. A syncer that sends messages ends
+  with their receiver. Types must not share keys.
   """
 
   alias Tank.Store.{Backend, Cluster, Deadline, Options, ProcessCall}
@@ -42,11 +42,11 @@ defmodule Tank.Store.Syncer do
 
   @type status :: :wait_for_datastore | :resync_in_progress | :in_sync
 
-  @doc "The syncer's status, whenever it is another."
+  @doc "Called when the syncer's status changes."
   @callback on_status_updated(status) :: term
-  @doc "What to change, in this order."
+  @doc "Called with the updates to apply, in order."
   @callback on_updates([Update.t()]) :: term
-  @doc "The value at a key, as `Tank.Store.Backend.Key.to_path/1` prints it, could not be parsed."
+  @doc "Called when the value of a key cannot be parsed. The key is printed as by `Tank.Store.Backend.Key.to_path/1`."
   @callback parse_failed(raw_key :: String.t(), raw_value :: term) :: term
   @optional_callbacks parse_failed: 2
 
@@ -73,16 +73,16 @@ defmodule Tank.Store.Syncer do
   end
 
   @doc """
-  Makes a syncer and starts it, for a supervisor:
+  Creates and starts a syncer, for a supervisor:
 
       children = [
         {Tank.Store.Cluster, store_id: :app, data_dir: "/var/lib/app"},
         {Tank.Store.Syncer, store_id: :app, prefix: [:policy], callbacks: MyApp.Agent, types: [[root: ["endpoints"]]]}
       ]
 
-  Options: `:store_id`, that of `Tank.Store.Cluster.get_default_store_id/0` unless given; `:prefix`, the path below which the
-  keys are, `[]` unless given; `:callbacks`, the module or process that is told, required; `:id`, of the child specification;
-  those of `new/3`. When its supervisor stops it, the consumer is told nothing more. Errors are those of `new/3`.
+  Options: `:store_id`, by default `Tank.Store.Cluster.get_default_store_id/0`; `:prefix`, the path below which the keys are,
+  `[]` by default; `:callbacks`, the consumer's module or process, required; `:id` of the child specification; and the options
+  of `new/3`. When the supervisor stops the syncer, the consumer gets nothing more. Errors are those of `new/3`.
 
       iex> Tank.Store.Syncer.start_link(store_id: :app, calbacks: MyApp.Agent)
       ** (ArgumentError) unknown option :calbacks, did you mean :callbacks?
@@ -105,12 +105,12 @@ defmodule Tank.Store.Syncer do
     do: raise(ArgumentError, "option :callbacks must be a module or a process, got: #{inspect(other)}")
 
   @doc """
-  Makes a syncer, which does nothing until it is started.
+  Creates a syncer. It does nothing until it is started.
 
   Options:
 
-    * `:types` - for each type of resource its `Tank.Store.Backend.ListOptions`; everything below the client's prefix
-      unless given
+    * `:types` - the `Tank.Store.Backend.ListOptions` of each type of resource; the default is one type with everything below
+      the client's prefix
     * `:retry_ms` - how long to wait after a list or a watch failed, 200 by default
   """
   @spec new(Backend.t(), module | pid, keyword) :: {:ok, t} | {:error, Exception.t()}
@@ -139,19 +139,19 @@ defmodule Tank.Store.Syncer do
   @stop_timeout 60_000
 
   @doc """
-  Starts a syncer. Returns `:ok` also if it runs already, and if it has ended, which it stays.
+  Starts a syncer. Returns `:ok` if it already runs, and also if it has ended; a syncer that has ended cannot be restarted.
 
-  `{:error, :timeout}` when the node is too busy to start it within 5 seconds: it may start later.
+  Returns `{:error, :timeout}` if the node is too busy to start it within 5 seconds. It may start later.
   """
   @spec start(t) :: :ok | {:error, :timeout}
   def start(%__MODULE__{pid: pid}), do: call(pid, :start, @start_timeout)
 
   @doc """
-  Stops a syncer, and returns when its consumer has been told that all is deleted. Called by a callback, it returns at
-  once. Returns `:ok` also if the syncer has ended.
+  Stops a syncer. Returns once the consumer has received all keys as `:deleted`. If a callback calls this, it returns at once.
+  Returns `:ok` if the syncer has already ended.
 
-  `{:error, :timeout}` when the consumer has not taken all of that within `timeout` milliseconds. The syncer goes on
-  telling it; call this again to wait for the end.
+  Returns `{:error, :timeout}` if the consumer has not taken all updates within `timeout` milliseconds. The syncer continues to
+  deliver them; call this again to wait.
   """
   @spec stop(t, timeout) :: :ok | {:error, :timeout}
   def stop(%__MODULE__{pid: pid}, timeout \\ @stop_timeout), do: call(pid, :stop, timeout)

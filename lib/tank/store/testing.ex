@@ -1,6 +1,6 @@
 defmodule Tank.Store.Testing do
   @moduledoc """
-  Tests of code that uses a store: a store of its own for each test, also with `async: true`, and faults on demand.
+  For tests of code that uses a store: gives each test its own store, also with `async: true`, and injects faults.
 
       defmodule MyApp.DeployTest do
         use ExUnit.Case, async: true
@@ -19,42 +19,41 @@ defmodule Tank.Store.Testing do
         end
       end
 
-  The code under test changes nothing: it calls `Tank.Store`, or the store `:app`, as it does in production. In a test, and in
-  the processes that the test starts, these names stand for the test's own store. It is a real one, on the disk, below
-  `System.tmp_dir!/0`; starting and stopping it takes some 30 ms. Nothing is shared, so tests may run at the same time.
+  The code under test does not change: it calls `Tank.Store`, or the store `:app`, as in production. In a test, and in the
+  processes that the test starts, these names stand for the test's own store. It is a real store on disk, below
+  `System.tmp_dir!/0`. Starting and stopping it takes about 30 ms. Tests share nothing, so they may run at the same time.
 
   ## Options of `use`
 
-    * `:as` - the ids that the code under test uses, `[:tank]` unless given: the default store, which is what `Tank.Store` is
-      about. With `as: [:tank, :app]`, `Tank.Store.Tree.put(:app, ...)` goes to the test's store, too
-    * those of a store, such as `value_bytes_max: 1_024` (`Tank.Store.Cluster`)
+    * `:as` - the store ids that the code under test uses. The default is `[:tank]`, the default store, which `Tank.Store` uses.
+      With `as: [:tank, :app]`, `Tank.Store.Tree.put(:app, ...)` also goes to the test's store
+    * options of a store, such as `value_bytes_max: 1_024` (`Tank.Store.Cluster`)
 
   The store's own id is in the context, as `store`. `@tag tank_store: [value_bytes_max: 10]` gives options for one test, and
   `@tag tank_store: false` is a test without a store.
 
   ## Which process
 
-  A name is looked up for the process that calls: for itself, for those that it works for (`$callers`, as of `Task`), and for
-  those that started it (`$ancestors`, as of a `GenServer`, and all that `start_supervised/1` starts). A process that the test
-  did not start, such as one of your application's, needs `allow/2`:
+  A name is looked up for the calling process: for itself, for the processes for which it works (`$callers`, as set by `Task`),
+  and for the processes that started it (`$ancestors`, as set by `GenServer` and `start_supervised/1`). A process that the test
+  did not start, such as a process of your application, needs `allow/2`:
 
       allow(MyApp.Worker)
 
-  All others get what the name stands for without tests.
+  For all other processes, the name means the same as without tests.
 
-  Names are looked up by functions on values and leases, by watches, projections, syncers and backups. Those of
-  `Tank.Store.Cluster` and `Tank.Store.Registry`, which are about stores, take the store's own id.
+  Functions on values and leases, watches, projections, syncers and backups look names up. Functions of `Tank.Store.Cluster` and
+  `Tank.Store.Registry` take the id of the test's store.
 
   ## Faults
 
-  `with_fault/3` and `fault/2` give a store what its callers would see. What a store really does in such a case is tested
-  elsewhere; here you test what your code makes of it.
+  With `with_fault/3` and `fault/2`, a store returns what its callers would get. Use them to test how your code handles that.
 
   | fault | reads | writes | local reads (`list_pods/0`, `favor: :low_latency`) |
   |---|---|---|---|
-  | `:no_quorum` | `{:error, :no_quorum}` | `{:error, :no_quorum}` | go on |
-  | `:full` | go on | `{:error, :disk_full}` | go on |
-  | `{:slow, ms}` | that much later | that much later | go on |
+  | `:no_quorum` | `{:error, :no_quorum}` | `{:error, :no_quorum}` | work |
+  | `:full` | work | `{:error, :disk_full}` | work |
+  | `{:slow, ms}` | take `ms` longer | take `ms` longer | work |
   | `:stopped` | `{:error, :noproc}` | `{:error, :noproc}` | `{:error, :noproc}` |
 
   `:stopped` really stops the store, and starts it again: watches end, projections and syncers catch up.
@@ -100,10 +99,10 @@ defmodule Tank.Store.Testing do
   end
 
   @doc """
-  Starts a store for the calling process, and gives its id. `use Tank.Store.Testing` does so before each test; call it for a
+  Starts a store for the calling process, and returns its id. `use Tank.Store.Testing` does this before each test. Call it for a
   second store, with other names. Options are those of `use`.
 
-  Within a test it is stopped at its end; elsewhere call `stop/1`.
+  In a test, the store is stopped at the end of the test. Elsewhere, call `stop/1`.
   """
   @spec start_supervised(keyword) :: atom
   def start_supervised(opts \\ []) do
@@ -113,7 +112,7 @@ defmodule Tank.Store.Testing do
   end
 
   @doc """
-  The same without ExUnit: `stop/1` ends it, or a minute after the calling process has ended.
+  Does the same without ExUnit. The store runs until `stop/1`, or until a minute after the calling process has ended.
 
       iex> store = Tank.Store.Testing.start(as: [:inventory])
       iex> Tank.Store.Tree.put!(:inventory, [:wood], 100)
@@ -142,7 +141,7 @@ defmodule Tank.Store.Testing do
   def stop(store), do: Sandbox.stop(store)
 
   @doc """
-  Has the names of the calling test stand for its store in another process, too: one that it did not start.
+  Lets another process, which the calling test did not start, use the test's store under its names.
 
       iex> store = Tank.Store.Testing.start(as: [:allowed])
       iex> me = self()
@@ -188,7 +187,7 @@ defmodule Tank.Store.Testing do
     heal(store)
   end
 
-  @doc "Gives a store a fault, until `heal/1` or the end of the test."
+  @doc "Injects a fault into a store, until `heal/1` or the end of the test."
   @spec fault(atom, fault) :: :ok
   def fault(store, :stopped) do
     {:ok, %{data_dir: dir}} = Cluster.status(store)
@@ -199,7 +198,7 @@ defmodule Tank.Store.Testing do
   def fault(store, fault) when fault in [:no_quorum, :full], do: Sandbox.fault(store, fault)
   def fault(store, {:slow, ms} = fault) when is_integer(ms) and ms > 0, do: Sandbox.fault(store, fault)
 
-  @doc "Ends a fault. A store that was stopped runs again when this returns."
+  @doc "Ends a fault. After `:stopped`, the store runs again when this returns."
   @spec heal(atom) :: :ok
   def heal(store) do
     for {_key, dir} <- :ets.take(Sandbox, {:stopped, store}),
@@ -209,8 +208,8 @@ defmodule Tank.Store.Testing do
   end
 
   @doc """
-  Lets `ms` milliseconds pass for the leases of a store: those that were not renewed for their `ttl`, with this time, end within
-  a moment, and what was put with them goes. A holder's own clock (`Tank.Store.Lease.remaining/1`) is not changed.
+  Advances the clock of a store's leases by `ms` milliseconds. Leases that were not renewed for their `ttl` end within a moment,
+  and their entries are deleted. The holder's own clock (`Tank.Store.Lease.remaining/1`) does not change.
 
       iex> store = Tank.Store.Testing.start()
       iex> {:ok, lease} = Tank.Store.Lease.acquire(:tank, "leader", holder: 1, ttl: 60_000)
@@ -231,9 +230,9 @@ defmodule Tank.Store.Testing do
   end
 
   @doc """
-  Calls `fun` until it gives something else than nil, false or `{:not_yet, seen}`, and gives that.
+  Calls `fun` until it returns something other than nil, false or `{:not_yet, seen}`, and returns that.
 
-  Fails after `timeout` milliseconds, 10,000 unless given, with `what` it waited for and what it last saw.
+  Fails after `timeout` milliseconds, 10,000 by default. The failure says `what` it waited for and what it last saw.
 
       iex> table = :ets.new(:written, [:public])
       iex> spawn(fn -> :ets.insert(table, {:a, 1}) end)

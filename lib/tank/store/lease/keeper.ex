@@ -1,6 +1,6 @@
 defmodule Tank.Store.Lease.Keeper do
   @moduledoc """
-  Holds a lease for as long as it can: acquires it, renews it, and reports when it is lost.
+  Acquires a lease, renews it, and reports when it is lost.
 
       children = [
         {Tank.Store.Cluster, store_id: :app, data_dir: "/var/lib/app"},
@@ -8,12 +8,12 @@ defmodule Tank.Store.Lease.Keeper do
       ]
 
       defmodule MyApp.Billing do
-        def lead({:acquired, lease}), do: # begin, and show lease.epoch to what is changed
-        def lead({:lost, _lease, _reason}), do: # end
+        def lead({:acquired, lease}), do: # start, and send lease.epoch with each change
+        def lead({:lost, _lease, _reason}), do: # stop
       end
 
-  One process of the cluster holds the lease at a time. Others with a keeper of the same lease wait, and one of them gets it
-  within `:retry_ms` of its end.
+  One keeper in the cluster holds the lease at a time. Keepers of the same lease on other nodes wait. One of them acquires the
+  lease within `:retry_ms` after it ends.
 
       waiting --acquired--> held --renewed, three times in a ttl--> held
          ^                   |
@@ -21,15 +21,16 @@ defmodule Tank.Store.Lease.Keeper do
 
   ## Events
 
-  The handler is called with these, one after the other, by a process of its own, so that a slow one delays no renewal:
+  A separate process calls the handler with one event after the other, so a slow handler delays no renewal:
 
     * `{:acquired, lease}` - this keeper holds the lease
-    * `{:lost, lease, reason}` - it does not any more, or cannot know: stop what the lease protects. `:not_renewed`: no answer
-      came in the time in which the holder may safely go on, by this node's clock. `:lease_ended`: the store says that it is
-      over. `:stopped`: this process is being stopped, and releases the lease once the handler has returned
+    * `{:lost, lease, reason}` - this keeper no longer holds the lease, or cannot know: stop what the lease protects. The
+      reason is `:not_renewed` if no answer arrived before the time to act was over, by this node's clock; `:lease_ended` if
+      the store says that the lease is over; `:stopped` if this process is being stopped, which releases the lease once the
+      handler has returned
 
-  A holder is safe in this way as long as its handler returns soon. What is not in the store must be protected by the lease's
-  `epoch` as well: see `Tank.Store.Lease`.
+  This is safe as long as the handler returns soon. Protect resources outside of the store with the lease's `epoch` as well:
+  see `Tank.Store.Lease`.
 
       iex> me = self()
       iex> {:ok, keeper} = Tank.Store.Lease.Keeper.start_link(store_id: :tank, lease: "kept", ttl: 10_000, handler: &send(me, &1))
@@ -70,21 +71,22 @@ defmodule Tank.Store.Lease.Keeper do
   end
 
   @doc """
-  Starts a keeper. It returns at once, also while the store does not run: `await/2` waits until the lease is held.
+  Starts a keeper. Returns at once, even if the store does not run. `await/2` waits until the keeper holds the lease.
 
   Options:
 
-    * `:store_id` - the store's id; that of `Tank.Store.Cluster.get_default_store_id/0` unless given
+    * `:store_id` - the store's id; the default is `Tank.Store.Cluster.get_default_store_id/0`
     * `:lease` - the lease's name, a path or one component; required
-    * `:ttl` - milliseconds after which the lease ends when it is not renewed; required
+    * `:ttl` - milliseconds after which the lease ends if it is not renewed; required
     * `:handler` - a function of one argument, or `{module, function, arguments}`, that is called with each event
-    * `:holder` - a term that tells others who holds it; this node and process unless given. No two keepers may have the same
-    * `:retry_ms` - milliseconds after which a keeper that waits looks again; 1,000 unless given, or a third of `:ttl` if that
+    * `:holder` - a term that identifies the holder for others; the default is this node and process. Each keeper needs a
+      different one
+    * `:retry_ms` - milliseconds between two tries of a keeper that waits; the default is 1,000, or a third of `:ttl` if that
       is less
     * `:name` - registers the process
     * `:id` - of the child specification
 
-  Raises `ArgumentError` for an unknown option, or one that has no such value.
+  Raises `ArgumentError` for an unknown option or an invalid value.
   """
   @spec start_link(keyword) :: GenServer.on_start()
   def start_link(opts) do
@@ -93,8 +95,8 @@ defmodule Tank.Store.Lease.Keeper do
   end
 
   @doc """
-  The lease, if this keeper may act on it: it is held, and there is time left by this node's clock (`Tank.Store.Lease.remaining/1`).
-  Otherwise `{:error, :lease_ended}`.
+  Returns the lease if this keeper may act on it: it holds the lease, and there is time left by this node's clock. Otherwise
+  it returns `{:error, :lease_ended}`.
 
       iex> Tank.Store.Lease.Keeper.lease(:no_keeper)
       {:error, :noproc}
@@ -102,7 +104,7 @@ defmodule Tank.Store.Lease.Keeper do
   @spec lease(GenServer.server(), timeout) :: {:ok, Lease.t()} | {:error, :lease_ended | :noproc | :timeout}
   def lease(keeper, timeout \\ 5_000), do: ProcessCall.call(keeper, :lease, Options.timeout!(timeout))
 
-  @doc "Waits until the lease is held. `{:error, :timeout}` when it was not within `timeout` milliseconds, 5,000 unless given."
+  @doc "Waits until the lease is held. Returns `{:error, :timeout}` after `timeout` milliseconds, 5,000 by default."
   @spec await(GenServer.server(), timeout) :: {:ok, Lease.t()} | {:error, :noproc | :timeout}
   def await(keeper, timeout \\ 5_000) do
     timeout = timeout |> Options.timeout!() |> Deadline.bounded()
