@@ -15,8 +15,7 @@ defmodule Tank.Store.OtherClusters do
 
   use GenServer
 
-  alias Tank.Store.{Alarms, Formation, Names}
-  alias Tank.Store.Formation.Decision
+  alias Tank.Store.{Alarms, Error, Formation, Names}
 
   # What is on its way after a change of the members has arrived by then.
   @look_after_ms 2_000
@@ -106,7 +105,7 @@ defmodule Tank.Store.OtherClusters do
     clusters = Map.put(others, node(), mine)
 
     message =
-      "stores of this id are in different clusters: #{Decision.clusters(clusters)}. #{Decision.what_to_do()}. " <>
+      "stores of this id are in different clusters: #{Error.Cluster.holders(clusters)}. #{Error.Cluster.what_to_do()}. " <>
         "See the guide on clusters"
 
     Alarms.set(store_id, :other_cluster, message, %{clusters: clusters})

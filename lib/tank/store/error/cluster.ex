@@ -2,8 +2,6 @@ defmodule Tank.Store.Error.Cluster do
   @moduledoc false
   # What `{:tank, name, props}` means for the caller: the errors of forming, joining and changing a cluster.
 
-  alias Tank.Store.Formation.Decision
-
   @doc "The message of a name, with what to do."
   @spec message(atom, map) :: String.t()
   def message(:not_a_tank_store, %{store_id: id}),
@@ -37,7 +35,7 @@ defmodule Tank.Store.Error.Cluster do
   def message(:is_a_witness, %{node: node}), do: "#{node} is a witness, which never leads: name another member"
 
   def message(:other_cluster, %{clusters: clusters}),
-    do: "nodes of its list hold different clusters: #{Decision.clusters(clusters)}. #{Decision.what_to_do()}"
+    do: "nodes of its list hold different clusters: #{holders(clusters)}. #{what_to_do()}"
 
   def message(:no_list_of_nodes, %{why: why}),
     do: "the function for :cluster failed: #{why}. Mend it, or give a list of nodes, and start again"
@@ -49,6 +47,18 @@ defmodule Tank.Store.Error.Cluster do
     do: "forming the cluster failed, which is a fault of this library: #{inspect(why)}. Start the store again"
 
   def message(name, props), do: "#{name}: #{inspect(props)}"
+
+  @doc "Nodes with the clusters that they hold, as text."
+  @spec holders(%{node => non_neg_integer}) :: String.t()
+  def holders(holders),
+    do: holders |> Enum.sort() |> Enum.map_join(", ", fn {node, cluster_id} -> "#{node} holds #{cluster_id}" end)
+
+  @doc "What an operator does about two clusters with one store id, as text."
+  @spec what_to_do :: String.t()
+  def what_to_do do
+    "Nothing was changed. Decide which cluster to keep. On each node of the other cluster, make a backup if its data may " <>
+      "be needed, stop the store, and remove its directory; started again with the list, it joins"
+  end
 
   defp list(nodes), do: Enum.map_join(nodes, ", ", &to_string/1)
 end

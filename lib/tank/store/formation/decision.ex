@@ -2,6 +2,7 @@ defmodule Tank.Store.Formation.Decision do
   @moduledoc false
   # What a store that looks for its cluster does next, by what the listed nodes say. Pure.
 
+  alias Tank.Store.Error.Cluster
   alias Tank.Store.Formation
 
   @typedoc """
@@ -29,9 +30,14 @@ defmodule Tank.Store.Formation.Decision do
     holders = holders(known)
 
     case holders |> Map.values() |> Enum.uniq() do
-      [] -> found_or_wait(known)
-      [cluster_id] -> {:join, cluster_id, holders |> Map.keys() |> Enum.sort()}
-      _several -> {:wait, "the listed nodes hold different clusters: #{clusters(holders)}. #{what_to_do()}"}
+      [] ->
+        found_or_wait(known)
+
+      [cluster_id] ->
+        {:join, cluster_id, holders |> Map.keys() |> Enum.sort()}
+
+      _several ->
+        {:wait, "the listed nodes hold different clusters: #{Cluster.holders(holders)}. #{Cluster.what_to_do()}"}
     end
   end
 
@@ -47,18 +53,6 @@ defmodule Tank.Store.Formation.Decision do
   @spec needed([node], :all | :majority) :: pos_integer
   def needed(nodes, :all), do: length(nodes)
   def needed(nodes, :majority), do: div(length(nodes), 2) + 1
-
-  @doc "Nodes with their clusters, for people."
-  @spec clusters(%{node => non_neg_integer}) :: String.t()
-  def clusters(holders),
-    do: holders |> Enum.sort() |> Enum.map_join(", ", fn {node, cluster_id} -> "#{node} holds #{cluster_id}" end)
-
-  @doc "What an operator does about two clusters of one store id."
-  @spec what_to_do :: String.t()
-  def what_to_do do
-    "Nothing was changed. Decide which cluster goes on. On each node of another one, make a backup if its data may be " <>
-      "needed, stop the store, and remove its directory; started again with the list, it joins"
-  end
 
   defp holders(known), do: for({node, {:holds, cluster_id}} <- known.answers, into: %{}, do: {node, cluster_id})
 
