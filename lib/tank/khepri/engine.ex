@@ -88,6 +88,41 @@ defmodule Tank.Khepri.Engine do
   def revision(%Tx{} = tx), do: Tx.revision(tx)
   def revision(view), do: Native.view_revision(view)
 
+  # -- Following
+
+  @typedoc "A place in the changes of a store, which the process that made it is told of."
+  @type follower :: reference
+
+  # Revisions taken at a time.
+  @batch 256
+
+  @doc """
+  Follows all changes from now on, of nodes without a payload, too. When there is something after `taken/1` found nothing, the
+  caller is sent `:tank_watch_ready`. It saves a process between: see `Tank.Store.Watch`, whose process this does without.
+  """
+  @spec follow(atom) :: {:ok, follower} | {:error, term}
+  def follow(store_id) do
+    with {:ok, store} <- Running.fetch(store_id),
+         {:ok, watch, _revision, _current, _history} <-
+           Native.watch_start(store, {:nodes, ""}, :now, false, self(), make_ref()),
+         do: {:ok, watch}
+  end
+
+  @doc """
+  What came next: `{:more, revisions, position}` when there may be more at once, `{:last, revisions, position}` when the
+  caller will be told. Everything up to `position` was looked at.
+  """
+  @spec taken(follower) :: {:more | :last, [{pos_integer, [tuple]}], non_neg_integer} | {:error, term}
+  def taken(watch) do
+    case with(:dirty <- Native.watch_next(watch, @batch), do: Native.watch_next_large(watch, @batch)) do
+      {:ok, revisions, position} -> {:more, revisions, position}
+      {:last, revisions, position} -> {:last, revisions, position}
+      {:idle, position} -> {:last, [], position}
+      {:compacted, _min} -> {:error, :compacted}
+      {:error, reason} -> {:error, reason}
+    end
+  end
+
   # -- Reading
 
   @spec key(Path.t()) :: binary

@@ -1,16 +1,17 @@
 defmodule Tank.Khepri.Projector do
   @moduledoc false
   # Keeps the tables of all projections of a store on this member. It owns them, fills them from a view, and follows the
-  # store by a watch. A writer waits until its own revision is in the tables; that costs nothing while there are none.
+  # store's changes itself, without the process of a `Tank.Store.Watch` between. A writer waits until its own revision is in
+  # the tables; that costs nothing while there are none.
   #
-  # A view that tables were filled from may be ahead of the watch: changes up to its revision are passed over.
+  # A view that tables were filled from may be ahead of the changes: those up to its revision are passed over.
 
   use GenServer
 
   import Tank.Khepri.Records, only: [khepri_projection: 1]
 
   alias Tank.Khepri.{Condition, Core, Engine, Event, Match, Path, Projections, Tables}
-  alias Tank.Store.{Change, Native, Watch}
+  alias Tank.Store.{Change, Native}
 
   @retry_ms 50
   # A revision that changed no entry is not told of unless it is asked for. Most are told of sooner than this.
@@ -80,11 +81,14 @@ defmodule Tank.Khepri.Projector do
   end
 
   @impl GenServer
-  def handle_call({:await, revision}, from, state),
-    do: {:noreply, answer(%{state | waiting: [{revision, from} | state.waiting]})}
+  def handle_call({:await, revision}, from, state) do
+    # It is there already, and is told of in a moment: it takes less to look.
+    state = if revision > state.revision, do: take(state), else: state
+    {:noreply, answer(%{state | waiting: [{revision, from} | state.waiting]})}
+  end
 
   @impl GenServer
-  def handle_info({:store_watch, ref, message}, %{watch: %{ref: ref}} = state), do: {:noreply, told(message, state)}
+  def handle_info(:tank_watch_ready, state), do: {:noreply, take(state)}
   def handle_info(:connect, state), do: {:noreply, connect(state)}
   def handle_info(:ask, state), do: {:noreply, ask(%{state | asking?: false})}
   def handle_info(_other, state), do: {:noreply, state}
@@ -92,23 +96,36 @@ defmodule Tank.Khepri.Projector do
   # -- Following the store
 
   defp connect(state) do
-    with {:ok, watch} <-
-           Watch.start(state.store, [],
-             from: :now,
-             favor: :low_latency,
-             progress_interval_ms: :infinity,
-             nodes: true
-           ),
+    with {:ok, watch} <- Engine.follow(state.store),
          {:ok, view} <- Engine.view(state.store, :low_latency, 5_000) do
-      %{state | watch: watch} |> register(view) |> reached(Native.view_revision(view))
+      %{state | watch: watch} |> register(view) |> reached(Native.view_revision(view)) |> take()
     else
-      {:error, _reason} ->
-        Process.send_after(self(), :connect, @retry_ms)
-        %{state | watch: nil}
+      {:error, _reason} -> lost(state)
     end
   end
 
-  defp told({:changes, revision, changes}, state) do
+  # Opened again, or too far behind: all is compared with the store.
+  defp lost(state) do
+    Process.send_after(self(), :connect, @retry_ms)
+    %{state | watch: nil}
+  end
+
+  defp take(%{watch: nil} = state), do: state
+
+  defp take(state) do
+    case Engine.taken(state.watch) do
+      {more, revisions, position} ->
+        # Between two batches it hears who waits.
+        if more == :more, do: send(self(), :tank_watch_ready)
+        revisions |> Enum.reduce(state, &told/2) |> reached(position)
+
+      {:error, _reason} ->
+        lost(state)
+    end
+  end
+
+  defp told({revision, changes}, state) do
+    changes = Change.all(changes, false)
     events = Event.of(changes)
     overlay = {Map.new(events, &{&1.path, &1}), state.store}
     state = Enum.reduce(events, state, &change(&1, revision, overlay, &2))
@@ -116,16 +133,6 @@ defmodule Tank.Khepri.Projector do
 
     reached(state, revision)
   end
-
-  defp told({kind, revision}, state) when kind in [:synced, :progress], do: reached(state, revision)
-
-  # Opened again, or too far behind: all is compared with the store.
-  defp told({:cancelled, _reason}, state) do
-    Process.send_after(self(), :connect, @retry_ms)
-    %{state | watch: nil}
-  end
-
-  defp told(_other, state), do: state
 
   defp reached(state, revision) do
     :atomics.put(state.counters, @count, map_size(state.projections))
@@ -146,11 +153,8 @@ defmodule Tank.Khepri.Projector do
 
   defp ask_soon(state), do: state
 
-  defp ask(%{waiting: [_ | _], watch: watch} = state) when watch != nil do
-    Watch.report_at(watch, state.waiting |> Enum.map(&elem(&1, 0)) |> Enum.max())
-    state
-  end
-
+  # It looks for itself.
+  defp ask(%{waiting: [_ | _]} = state), do: take(state)
   defp ask(state), do: state
 
   # -- Registrations
