@@ -148,7 +148,7 @@ impl Timing {
     }
 
     /// How long followers keep from voting for others.
-    pub fn vote_embargo(&self) -> std::time::Duration {
+    pub fn vote_hold(&self) -> std::time::Duration {
         std::time::Duration::from_millis((self.election_timeout_ms * 4).div_ceil(3))
     }
 

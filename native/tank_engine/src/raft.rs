@@ -40,12 +40,12 @@ const QUORUM_LOST_MAX: Duration = Duration::from_secs(15);
 
 /// How long a leader does without a word of a majority, where a round trip takes `round_trip`.
 pub(crate) fn quorum_lost_after(timing: &Timing, round_trip: Duration) -> Duration {
-    let least = QUORUM_LOST_AFTER.max(timing.vote_embargo() * 2);
+    let least = QUORUM_LOST_AFTER.max(timing.vote_hold() * 2);
     (least + round_trip * QUORUM_LOST_ROUND_TRIPS).min(quorum_lost_max(timing))
 }
 
 fn quorum_lost_max(timing: &Timing) -> Duration {
-    QUORUM_LOST_MAX.max(timing.vote_embargo() * 2)
+    QUORUM_LOST_MAX.max(timing.vote_hold() * 2)
 }
 
 /// openraft's settings for a store.

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use rustler::{Atom, Binary, Encoder, Env, Error, NifResult, OwnedEnv, Resource, ResourceArc, Term};
 use tank_engine::engine::{ClusterStatus, ClusterWatch, MemberStatus};
-use tank_engine::peers::Change;
+use tank_engine::peers::MembershipChange;
 use tank_engine::raft::Member;
 
 use crate::store::Store;
@@ -95,24 +95,24 @@ fn peer_absent(store: &Store, node: &str) -> Atom {
     atoms::ok()
 }
 
-fn change(term: Term<'_>) -> NifResult<Change> {
+fn change(term: Term<'_>) -> NifResult<MembershipChange> {
     if let Ok((kind, id, node, witness)) = term.decode::<(Atom, u64, String, bool)>() {
         return if kind == atoms::add_learner() {
-            Ok(Change::AddLearner(id, Member { node, witness }))
+            Ok(MembershipChange::AddLearner(id, Member { node, witness }))
         } else {
             Err(Error::BadArg)
         };
     }
     if let Ok((kind, id, node)) = term.decode::<(Atom, u64, String)>() {
-        return if kind == atoms::rename() { Ok(Change::Rename(id, node)) } else { Err(Error::BadArg) };
+        return if kind == atoms::rename() { Ok(MembershipChange::Rename(id, node)) } else { Err(Error::BadArg) };
     }
     let (kind, id): (Atom, u64) = term.decode()?;
     if kind == atoms::promote() {
-        Ok(Change::Promote(id))
+        Ok(MembershipChange::Promote(id))
     } else if kind == atoms::demote() {
-        Ok(Change::Demote(id))
+        Ok(MembershipChange::Demote(id))
     } else if kind == atoms::remove() {
-        Ok(Change::Remove(id))
+        Ok(MembershipChange::Remove(id))
     } else {
         Err(Error::BadArg)
     }

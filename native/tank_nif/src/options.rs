@@ -41,7 +41,7 @@ pub(crate) fn decode(map: Term<'_>) -> NifResult<Options> {
     options.witness = map.map_get(atoms::witness()).is_ok();
     if map.map_get(atoms::alone()).is_ok() {
         let cluster_id = random_id().map_err(|error| Error::Term(Box::new(error.to_string())))?;
-        options.formation = Formation::Alone { cluster_id };
+        options.formation = Formation::ForceNew { cluster_id };
     }
     options.opening = opening(map)?;
     Ok(options)

@@ -14,7 +14,7 @@ use bytes::Bytes;
 use tank_engine::command::{Command, Write};
 use tank_engine::engine::{Engine, Reply};
 use tank_engine::options::Formation;
-use tank_engine::peers::Change;
+use tank_engine::peers::MembershipChange;
 use tank_engine::probe::Probe;
 use tank_engine::raft::Member;
 use tank_engine::types::random_id;
@@ -87,7 +87,7 @@ fn a_snapshot_of(bytes: usize, left_over: usize) {
     let (sender, added) = mpsc::channel();
     let reply = Reply::new(move |result| drop(sender.send(result)));
     let within = Duration::from_secs(300);
-    cluster.engine(0).change_members(Change::AddLearner(member_id, member), within, reply);
+    cluster.engine(0).change_members(MembershipChange::AddLearner(member_id, member), within, reply);
     added.recv_timeout(within).unwrap().unwrap();
     let revisions = || [0, 1].map(|node| cluster.engine(node).status().unwrap().revision);
     wait::until("the snapshot to be installed", within, revisions, |[one, other]| one == other).unwrap();

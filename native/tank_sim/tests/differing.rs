@@ -21,7 +21,7 @@ use tank_engine::engine::Engine;
 use tank_engine::error::EngineError;
 use tank_engine::faults;
 use tank_engine::options::Formation;
-use tank_engine::peers::Change;
+use tank_engine::peers::MembershipChange;
 use tank_engine::raft::Member;
 use tank_engine::types::random_id;
 
@@ -89,7 +89,7 @@ fn the_member_of_three_that_differs_serves_nobody_and_the_others_go_on() {
             assert_eq!(get(cluster.engine(*node), "k7").unwrap().unwrap()[..], [7]);
             assert!(alarm(cluster.engine(*node), "state_differs").is_none());
         }
-        change(cluster.engine(leader), Change::Remove(id)).unwrap();
+        change(cluster.engine(leader), MembershipChange::Remove(id)).unwrap();
         eventually("no alarm about a member that is gone", || {
             others.iter().all(|node| cluster.engine(*node).alarms().list().is_empty()).then_some(())
         });
@@ -119,9 +119,9 @@ fn a_learner_that_differs_is_not_promoted() {
     let member_id = random_id().unwrap();
     cluster.start(1, Formation::Joining { cluster_id, member_id });
     let member = Member { node: Cluster::name(1), witness: false };
-    change(cluster.engine(0), Change::AddLearner(member_id, member)).unwrap();
+    change(cluster.engine(0), MembershipChange::AddLearner(member_id, member)).unwrap();
     plant(cluster.engine(0));
-    assert_eq!(change(cluster.engine(0), Change::Promote(member_id)), Err(EngineError::Differs));
+    assert_eq!(change(cluster.engine(0), MembershipChange::Promote(member_id)), Err(EngineError::Differs));
     assert_eq!(the_one_that_differs(&cluster), 1);
     put(cluster.engine(0), "later", b"1").unwrap();
 }

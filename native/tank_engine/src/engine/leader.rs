@@ -14,7 +14,9 @@ use tokio::time::{Instant, timeout_at};
 use crate::command::Request;
 use crate::error::EngineError;
 use crate::health::Health;
-use crate::peers::{Answer, Basis, Call, CallError, Change, Lane, NotChanged, NotWritten, Rpc, Wait, Written};
+use crate::peers::{
+    Answer, Basis, Call, CallError, Lane, MembershipChange, NotChanged, NotWritten, Rpc, Wait, Written,
+};
 use crate::raft::Raft;
 use crate::raft::authority::Authority;
 use crate::raft::membership::{self, Changing};
@@ -63,7 +65,7 @@ impl LeaderClient {
     }
 
     /// Has the leader change the members.
-    pub(super) async fn change(&self, change: &Change, deadline: Instant) -> Result<(), EngineError> {
+    pub(super) async fn change(&self, change: &MembershipChange, deadline: Instant) -> Result<(), EngineError> {
         while Instant::now() < deadline {
             if let Some(done) = self.try_change(change, deadline).await {
                 return done.map_err(|why| match why {
@@ -84,7 +86,7 @@ impl LeaderClient {
         self.in_touch_within + self.rpc.round_trip_max()
     }
 
-    async fn try_change(&self, change: &Change, deadline: Instant) -> Option<Result<(), NotChanged>> {
+    async fn try_change(&self, change: &MembershipChange, deadline: Instant) -> Option<Result<(), NotChanged>> {
         match self.leader() {
             Leader::Here => {
                 let at = Changing {

@@ -158,7 +158,7 @@ impl Engine {
         let find_cause = Box::new(move || location.check().err());
         let health = Arc::new(Health::with_cause(find_cause, on_failure));
         let db = Arc::clone(&directory.db);
-        if let Formation::Alone { .. } = options.formation {
+        if let Formation::ForceNew { .. } = options.formation {
             alone::end_log(&disk, directory.identity.member_id, &options.node)?;
         }
         let (log, closer) = LogStore::open(disk, &directory.path, &health)?;
@@ -260,7 +260,7 @@ impl Engine {
             (Arc::clone(&leader.rpc), Arc::clone(&ledger)),
             Arc::clone(&health),
             (leader.me, parts.directory.is_new),
-            options.timing.vote_embargo(),
+            options.timing.vote_hold(),
         );
         let elections = Elections::new(
             raft.clone(),

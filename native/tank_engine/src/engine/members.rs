@@ -9,7 +9,7 @@ use openraft::metrics::RaftMetrics;
 use tokio::time::{Instant, timeout_at};
 
 use crate::error::EngineError;
-use crate::peers::Change;
+use crate::peers::MembershipChange;
 use crate::raft::authority::{age, leading_vote};
 use crate::raft::membership::answers;
 use crate::types::{LogId, MemberId, Types, Vote};
@@ -124,7 +124,7 @@ impl Engine {
 
     /// Has the leader change the members, and calls `reply` when that is done. Gives up after
     /// `timeout`; then the change may still come.
-    pub fn change_members(&self, change: Change, timeout: Duration, reply: Reply<()>) {
+    pub fn change_members(&self, change: MembershipChange, timeout: Duration, reply: Reply<()>) {
         let engine = self.clone();
         self.0.runtime.spawn("change-members", &self.0.health, async move {
             let result = engine.0.leader.change(&change, Instant::now() + timeout).await;

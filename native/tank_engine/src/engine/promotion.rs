@@ -15,7 +15,7 @@ use std::time::Duration;
 use openraft::async_runtime::watch::WatchReceiver;
 use tokio::time::Instant;
 
-use crate::peers::Change;
+use crate::peers::MembershipChange;
 use crate::runtime;
 use crate::storage::rocks;
 use crate::sync::lock;
@@ -88,7 +88,7 @@ async fn promote(inner: Weak<Inner>) {
         match engine.own_role() {
             Role::Voter => return engine.forget_promotion().await,
             Role::Learner if pause_until <= Instant::now() => {
-                let change = Change::Promote(engine.0.leader.me);
+                let change = MembershipChange::Promote(engine.0.leader.me);
                 if let Err(error) = engine.0.leader.change(&change, Instant::now() + ASK_WITHIN).await {
                     tracing::info!(%error, "this member is to vote, and does not yet: it asks again");
                 }

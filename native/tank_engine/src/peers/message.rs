@@ -59,7 +59,7 @@ pub(crate) enum Call {
     WriteMany(Vec<Request>),
     /// A change of the members, for the leader, which gives up after that time.
     Change {
-        change: Change,
+        change: MembershipChange,
         within_ms: u64,
     },
     /// Which log index must be applied for a read to be current?
@@ -191,7 +191,7 @@ pub(crate) struct Known {
 
 /// A change of the members.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub enum Change {
+pub enum MembershipChange {
     /// Take a member in that gets the log and does not vote; done when it has caught up.
     AddLearner(MemberId, Member),
     /// Let a learner vote.

@@ -24,7 +24,7 @@ mod inbound;
 mod link;
 mod window;
 
-pub use message::Change;
+pub use message::MembershipChange;
 pub use rpc::PeerStats;
 
 pub(crate) use message::{

@@ -100,7 +100,7 @@ impl Elections {
             roll_call,
             me,
             timing: timing.clone(),
-            hold: VoteHold::new(timing.vote_embargo()),
+            hold: VoteHold::new(timing.vote_hold()),
             pulse: Mutex::default(),
             witness,
             lost: Mutex::default(),

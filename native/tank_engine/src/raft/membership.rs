@@ -13,7 +13,7 @@ use tokio::sync::oneshot;
 use tokio::time::{Instant, timeout, timeout_at};
 
 use crate::health::Health;
-use crate::peers::{Change, NotChanged, Rpc};
+use crate::peers::{MembershipChange, NotChanged, Rpc};
 use crate::runtime;
 
 use super::authority::{Authority, age, leading_vote};
@@ -39,8 +39,12 @@ pub(crate) struct Changing {
 /// leader that leaves would lead on, without a lease.
 ///
 /// Several at once get into each other's way, and are then done one after the other.
-pub(crate) async fn change_by(at: Changing, change: Change, deadline: Instant) -> Option<Result<(), NotChanged>> {
-    if matches!(change, Change::AddLearner(..)) {
+pub(crate) async fn change_by(
+    at: Changing,
+    change: MembershipChange,
+    deadline: Instant,
+) -> Option<Result<(), NotChanged>> {
+    if matches!(change, MembershipChange::AddLearner(..)) {
         // It waits for as long as the learner takes to catch up.
         return timeout_at(deadline, self::change(&at, change, deadline)).await.ok()?;
     }
@@ -55,9 +59,9 @@ pub(crate) async fn change_by(at: Changing, change: Change, deadline: Instant) -
 /// Changes the members through this member's raft core; `None` when it does not lead, or when it
 /// is not in touch with enough members for the change to come about. Until `deadline`,
 /// one that is to vote is compared.
-async fn change(at: &Changing, change: Change, deadline: Instant) -> Option<Result<(), NotChanged>> {
+async fn change(at: &Changing, change: MembershipChange, deadline: Instant) -> Option<Result<(), NotChanged>> {
     let Changing { raft, rpc, authority, in_touch_within, .. } = at;
-    if let Change::Remove(id) = change
+    if let MembershipChange::Remove(id) = change
         && is_gone(raft, id).await
     {
         // It was removed by an earlier try.
@@ -66,7 +70,7 @@ async fn change(at: &Changing, change: Change, deadline: Instant) -> Option<Resu
     if leaves_only_witnesses(&raft.metrics().borrow_watched().membership_config, &change) {
         return Some(Err(NotChanged::OnlyWitnesses));
     }
-    if let Change::Promote(id) = change {
+    if let MembershipChange::Promote(id) = change {
         let member = raft.server_metrics().borrow_watched().membership_config.membership().get_node(&id).cloned();
         if let Some(member) = member
             && id != raft.server_metrics().borrow_watched().id
@@ -76,23 +80,26 @@ async fn change(at: &Changing, change: Change, deadline: Instant) -> Option<Resu
         }
     }
     timeout(*in_touch_within, will_come_about(raft, &change)).await.ok()?;
-    let adds = matches!(change, Change::AddLearner(..));
+    let adds = matches!(change, MembershipChange::AddLearner(..));
     // The others may elect a leader once they have it, and this one would be told last.
-    let leaves =
-        matches!(change, Change::Remove(id) | Change::Demote(id) if id == raft.server_metrics().borrow_watched().id);
+    let leaves = matches!(change, MembershipChange::Remove(id) | MembershipChange::Demote(id) if id == raft.server_metrics().borrow_watched().id);
     let suspension = leading_vote(raft).filter(|_| leaves).map(|vote| authority.suspend(&vote));
     let changed = match change {
-        Change::AddLearner(id, member) => {
+        MembershipChange::AddLearner(id, member) => {
             let added = raft.add_learner(id, member, true).await;
             if let Ok(added) = &added {
                 await_matched(raft, id, added.log_id.index()).await;
             }
             added
         }
-        Change::Promote(id) => raft.change_membership(ChangeMembers::AddVoterIds(BTreeSet::from([id])), true).await,
-        Change::Demote(id) => raft.change_membership(ChangeMembers::RemoveVoters(BTreeSet::from([id])), true).await,
-        Change::Remove(id) => remove(raft, id).await,
-        Change::Rename(id, node) => rename(raft, id, node).await,
+        MembershipChange::Promote(id) => {
+            raft.change_membership(ChangeMembers::AddVoterIds(BTreeSet::from([id])), true).await
+        }
+        MembershipChange::Demote(id) => {
+            raft.change_membership(ChangeMembers::RemoveVoters(BTreeSet::from([id])), true).await
+        }
+        MembershipChange::Remove(id) => remove(raft, id).await,
+        MembershipChange::Rename(id, node) => rename(raft, id, node).await,
     };
     if let (Some(suspension), Err(error)) = (suspension, &changed)
         && is_not_logged(error.api_error())
@@ -140,7 +147,7 @@ async fn is_gone(raft: &Raft, id: MemberId) -> bool {
 /// was called. A change that is in the log counts at once, and cannot be taken back: one that no majority can commit
 /// would stop the cluster until the missing member is back. So an answer of before does not count: the member may have
 /// stopped since.
-async fn will_come_about(raft: &Raft, change: &Change) {
+async fn will_come_about(raft: &Raft, change: &MembershipChange) {
     let began = Instant::now();
     let mut metrics = raft.metrics();
     while !may_come_about(&metrics.borrow_and_update(), change, began.elapsed()) {
@@ -152,7 +159,7 @@ async fn will_come_about(raft: &Raft, change: &Change) {
 }
 
 /// Whether majorities of the voters before and after the change answered this member `within` this time.
-fn may_come_about(metrics: &RaftMetrics<Types>, change: &Change, within: Duration) -> bool {
+fn may_come_about(metrics: &RaftMetrics<Types>, change: &MembershipChange, within: Duration) -> bool {
     let before: BTreeSet<MemberId> = metrics.membership_config.voter_ids().collect();
     let after = voters_after(&metrics.membership_config, change);
     let majority = |voters: &BTreeSet<MemberId>| {
@@ -162,17 +169,17 @@ fn may_come_about(metrics: &RaftMetrics<Types>, change: &Change, within: Duratio
     majority(&before) && majority(&after)
 }
 
-fn voters_after(membership: &StoredMembership, change: &Change) -> BTreeSet<MemberId> {
+fn voters_after(membership: &StoredMembership, change: &MembershipChange) -> BTreeSet<MemberId> {
     let mut voters: BTreeSet<MemberId> = membership.voter_ids().collect();
     match change {
-        Change::AddLearner(..) | Change::Rename(..) => {}
-        Change::Promote(id) => drop(voters.insert(*id)),
-        Change::Demote(id) | Change::Remove(id) => drop(voters.remove(id)),
+        MembershipChange::AddLearner(..) | MembershipChange::Rename(..) => {}
+        MembershipChange::Promote(id) => drop(voters.insert(*id)),
+        MembershipChange::Demote(id) | MembershipChange::Remove(id) => drop(voters.remove(id)),
     }
     voters
 }
 
-fn leaves_only_witnesses(membership: &StoredMembership, change: &Change) -> bool {
+fn leaves_only_witnesses(membership: &StoredMembership, change: &MembershipChange) -> bool {
     let node = |id| membership.membership().get_node(id);
     voters_after(membership, change).iter().all(|id| node(id).is_some_and(|member| member.witness))
 }

@@ -56,7 +56,7 @@ impl Identity {
         let (cluster_id, member_id) = match formation {
             Formation::NewCluster => (random_id()?, random_id()?),
             Formation::Joining { cluster_id, member_id } => (cluster_id, member_id),
-            Formation::Alone { cluster_id } => (cluster_id, random_id()?),
+            Formation::ForceNew { cluster_id } => (cluster_id, random_id()?),
         };
         Ok(Self { store_id: store_id.to_owned(), cluster_id, member_id })
     }

@@ -135,7 +135,7 @@ impl Directory {
             Some(format) => {
                 format.check_store(store_id)?;
                 let mut identity = format.identity;
-                if let Formation::Alone { cluster_id } = formation {
+                if let Formation::ForceNew { cluster_id } = formation {
                     identity = rename_cluster(&claimed.path, identity, cluster_id)?;
                 }
                 Self::open_existing(claimed, identity)

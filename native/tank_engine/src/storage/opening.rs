@@ -35,7 +35,7 @@ pub enum Formation {
     },
     /// The only member of a cluster of its own, whatever it was a member of: for when the quorum
     /// of that is lost for good.
-    Alone {
+    ForceNew {
         /// The new cluster's id.
         cluster_id: u64,
     },

@@ -55,7 +55,7 @@ fn renew(engine: &Engine, lease: &Lease) -> Result<Outcome, EngineError> {
 
 fn forced_alone(dir: &Path, cluster_id: u64) -> Engine {
     let mut options = options(dir);
-    options.formation = Formation::Alone { cluster_id };
+    options.formation = Formation::ForceNew { cluster_id };
     Engine::open(options, Box::new(|_| {})).unwrap()
 }
 

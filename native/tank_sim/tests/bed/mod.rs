@@ -12,7 +12,7 @@ use tank_engine::error::EngineError;
 use tank_engine::key::{Component, Key};
 use tank_engine::options::{Formation, Options};
 use tank_engine::outcome::Outcome;
-use tank_engine::peers::Change;
+use tank_engine::peers::MembershipChange;
 use tank_engine::raft::Member;
 use tank_engine::types::random_id;
 use tank_engine::view::View;
@@ -93,10 +93,10 @@ impl Cluster {
         let member_id = random_id().unwrap();
         self.start(node, Formation::Joining { cluster_id, member_id });
         let member = Member { node: Self::name(node), witness };
-        change(self.engine(0), Change::AddLearner(member_id, member)).unwrap();
+        change(self.engine(0), MembershipChange::AddLearner(member_id, member)).unwrap();
         // Otherwise what was there before comes back at the next start.
         self.engine(node).discard_aside(true).unwrap();
-        change(self.engine(0), Change::Promote(member_id)).unwrap();
+        change(self.engine(0), MembershipChange::Promote(member_id)).unwrap();
     }
 
     pub fn engine(&self, node: usize) -> &Engine {
@@ -164,7 +164,7 @@ pub fn wait<T: Send + 'static>(hand_over: impl FnOnce(Reply<T>)) -> Result<T, En
     receiver.recv_timeout(TIMEOUT + Duration::from_secs(5)).expect("an answer within the timeout")
 }
 
-pub fn change(engine: &Engine, change: Change) -> Result<(), EngineError> {
+pub fn change(engine: &Engine, change: MembershipChange) -> Result<(), EngineError> {
     wait(|reply| engine.change_members(change, TIMEOUT, reply))
 }
 

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use tank_engine::engine::Engine;
 use tank_engine::options::Formation;
-use tank_engine::peers::Change;
+use tank_engine::peers::MembershipChange;
 
 use crate::bed::{Cluster, change, eventually, get, put, wait};
 
@@ -36,7 +36,7 @@ fn leads_elsewhere(cluster: &Cluster, old: usize) -> usize {
 fn a_leader_that_another_node_removes_answers_nothing_from_then_on() {
     let (cluster, old) = with_a_lease();
     let other = (old + 1) % 3;
-    change(cluster.engine(other), Change::Remove(id(&cluster, old))).unwrap();
+    change(cluster.engine(other), MembershipChange::Remove(id(&cluster, old))).unwrap();
     assert!(!answers_by_lease(cluster.engine(old)));
     let new = leads_elsewhere(&cluster, old);
     put(cluster.engine(other), "a", b"2").unwrap();
@@ -48,7 +48,7 @@ fn a_leader_that_another_node_removes_answers_nothing_from_then_on() {
 #[test]
 fn a_leader_that_votes_no_more_hands_over() {
     let (cluster, old) = with_a_lease();
-    change(cluster.engine(old), Change::Demote(id(&cluster, old))).unwrap();
+    change(cluster.engine(old), MembershipChange::Demote(id(&cluster, old))).unwrap();
     assert!(!answers_by_lease(cluster.engine(old)));
     leads_elsewhere(&cluster, old);
     put(cluster.engine(old), "a", b"2").unwrap();
@@ -61,7 +61,7 @@ fn a_leader_whose_leaving_takes_longer_than_it_is_waited_for_leaves_all_the_same
         let (cluster, old) = with_a_lease();
         cluster.net.delay(Duration::from_millis(15));
         // It is two entries, of which the second one follows a round trip after the first.
-        let demote = Change::Demote(id(&cluster, old));
+        let demote = MembershipChange::Demote(id(&cluster, old));
         let within = Duration::from_millis(ms);
         let result = wait(|reply| cluster.engine(old).change_members(demote, within, reply));
         eprintln!("within {ms} ms: {result:?}");
@@ -77,8 +77,8 @@ fn a_change_that_is_refused_costs_no_lease() {
     cluster.nodes.push(None);
     cluster.join_as(2, true);
     let leader = cluster.leader();
-    change(cluster.engine(leader), Change::Remove(id(&cluster, 1 - leader))).unwrap();
-    assert!(change(cluster.engine(leader), Change::Remove(id(&cluster, leader))).is_err());
+    change(cluster.engine(leader), MembershipChange::Remove(id(&cluster, 1 - leader))).unwrap();
+    assert!(change(cluster.engine(leader), MembershipChange::Remove(id(&cluster, leader))).is_err());
     eventually("a lease", || answers_by_lease(cluster.engine(leader)).then_some(()));
 }
 
@@ -90,7 +90,7 @@ fn a_removal_right_after_another_member_stopped_does_not_stop_the_cluster() {
         let (stops, stays) = ((leader + 1) % 3, (leader + 2) % 3);
         put(cluster.engine(leader), "a", b"1").unwrap();
         cluster.stop(stops);
-        let removal = Change::Remove(id(&cluster, stays));
+        let removal = MembershipChange::Remove(id(&cluster, stays));
         let result = wait(|reply| cluster.engine(leader).change_members(removal, Duration::from_secs(3), reply));
         assert!(result.is_err(), "of the two that were left, one had stopped");
         put(cluster.engine(leader), "a", b"2").unwrap();

@@ -9,7 +9,7 @@ use tank_engine::engine::{Engine, MemberStatus};
 use tank_engine::error::EngineError;
 use tank_engine::options::Formation;
 use tank_engine::outcome::Outcome;
-use tank_engine::peers::{Change, Channel};
+use tank_engine::peers::{Channel, MembershipChange};
 use tank_engine::raft::Member;
 use tank_engine::types::random_id;
 
@@ -104,14 +104,17 @@ fn a_dead_member_is_removed_and_a_new_one_takes_its_node() {
     cluster.stop(dead);
     std::fs::remove_dir_all(cluster.path(dead)).unwrap();
     let alive = (dead + 1) % 3;
-    change(cluster.engine(alive), Change::Remove(id)).unwrap();
+    change(cluster.engine(alive), MembershipChange::Remove(id)).unwrap();
     put(cluster.engine(alive), "a", b"1").unwrap();
     let cluster_id = cluster.engine(alive).identity().cluster_id;
     let member_id = random_id().unwrap();
     cluster.start(dead, Formation::Joining { cluster_id, member_id });
-    change(cluster.engine(alive), Change::AddLearner(member_id, Member { node: Cluster::name(dead), witness: false }))
-        .unwrap();
-    change(cluster.engine(alive), Change::Promote(member_id)).unwrap();
+    change(
+        cluster.engine(alive),
+        MembershipChange::AddLearner(member_id, Member { node: Cluster::name(dead), witness: false }),
+    )
+    .unwrap();
+    change(cluster.engine(alive), MembershipChange::Promote(member_id)).unwrap();
     assert_eq!(get(cluster.engine(dead), "a").unwrap().unwrap(), "1");
     assert_eq!(cluster.engine(dead).cluster().unwrap().members.len(), 3);
     cluster.agree();
@@ -134,8 +137,8 @@ fn a_member_that_ends_before_the_cluster_reached_it_founds_no_other_one() {
     let refused = put_within(cluster.engine(2), "a", b"1", Duration::from_millis(300));
     assert_eq!(refused, Err(EngineError::NoQuorum));
     let member = Member { node: Cluster::name(2), witness: false };
-    change(cluster.engine(0), Change::AddLearner(member_id, member)).unwrap();
-    change(cluster.engine(0), Change::Promote(member_id)).unwrap();
+    change(cluster.engine(0), MembershipChange::AddLearner(member_id, member)).unwrap();
+    change(cluster.engine(0), MembershipChange::Promote(member_id)).unwrap();
     put(cluster.engine(2), "a", b"2").unwrap();
     cluster.agree();
 }
@@ -147,7 +150,7 @@ fn end_before_promotion(cluster: &mut Cluster, is_to_vote: bool) -> u64 {
     let member_id = random_id().unwrap();
     cluster.start(2, Formation::Joining { cluster_id, member_id });
     let member = Member { node: Cluster::name(2), witness: false };
-    change(cluster.engine(0), Change::AddLearner(member_id, member)).unwrap();
+    change(cluster.engine(0), MembershipChange::AddLearner(member_id, member)).unwrap();
     cluster.engine(2).discard_aside(is_to_vote).unwrap();
     cluster.stop(2);
     cluster.start(2, Formation::NewCluster);
@@ -172,7 +175,7 @@ fn a_learner_that_ended_before_its_promotion_is_promoted_after_its_restart() {
     await_voters(&cluster, 3);
     // It forgets that it was to vote, a moment later: it stays what its operator makes it.
     eventually("a learner that stays one", || {
-        change(cluster.engine(0), Change::Demote(member_id)).unwrap();
+        change(cluster.engine(0), MembershipChange::Demote(member_id)).unwrap();
         cluster.stop(2);
         cluster.start(2, Formation::NewCluster);
         stays_learner(&cluster, member_id).then_some(())
@@ -229,9 +232,9 @@ fn a_witness_serves_nobody_and_never_stays_the_leader() {
     // Nobody could lead without them.
     let leader = cluster.leader();
     let ids: Vec<_> = (0..2).map(|node| cluster.engine(node).identity().member_id).collect();
-    change(cluster.engine(leader), Change::Remove(ids[1 - leader])).unwrap();
-    assert_eq!(change(cluster.engine(leader), Change::Remove(ids[leader])), Err(EngineError::OnlyWitnesses));
-    assert_eq!(change(cluster.engine(leader), Change::Demote(ids[leader])), Err(EngineError::OnlyWitnesses));
+    change(cluster.engine(leader), MembershipChange::Remove(ids[1 - leader])).unwrap();
+    assert_eq!(change(cluster.engine(leader), MembershipChange::Remove(ids[leader])), Err(EngineError::OnlyWitnesses));
+    assert_eq!(change(cluster.engine(leader), MembershipChange::Demote(ids[leader])), Err(EngineError::OnlyWitnesses));
     put(cluster.engine(leader), "a", b"4").unwrap();
 }
 
@@ -280,7 +283,7 @@ fn a_survivor_of_a_lost_quorum_goes_on_alone_with_all_it_has() {
         cluster.stop(node);
     }
     let cluster_id = random_id().unwrap();
-    cluster.start(survivor, Formation::Alone { cluster_id });
+    cluster.start(survivor, Formation::ForceNew { cluster_id });
     let alone = cluster.engine(survivor);
     assert_eq!((alone.identity().cluster_id, alone.identity().member_id), (cluster_id, before.member_id));
     assert_eq!(alone.cluster().unwrap().members.len(), 1);

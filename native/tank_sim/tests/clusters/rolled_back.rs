@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use tank_engine::error::EngineError;
 use tank_engine::options::Formation;
-use tank_engine::peers::Change;
+use tank_engine::peers::MembershipChange;
 
 use crate::bed::{Cluster, change, eventually, get_within, key, put, put_within};
 
@@ -115,7 +115,7 @@ fn a_member_that_went_back_counts_for_nothing_until_it_is_replaced() {
 
     cluster.stop(back);
     std::fs::remove_dir_all(cluster.path(back)).unwrap();
-    change(cluster.engine(0), Change::Remove(lost)).unwrap();
+    change(cluster.engine(0), MembershipChange::Remove(lost)).unwrap();
     cluster.join(back);
     fill(&cluster, back, "d");
     cluster.agree();

@@ -16,7 +16,7 @@ use tank_engine::environment::Environment;
 use tank_engine::error::EngineError;
 use tank_engine::key::{Component, Key};
 use tank_engine::options::{First, Formation, Opening, Options, Timing};
-use tank_engine::peers::Change;
+use tank_engine::peers::MembershipChange;
 use tank_engine::raft::Member;
 use tank_engine::storage::Expected;
 use tank_sim::Rng;
@@ -337,17 +337,17 @@ impl Cluster {
             }
             let member = Member { node: name(node), witness: self.is_witness(node) };
             let runs = || self.member_id(node) == Some(member_id);
-            let add = Change::AddLearner(member_id, member);
+            let add = MembershipChange::AddLearner(member_id, member);
             // The new one knows of no cluster yet.
             let added = self.change_while(add, |through| through != node, runs).await?;
             // As `Tank.Store.Server` does: otherwise what was there before comes back at the next start.
             if added && self.engine(node).is_some_and(|(engine, _)| engine.discard_aside(true).is_ok()) {
                 self.0.slots[node].joined.store(true, Ordering::Relaxed);
-                return self.change_surely(Change::Promote(member_id)).await;
+                return self.change_surely(MembershipChange::Promote(member_id)).await;
             }
             self.0.trace.note(format_args!("{node} ended before it was a member"));
             self.end(node, End::Kill).await;
-            self.change_surely(Change::Remove(member_id)).await?;
+            self.change_surely(MembershipChange::Remove(member_id)).await?;
         }
     }
 
@@ -357,14 +357,14 @@ impl Cluster {
     }
 
     /// Changes the members, however often it takes.
-    pub async fn change_surely(&self, change: Change) -> Result<(), String> {
+    pub async fn change_surely(&self, change: MembershipChange) -> Result<(), String> {
         self.change_while(change, |_| true, || true).await.map(drop)
     }
 
     /// As `change_surely`, by asking members that `knows` says, as long as `go_on`. Whether it came about.
     async fn change_while(
         &self,
-        change: Change,
+        change: MembershipChange,
         knows: impl Fn(usize) -> bool,
         go_on: impl Fn() -> bool,
     ) -> Result<bool, String> {
@@ -392,7 +392,12 @@ impl Cluster {
     }
 
     /// Changes the members, by asking one.
-    pub async fn change(&self, through: usize, change: Change, within: Duration) -> Option<Result<(), EngineError>> {
+    pub async fn change(
+        &self,
+        through: usize,
+        change: MembershipChange,
+        within: Duration,
+    ) -> Option<Result<(), EngineError>> {
         let (engine, environment) = self.engine(through)?;
         self.0.trace.note(format_args!("change {change:?} by {through}"));
         let call = move |reply| environment.enter(|| engine.change_members(change, within, reply));

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use tank_engine::peers::Change;
+use tank_engine::peers::MembershipChange;
 use tank_sim::Rng;
 use tokio::time::{Instant, sleep};
 
@@ -27,24 +27,24 @@ pub async fn operate(cluster: Cluster, calm: Arc<AtomicBool>, mut rng: Rng) -> R
                 cluster.oracle().count("wiped");
                 cluster.retire(node).await;
                 sleep(Duration::from_millis(rng.below(3_000) as u64)).await;
-                cluster.change_surely(Change::Remove(id)).await?;
+                cluster.change_surely(MembershipChange::Remove(id)).await?;
             }
             1 => {
                 if !roll_back(&cluster, node, &calm, &mut rng).await? {
                     continue;
                 }
-                cluster.change_surely(Change::Remove(id)).await?;
+                cluster.change_surely(MembershipChange::Remove(id)).await?;
                 cluster.retire(node).await;
             }
             2 => {
                 if mount_comes_back(&cluster, node, &mut rng).await {
                     continue;
                 }
-                cluster.change_surely(Change::Remove(id)).await?;
+                cluster.change_surely(MembershipChange::Remove(id)).await?;
                 cluster.retire(node).await;
             }
             _ => {
-                cluster.change_surely(Change::Remove(id)).await?;
+                cluster.change_surely(MembershipChange::Remove(id)).await?;
                 // It does not know at once, and is asked as before.
                 sleep(Duration::from_millis(rng.below(1_500) as u64)).await;
                 cluster.retire(node).await;

@@ -142,7 +142,7 @@ impl Elections {
         if campaign.fresh {
             return free + unit.mul_f64(campaign.luck);
         }
-        silent_since + self.timing.vote_embargo() + unit.mul_f64(1.0 + campaign.luck / 3.0) + self.patience()
+        silent_since + self.timing.vote_hold() + unit.mul_f64(1.0 + campaign.luck / 3.0) + self.patience()
     }
 
     /// How much longer than usual to wait for a sign of life.

@@ -89,7 +89,7 @@ impl Cluster {
 
     /// Starts a member as the only one of another cluster, with what it has.
     pub async fn force_new_cluster(&self, node: usize) -> Result<(), String> {
-        self.start(node, Formation::Alone { cluster_id: self.random() | 1 }).await?;
+        self.start(node, Formation::ForceNew { cluster_id: self.random() | 1 }).await?;
         self.0.slots[node].joined.store(true, Ordering::Relaxed);
         Ok(())
     }
