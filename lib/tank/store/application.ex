@@ -9,7 +9,9 @@ defmodule Tank.Store.Application do
   @instances 64
 
   @impl true
-  def start(_type, _args) do
+  def start(_type, _args), do: with(:ok <- Tank.Store.Native.check(), do: start())
+
+  defp start do
     # This process lives as long as the application.
     :ok = Tank.Store.Identity.make()
     :ok = Tank.Store.Telemetry.detect()

@@ -7,6 +7,7 @@ defmodule Tank.Store.Native do
 
   @on_load :load
   @library Mix.Tasks.Compile.TankNative.library_name()
+  @version Mix.Project.config()[:version]
 
   @type store :: reference
   @type call :: reference
@@ -61,9 +62,38 @@ defmodule Tank.Store.Native do
   @type room :: {:room, heap_words :: non_neg_integer, binary_words :: non_neg_integer}
 
   @doc false
+  # A library that cannot be used leaves the module in place, and `check/0` says why: in a release, a module that fails to load
+  # ends the VM without a word about it.
   def load do
-    :tank_store |> Application.app_dir("priv/native/" <> @library) |> String.to_charlist() |> :erlang.load_nif(0)
+    case :erlang.load_nif(String.to_charlist(path()), 0) do
+      :ok -> note_failure(nil)
+      {:error, {reason, _text}} = error when reason in [:reload, :upgrade, :old_code] -> error
+      {:error, {_reason, text}} -> note_failure(List.to_string(text))
+    end
   end
+
+  defp note_failure(text), do: :persistent_term.put(__MODULE__, text)
+
+  @doc "Whether the library is there, and of this version; the message says what to do."
+  @spec check :: :ok | {:error, String.t()}
+  def check do
+    with nil <- :persistent_term.get(__MODULE__, nil),
+         @version <- version() do
+      :ok
+    else
+      found -> {:error, unusable(found)}
+    end
+  end
+
+  defp unusable(found) do
+    """
+    tank_store #{@version} cannot use its Rust library #{path()}.so: #{if found =~ ~r/^\d+\.\d+\.\d+/, do: "it is of version #{found}", else: found}. \
+    Build it again with `mix deps.compile tank_store --force` (`mix compile --force` in its own project); or, if TANK_STORE_NIF_PATH or \
+    `config :tank_store, precompiled:` names a library, give one of version #{@version} for this system.\
+    """
+  end
+
+  defp path, do: Application.app_dir(:tank_store, "priv/native/" <> @library)
 
   @spec version :: String.t()
   def version, do: nif()
