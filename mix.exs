@@ -1,6 +1,6 @@
 # The compiler of the Rust library belongs to this project, and has to run before the project's own Elixir code
 # is compiled. So it is loaded from its sources here.
-for file <- ~w(failure progress cargo library) do
+for file <- ~w(failure progress target cargo library precompiled) do
   Code.require_file("lib/mix/tank_native/#{file}.ex", __DIR__)
 end
 
@@ -19,10 +19,9 @@ defmodule Tank.Store.MixProject do
       elixir: "~> 1.14",
       description: "A replicated store for desired state, inside the BEAM: openraft and RocksDB behind NIFs",
       package: package(),
+      docs: docs(),
       compilers: [:tank_native] ++ Mix.compilers(),
       elixirc_paths: elixirc_paths(Mix.env()),
-      # The build uses :crypto, for checksums, and so does the dashboard; the rest of the application does not need it.
-      xref: [exclude: [:crypto]],
       # PropEr, for the tests, is no dependency: it lies beside OTP's own applications.
       prune_code_paths: Mix.env() != :test,
       start_permanent: Mix.env() == :prod,
@@ -32,8 +31,8 @@ defmodule Tank.Store.MixProject do
 
   def application do
     [
-      # The dashboard needs the other ones, and nothing else does.
-      extra_applications: [:logger, inets: :optional, crypto: :optional],
+      # The dashboard and the build need the other ones, and nothing else does.
+      extra_applications: [:logger, inets: :optional, crypto: :optional, ssl: :optional, public_key: :optional],
       mod: {Tank.Store.Application, []}
     ]
   end
@@ -44,9 +43,35 @@ defmodule Tank.Store.MixProject do
       licenses: ["Apache-2.0"],
       links: %{},
       files:
-        ~w(lib native .cargo Cargo.toml Cargo.lock mix.exs bin guides docs ops examples README.md ARCHITECTURE.md CHANGELOG.md
+        ~w(lib native priv/dashboard .cargo Cargo.toml Cargo.lock mix.exs bin guides docs ops examples README.md ARCHITECTURE.md CHANGELOG.md
            CONTRIBUTING.md LICENSE),
       exclude_patterns: ["_build/", "fleet_data/", "proptest-regressions/"]
+    ]
+  end
+
+  # For ExDoc, and for `mix tank.docs`, which makes do without.
+  defp docs do
+    [
+      main: "readme",
+      extras:
+        ["README.md" | Path.wildcard("guides/*.md")] ++
+          ~w(ARCHITECTURE.md CONTRIBUTING.md CHANGELOG.md bench/README.md docs/decisions/README.md) ++
+          Path.wildcard("docs/decisions/20*.md"),
+      groups_for_extras: [
+        Guides: ~r{^(README|guides/)},
+        "How it is built": ~r/^(ARCHITECTURE|CONTRIBUTING|CHANGELOG|bench|examples)/,
+        Decisions: ~r{^docs/}
+      ],
+      groups_for_modules: [
+        Pods: ~r/^Tank\.(Store$|Pod|Container|Volume|Mount|Nic)/,
+        Stores: ~r/^Tank\.Store\.(Cluster|Tree|Path|Pattern|Entry|Change|NodeChange|Tx|Error|Status)$/,
+        "What follows a store": ~r/^Tank\.Store\.(Watch|Projection|Lease|Lease\.Keeper|Registry)$/,
+        Operations: ~r/^Tank\.Store\.(Ops|IEx|Dashboard|Metrics|Telemetry|Backup|Release)$/,
+        Tests: ~r/^Tank\.Store\.Testing$/,
+        "In the shape of other libraries": ~r/^Tank\.(Khepri|Store\.(Backend|Syncer|KVPair|Grove))(\.|$)/,
+        "Mix tasks": ~r/^Mix\.Tasks\./,
+        "The build": ~r/^Mix\.Tank/
+      ]
     ]
   end
 

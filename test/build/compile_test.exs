@@ -3,6 +3,8 @@ defmodule Tank.Store.Build.CompileTest do
   # a stand-in for Cargo, so that nothing is compiled but this project's few Elixir files.
   use ExUnit.Case, async: true
 
+  alias Mix.TankNative.{Precompiled, Target}
+
   @moduletag :tmp_dir
 
   setup %{tmp_dir: tmp_dir} do
@@ -100,6 +102,70 @@ defmodule Tank.Store.Build.CompileTest do
       libraries = Path.wildcard(Path.join(consumer, "_build/#{env}/lib/tank_store/priv/native/*.so"))
       assert Enum.map(libraries, &Path.basename/1) == ["libtank_nif.so"]
     end
+  end
+
+  test "an application names a directory of precompiled libraries, which is used once its checksum was verified",
+       context do
+    %{checkout: checkout, tmp_dir: tmp_dir} = context
+
+    {consumer, precompiled} =
+      {Path.expand(Path.join(tmp_dir, "consumer")), Path.expand(Path.join(tmp_dir, "precompiled"))}
+
+    for dir <- [Path.join(consumer, "config"), precompiled], do: File.mkdir_p!(dir)
+
+    File.write!(Path.join(consumer, "mix.exs"), """
+    defmodule Consumer.MixProject do
+      use Mix.Project
+      def project, do: [app: :consumer, version: "0.1.0", deps: [{:tank_store, path: #{inspect(checkout)}}]]
+    end
+    """)
+
+    config = "import Config\nconfig :tank_store, precompiled: #{inspect(precompiled)}\n"
+    File.write!(Path.join(consumer, "config/config.exs"), config)
+    version = Mix.Project.config()[:version]
+    library = Path.join(precompiled, Target.file_name(version, Target.host()))
+    File.write!(library, "a library")
+    Precompiled.list(library)
+
+    assert {output, 0} = mix(consumer, ["compile"], [])
+    assert output =~ "[tank_store] using the precompiled library #{library}\n[tank_store] its checksum is right: "
+    installed = Path.join(consumer, "_build/dev/lib/tank_store/priv/native/libtank_nif.so")
+    assert File.read!(installed) == "a library"
+    assert {output, 0} = mix(consumer, ["compile"], [])
+    refute output =~ "tank_store]"
+
+    # Another one is listed, and the file is what it was.
+    File.write!(Path.join(precompiled, "checksums.sha256"), "#{String.duplicate("1", 64)}  #{Path.basename(library)}\n")
+    assert {output, 1} = mix(consumer, ["deps.compile", "tank_store", "--force"], [])
+    assert output =~ "does not have the checksum that it should have"
+    assert File.read!(installed) == "a library"
+
+    # None is listed for this machine.
+    cargo(checkout, "echo Cargo ran; exit 1")
+    File.write!(Path.join(precompiled, "checksums.sha256"), "")
+    assert {output, 1} = mix(consumer, ["deps.compile", "tank_store", "--force"], path(checkout))
+    assert output =~ ~r/lists no tank_nif-\S+.so: compiling the library instead\n.*Cargo ran/s
+  end
+
+  test "mix tank.precompile makes a stripped library, its symbols and its checksum, which a build takes", context do
+    %{checkout: checkout, tmp_dir: tmp_dir} = context
+    built = Path.expand(Path.join(tmp_dir, "built.so"))
+    {output, 0} = System.cmd("cc", ~w(-g -shared -fPIC -x c -o #{built} /dev/null), stderr_to_stdout: true)
+    assert output == ""
+
+    artifact =
+      ~s({"reason":"compiler-artifact","package_id":"path#tank_nif@0.1.0","target":{"name":"tank_nif"},"filenames":["#{built}"]})
+
+    cargo(checkout, "echo '#{artifact}'")
+    assert {output, 0} = mix(checkout, ["do", "compile", "+", "tank.precompile"], path(checkout))
+    name = Target.file_name(Mix.Project.config()[:version], Target.host())
+    assert output =~ "* stripped #{name}"
+    dir = Path.join(checkout, "precompiled")
+    assert Enum.sort(File.ls!(dir)) == ["checksums.sha256", "symbols", name]
+    assert File.regular?(Path.join(dir, "symbols/#{name}.debug"))
+    assert {_output, 0} = System.cmd("sha256sum", ["--check", "checksums.sha256"], cd: dir)
+    assert {sections, 0} = System.cmd("readelf", ["--sections", "--wide", Path.join(dir, name)])
+    refute sections =~ ".debug_info"
   end
 
   defp mix(directory, args, env) do

@@ -16,7 +16,7 @@ defmodule Tank.Store.Build.PackageTest do
 
   test "what git tracks and a build reads is in the package" do
     package = Mix.Project.config()[:package]
-    {tracked, 0} = System.cmd("git", ~w(ls-files lib native .cargo Cargo.toml Cargo.lock mix.exs bin))
+    {tracked, 0} = System.cmd("git", ~w(ls-files lib native priv .cargo Cargo.toml Cargo.lock mix.exs bin))
 
     missing =
       for file <- String.split(tracked, "\n", trim: true),

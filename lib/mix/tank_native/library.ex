@@ -8,8 +8,8 @@ defmodule Mix.TankNative.Library do
 
   alias Mix.TankNative.Failure
 
-  @typedoc "Built by Cargo with these features, or prebuilt: its path, and the checksum it must have."
-  @type source :: {:cargo, [String.t()]} | {:prebuilt, Path.t(), String.t() | nil}
+  @typedoc "Built by Cargo with these features; prebuilt: its path, and the checksum it must have; or precompiled."
+  @type source :: {:cargo, [String.t()]} | {:prebuilt, Path.t(), String.t() | nil} | Mix.TankNative.Precompiled.t()
 
   # Settings from outside of the sources that change what Cargo builds.
   @environment ~w(RUSTFLAGS CARGO_ENCODED_RUSTFLAGS CARGO_BUILD_RUSTFLAGS CARGO_BUILD_TARGET)
@@ -59,7 +59,7 @@ defmodule Mix.TankNative.Library do
   @spec verify!(Path.t(), Path.t(), String.t() | nil) :: Path.t()
   def verify!(root, path, sha256) do
     unless File.regular?(path), do: Failure.raise!("TANK_STORE_NIF_PATH names #{path}, which is not a file.")
-    expected = sha256 || listed_sha256(root, Path.basename(path))
+    expected = sha256 || listed_sha256(checksums_path(root), Path.basename(path))
     actual = sha256(path)
 
     if expected && String.downcase(expected) != actual do
@@ -78,6 +78,25 @@ defmodule Mix.TankNative.Library do
     path
   end
 
+  @doc "The checksum that a file in the format of `sha256sum` lists for a name, or nil."
+  @spec listed_sha256(Path.t(), String.t()) :: String.t() | nil
+  def listed_sha256(list, name) do
+    with {:ok, content} <- File.read(list),
+         [_line, sha256] <- Regex.run(~r/^([0-9a-fA-F]{64}) [ *]#{Regex.escape(name)}$/m, content) do
+      sha256
+    else
+      _absent -> nil
+    end
+  end
+
+  @doc "The checksum of a file, in lower case."
+  @spec sha256(Path.t()) :: String.t()
+  def sha256(path) do
+    path
+    |> File.open!([:read], &hash(IO.binstream(&1, 1_048_576)))
+    |> Base.encode16(case: :lower)
+  end
+
   @doc "Removes what was installed."
   @spec remove(Path.t()) :: :ok
   def remove(root) do
@@ -92,6 +111,8 @@ defmodule Mix.TankNative.Library do
   end
 
   defp inputs(root, {:prebuilt, path, _sha256}), do: [stat(path), stat(checksums_path(root))]
+  # The checksum says all.
+  defp inputs(_root, {:precompiled, _location, _name, _sha256}), do: []
 
   defp files(path) do
     case File.ls(path) do
@@ -130,21 +151,6 @@ defmodule Mix.TankNative.Library do
   defp temporary(path), do: "#{path}.#{System.pid()}.tmp"
 
   defp stamp_content(stamp, size), do: "#{stamp} #{size}\n"
-
-  defp listed_sha256(root, name) do
-    with {:ok, content} <- File.read(checksums_path(root)),
-         [_line, sha256] <- Regex.run(~r/^([0-9a-fA-F]{64}) [ *]#{Regex.escape(name)}$/m, content) do
-      sha256
-    else
-      _absent -> nil
-    end
-  end
-
-  defp sha256(path) do
-    path
-    |> File.open!([:read], &hash(IO.binstream(&1, 1_048_576)))
-    |> Base.encode16(case: :lower)
-  end
 
   defp hash(parts) do
     parts |> Enum.reduce(:crypto.hash_init(:sha256), &:crypto.hash_update(&2, &1)) |> :crypto.hash_final()

@@ -9,6 +9,15 @@ defmodule Mix.Tasks.Compile.TankNative do
   the checkout, so that a clean checkout builds in about a minute. Nothing runs when no source has changed since the
   library was installed.
 
+  ## A precompiled library
+
+  An application whose machines have no Rust names a directory or a URL with libraries that `mix tank.precompile` has made:
+
+      config :tank_store, precompiled: "/srv/tank_store"
+
+  The library for the machine and this version is taken from there if its checksum is the listed one; see `mix help
+  tank.precompile`. The library of this project's own tests, which has fault points, is always compiled.
+
   ## Environment variables
 
     * `CARGO_TARGET_DIR` - where Cargo builds; `tank_store/target` in the user's cache directory by default
@@ -23,14 +32,14 @@ defmodule Mix.Tasks.Compile.TankNative do
 
   use Mix.Task.Compiler
 
-  alias Mix.TankNative.{Cargo, Library}
+  alias Mix.TankNative.{Cargo, Failure, Library, Precompiled, Progress, Target}
 
   @recursive true
 
   @impl Mix.Task.Compiler
   def run(args) do
     {opts, _args, _invalid} = OptionParser.parse(args, switches: [force: :boolean])
-    status = install(root(), source(), Keyword.get(opts, :force, false))
+    status = install(root(), sources(), Keyword.get(opts, :force, false))
 
     # On the first build of a project that depends on this one, `priv` did not exist when Mix linked it.
     Mix.Project.build_structure()
@@ -50,25 +59,44 @@ defmodule Mix.Tasks.Compile.TankNative do
   @spec library_name() :: String.t()
   def library_name, do: if(faults?(), do: "libtank_nif_faults", else: "libtank_nif")
 
-  defp install(root, source, force?) do
+  defp install(root, {source, note}, force?) do
     stamp = Library.stamp(root, source)
 
     if not force? and Library.current?(root, library_name(), stamp) do
       :noop
     else
-      Library.install(root, library_name(), obtain(root, source), stamp)
+      if note, do: say("[tank_store] " <> note)
+      obtain(root, source, &Library.install(root, library_name(), &1, stamp))
     end
   end
 
-  defp source do
+  # Where the library comes from, and what to say about that.
+  defp sources do
+    precompiled = Application.get_env(:tank_store, :precompiled)
+
     case System.get_env("TANK_STORE_NIF_PATH", "") do
-      "" -> {:cargo, if(faults?(), do: ["tank_nif/faults"], else: [])}
-      path -> {:prebuilt, path, System.get_env("TANK_STORE_NIF_SHA256")}
+      "" when is_binary(precompiled) -> if(faults?(), do: {cargo(), nil}, else: precompiled(precompiled))
+      "" -> {cargo(), nil}
+      path -> {{:prebuilt, path, System.get_env("TANK_STORE_NIF_SHA256")}, nil}
     end
   end
 
-  defp obtain(root, {:prebuilt, path, sha256}), do: Library.verify!(root, path, sha256)
-  defp obtain(root, {:cargo, features}), do: Cargo.build!(root, features)
+  defp cargo, do: {:cargo, if(faults?(), do: ["tank_nif/faults"], else: [])}
+
+  defp precompiled(location) do
+    checksums = Application.get_env(:tank_store, :precompiled_checksums)
+
+    case Precompiled.find(String.trim_trailing(location, "/"), checksums, Mix.Project.config()[:version]) do
+      {:none, why} -> {cargo(), why}
+      precompiled -> {precompiled, nil}
+    end
+  end
+
+  defp obtain(root, {:prebuilt, path, sha256}, install), do: install.(Library.verify!(root, path, sha256))
+  defp obtain(root, {:cargo, features}, install), do: install.(Cargo.build!(root, features))
+  defp obtain(_root, precompiled, install), do: Precompiled.with_file!(precompiled, &say/1, install)
+
+  defp say(line), do: Mix.shell().info(line)
 
   defp faults?, do: Mix.env() == :test and not dependency?()
 
@@ -80,7 +108,7 @@ defmodule Mix.Tasks.Compile.TankNative do
   # mix.exs loaded this compiler from its sources. Forget them, or compiling them with the rest of the project would
   # warn that it defines them again; after that they are loaded from there.
   defp unload do
-    for module <- [Mix.TankNative.Failure, Mix.TankNative.Progress, Cargo, Library, __MODULE__] do
+    for module <- [Failure, Progress, Target, Cargo, Library, Precompiled, __MODULE__] do
       :code.purge(module)
       :code.delete(module)
     end

@@ -27,7 +27,8 @@ defmodule Tank.Store.Release do
     for file <- native(release, "libtank_nif_faults.*"), do: File.rm!(file)
 
     if System.find_executable("strip") && System.find_executable("objcopy") do
-      for library <- native(release, @library), do: strip_library(library, symbols_dir(release))
+      symbols = Path.join(symbols_dir(release), @library <> ".debug")
+      for library <- native(release, @library), do: Mix.TankNative.Symbols.strip(library, symbols)
     else
       Mix.shell().info("tank_store: strip and objcopy (binutils) are not there: the library keeps its symbols")
     end
@@ -60,28 +61,4 @@ defmodule Tank.Store.Release do
   # With the version in its name, the symbols of the releases before stay.
   defp symbols_dir(%{path: path, name: name, version: version}),
     do: Path.join(Path.dirname(path), "#{name}-#{version}.symbols")
-
-  defp strip_library(library, symbols_dir) do
-    File.mkdir_p!(symbols_dir)
-    symbols = Path.join(symbols_dir, @library <> ".debug")
-    before = File.stat!(library).size
-
-    # The release has a copy: the library of the project keeps its symbols.
-    run!("objcopy", ["--only-keep-debug", library, symbols])
-    run!("strip", ["--strip-unneeded", library])
-    run!("objcopy", ["--remove-section=.gnu_debuglink", "--add-gnu-debuglink=#{symbols}", library])
-
-    Mix.shell().info(
-      "* stripped #{@library} (#{mb(before)} to #{mb(File.stat!(library).size)} MB), symbols in #{symbols}"
-    )
-  end
-
-  defp run!(command, args) do
-    case System.cmd(command, args, stderr_to_stdout: true) do
-      {_output, 0} -> :ok
-      {output, status} -> Mix.raise("tank_store: #{command} ended with status #{status}: #{output}")
-    end
-  end
-
-  defp mb(bytes), do: div(bytes, 1_000_000)
 end
