@@ -65,7 +65,7 @@ defmodule Tank.Store.Json do
   # What comes up to the next quote or backslash is taken at once: screenshots are long strings.
   defp string(text, parts) do
     {at, 1} = :binary.match(text, [~s("), "\\"])
-    <<part::binary-size(at), sign, rest::binary>> = text
+    {part, <<sign, rest::binary>>} = :erlang.split_binary(text, at)
     if sign == ?", do: {IO.iodata_to_binary(Enum.reverse([part | parts])), rest}, else: escaped(rest, [part | parts])
   end
 

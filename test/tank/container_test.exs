@@ -36,14 +36,14 @@ defmodule Tank.ContainerTest do
   end
 
   @bad [
-    name: [nil, "", "a/b", :app, 'app'],
+    name: [nil, "", "a/b", :app, ~c"app"],
     image:
-      [nil, "", :alpine, 'alpine', <<255>>, "a\0", {:rootfs, "rel"}, {:rootfs, nil}] ++
+      [nil, "", :alpine, ~c"alpine", <<255>>, "a\0", {:rootfs, "rel"}, {:rootfs, nil}] ++
         [{:rootfs, ""}, {:rootfs, "/a/../b"}, {:rootfs, "/a\0"}, {:oci, "/a"}, {:rootfs}, %{}],
-    command: [nil, "sh", 'sh', ["sh" | "c"], [:sh], ["a\0"], [<<255>>], %{}],
+    command: [nil, "sh", ~c"sh", ["sh" | "c"], [:sh], ["a\0"], [<<255>>], %{}],
     args: [nil, "x", [1], ["a" | :b], {"a"}],
-    working_dir: ["", "rel", "/a/../b", :tmp, '/tmp', "/a\0"],
-    user: ["", 0, :root, 'root', <<255>>],
+    working_dir: ["", "rel", "/a/../b", :tmp, ~c"/tmp", "/a\0"],
+    user: ["", 0, :root, ~c"root", <<255>>],
     mounts: [nil, %{}, "data", {[]}, [[] | :b]],
     limits:
       [nil, [], [memory: 1], "1", %{memory: nil}, %{nil => 1}, %{{1} => 1}, %{1 => 1}] ++

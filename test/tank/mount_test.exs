@@ -19,7 +19,7 @@ defmodule Tank.MountTest do
 
   @bad [
     volume: [nil, "", "a/b", :data],
-    path: [nil, "", "a", "./a", "/..", "/a/../b", "/a\0", "/" <> <<255>>, :a, '/a'],
+    path: [nil, "", "a", "./a", "/..", "/a/../b", "/a\0", "/" <> <<255>>, :a, ~c"/a"],
     read_only: [nil, "false", 0, :ro]
   ]
 

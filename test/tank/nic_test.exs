@@ -30,15 +30,15 @@ defmodule Tank.NicTest do
   end
 
   @bad [
-    name: [nil, "", "eth 0", "eth/0", ".", "eth0\n", :eth0, 'eth0', String.duplicate("x", 16)],
+    name: [nil, "", "eth 0", "eth/0", ".", "eth0\n", :eth0, ~c"eth0", String.duplicate("x", 16)],
     mode: [nil, "bridge", :host, 1],
-    parent: [nil, "", :eth0, "br/0", 'br0'],
+    parent: [nil, "", :eth0, "br/0", ~c"br0"],
     ip:
       [nil, "", :auto, "10.0.0", "10.0.0.256/24", "10.0.0.1/33", "10.0.0.1/", "10.0.0.1/+8"] ++
         ["10.0.0.1/-1", "10.0.0.1/8/8", "::1/129", "::1/9999", "example.com", <<255>>, "1\0"] ++
         [{"10.0.0.1", 33}, {"10.0.0.1", -1}, {"10.0.0.1", "24"}, {"10.0.0.1", nil}] ++
-        [{nil, 24}, {:ipam, ""}, {:ipam, nil}, {10, 0}, 1, ["10.0.0.1"], '10.0.0.1'],
-    gateway: ["", "10.0.0.1/24", "gateway", :auto, 1, '10.0.0.1', <<255>>]
+        [{nil, 24}, {:ipam, ""}, {:ipam, nil}, {10, 0}, 1, ["10.0.0.1"], ~c"10.0.0.1"],
+    gateway: ["", "10.0.0.1/24", "gateway", :auto, 1, ~c"10.0.0.1", <<255>>]
   ]
 
   for {field, values} <- @bad, value <- values do

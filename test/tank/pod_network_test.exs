@@ -28,7 +28,7 @@ defmodule Tank.Pod.NetworkTest do
   test "name servers are addresses" do
     assert {:ok, %Network{dns: ["1.1.1.1", "::1"]}} = Network.new(dns: ["1.1.1.1", "::1"])
 
-    for bad <- [nil, "1.1.1.1", [nil], ["1.1.1"], ["1.1.1.1" | "::1"], %{}, ['1.1.1.1']] do
+    for bad <- [nil, "1.1.1.1", [nil], ["1.1.1"], ["1.1.1.1" | "::1"], %{}, [~c"1.1.1.1"]] do
       assert Network.new(dns: bad) == {:error, {:invalid_dns, bad}}
     end
   end

@@ -169,7 +169,7 @@ defmodule Tank.PodPropertyTest do
   end
 
   defp name, do: text_of(?a..?z, 63)
-  defp text, do: map(list(oneof(Enum.to_list(' aZ0=/ä中'))), &List.to_string/1)
+  defp text, do: map(list(oneof(Enum.to_list(~c" aZ0=/ä中"))), &List.to_string/1)
 
   defp text_of(first..last, bytes_max) do
     letter = :proper_types.integer(first, last)

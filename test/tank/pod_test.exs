@@ -96,7 +96,7 @@ defmodule Tank.PodTest do
     end
 
     @bad ["", "-a", "a-", ".", "..", "a/b", "a b", "a\n", "ä", "a\0", <<255>>] ++
-           [nil, :web, 'web', 1, {:a}, %{}, String.duplicate("x", 64)]
+           [nil, :web, ~c"web", 1, {:a}, %{}, String.duplicate("x", 64)]
 
     for {name, index} <- Enum.with_index(@bad) do
       test "is refused (#{index}): #{inspect(name, printable_limit: 20)}" do
@@ -251,7 +251,7 @@ defmodule Tank.PodTest do
 
   test "what has no fields is no pod" do
     for bad <-
-          [nil, :web, "web", 'web', 1, 1.5, {}, self(), make_ref(), &is_atom/1, <<1::3>>] ++
+          [nil, :web, "web", ~c"web", 1, 1.5, {}, self(), make_ref(), &is_atom/1, <<1::3>>] ++
             [[1], [{:name, "a"} | :b], [{"name", "a"}], %Volume{}, %{__struct__: 5}] do
       assert Pod.new(bad) == {:error, {:invalid_pod, bad}}
       assert_raise ArgumentError, fn -> Pod.new!(bad) end

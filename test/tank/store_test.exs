@@ -74,7 +74,7 @@ defmodule Tank.StoreTest do
     end
 
     test "takes a Tank.Pod that is defined elsewhere, with fields of its own" do
-      theirs = %{__struct__: Tank.Pod, name: "theirs", replicas: 3, labels: %{"a" => 'b'}}
+      theirs = %{__struct__: Tank.Pod, name: "theirs", replicas: 3, labels: %{"a" => ~c"b"}}
       assert Tank.Store.put_pod(theirs) == :ok
       assert Tank.Store.get_pod("theirs") === {:ok, theirs}
       assert Tank.Store.create_pod(theirs) == {:error, :exists}
@@ -223,7 +223,7 @@ defmodule Tank.StoreTest do
     end
 
     test "a name that is neither a string nor an atom raises FunctionClauseError" do
-      for name <- [1, 'web', {"web"}, ["web"], %{}] do
+      for name <- [1, ~c"web", {"web"}, ["web"], %{}] do
         assert_raise FunctionClauseError, fn -> Tank.Store.get_pod(name) end
         assert_raise FunctionClauseError, fn -> Tank.Store.delete_pod(name) end
       end

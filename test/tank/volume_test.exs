@@ -14,7 +14,7 @@ defmodule Tank.VolumeTest do
 
   for source <-
         [nil, "managed", :host, {:tmpfs, 0}, {:tmpfs, 1.0}, {:tmpfs, "1"}, {:host, nil}] ++
-          [{:host, ""}, {:host, "rel"}, {:host, "/a/.."}, {:host, '/a'}, {:nfs, "/a"}] do
+          [{:host, ""}, {:host, "rel"}, {:host, "/a/.."}, {:host, ~c"/a"}, {:nfs, "/a"}] do
     test "source may not be #{inspect(source)}" do
       assert Volume.new(name: "data", source: unquote(source)) ==
                {:error, {:invalid_source, unquote(source)}}

@@ -6,13 +6,13 @@ defmodule Tank.Khepri.RaTables do
   alias Tank.Store.Cluster
 
   @counters [
-    last_applied: 'Index of the last applied log entry',
-    commit_index: 'Index of the last committed log entry',
-    snapshot_index: 'Index of the last log entry that is not kept',
-    last_written_index: 'Index of the last durable log entry',
-    last_index: 'Index of the last log entry',
-    commit_latency: 'Not measured',
-    term: 'Raft term'
+    last_applied: ~c"Index of the last applied log entry",
+    commit_index: ~c"Index of the last committed log entry",
+    snapshot_index: ~c"Index of the last log entry that is not kept",
+    last_written_index: ~c"Index of the last durable log entry",
+    last_index: ~c"Index of the last log entry",
+    commit_latency: ~c"Not measured",
+    term: ~c"Raft term"
   ]
 
   @doc "Whether there is Ra in this VM."

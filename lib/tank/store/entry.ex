@@ -59,7 +59,7 @@ defmodule Tank.Store.Entry do
 
   def new({path, value, revision, create_revision, version, child_count, lease, payload_version, child_list_version}) do
     entry = new({path, value, revision, create_revision, version, child_count, lease})
-    %__MODULE__{entry | payload_version: payload_version, child_list_version: child_list_version}
+    %{entry | payload_version: payload_version, child_list_version: child_list_version}
   end
 
   @doc false

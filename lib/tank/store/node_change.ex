@@ -36,5 +36,5 @@ defmodule Tank.Store.NodeChange do
     struct!(change, Map.put(versions, :type, type))
   end
 
-  defp change(gone, change), do: %__MODULE__{change | type: gone}
+  defp change(gone, change), do: %{change | type: gone}
 end

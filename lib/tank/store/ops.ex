@@ -36,7 +36,7 @@ defmodule Tank.Store.Ops do
           failures ++ failure(answer)
       end
 
-    if failures != [], do: raise(Error, hd(failures))
+    with [reason | _more] <- failures, do: raise(Error, reason)
     :ok
   end
 

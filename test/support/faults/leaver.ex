@@ -34,7 +34,7 @@ defmodule Tank.Store.Faults.Leaver do
   def run(dir, store_id, state, way, delay_us) do
     [command | args] = command(way, "#{inspect(__MODULE__)}.main(#{inspect([dir, store_id, state, way, delay_us])})")
 
-    options = [:binary, :exit_status, :stderr_to_stdout, {:line, 1024}, args: args, env: [{'MIX_ENV', 'test'}]]
+    options = [:binary, :exit_status, :stderr_to_stdout, {:line, 1024}, args: args, env: [{~c"MIX_ENV", ~c"test"}]]
     port = Port.open({:spawn_executable, System.find_executable(command)}, options)
     collect(port, %{acknowledged: [], left_at: nil, output: []})
   end

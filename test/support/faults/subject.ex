@@ -276,7 +276,7 @@ defmodule Tank.Store.Faults.Subject do
   # Not the BEAM's own output, which would let a writer go on before its line is in the pipe. Only the process that opens
   # it may write to it.
   defp open_output do
-    {:ok, output} = :file.open('/dev/stdout', [:raw, :write])
+    {:ok, output} = :file.open(~c"/dev/stdout", [:raw, :write])
     output
   end
 

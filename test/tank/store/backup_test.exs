@@ -171,7 +171,7 @@ defmodule Tank.Store.BackupTest do
 
     for _ <- 1..60 do
       at = :rand.uniform(byte_size(bytes)) - 1
-      <<head::binary-size(at), byte, rest::binary>> = bytes
+      {head, <<byte, rest::binary>>} = :erlang.split_binary(bytes, at)
       File.write!(file <> ".bad", <<head::binary, Bitwise.bxor(byte, 16), rest::binary>>)
       assert {:error, reason} = Backup.restore(file <> ".bad", to)
       assert reason == {:corrupt, :backup} or match?({:newer_format, _found}, reason), "byte #{at}: #{inspect(reason)}"

@@ -339,7 +339,7 @@ defmodule Tank.Store.DataDirTest do
   end
 
   defp flip_bit(file, at) do
-    <<before::binary-size(at), byte, rest::binary>> = File.read!(file)
+    {before, <<byte, rest::binary>>} = :erlang.split_binary(File.read!(file), at)
     File.write!(file, <<before::binary, Bitwise.bxor(byte, 1), rest::binary>>)
   end
 

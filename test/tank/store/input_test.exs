@@ -69,7 +69,7 @@ defmodule Tank.Store.InputTest do
     end
 
     test "that is no name is refused" do
-      for name <- [nil, 1, 'web', {"web"}, %{}] do
+      for name <- [nil, 1, ~c"web", {"web"}, %{}] do
         assert Tank.Store.put_pod(pod(name)) == {:error, {:invalid_name, name}}
         assert Tank.Store.create_pod(pod(name)) == {:error, {:invalid_name, name}}
       end
@@ -103,7 +103,7 @@ defmodule Tank.Store.InputTest do
     end
 
     test "that is none is refused, and says what is wrong with it" do
-      for path <- ["a", :a, nil, {:a}, [1], [:a, 'b'], [:a | :b], [nil, 1.5], [<<1::1>>]] do
+      for path <- ["a", :a, nil, {:a}, [1], [:a, ~c"b"], [:a | :b], [nil, 1.5], [<<1::1>>]] do
         assert {:error, {:invalid_path, why}} = Tank.Store.put_at(path, 1)
         assert is_binary(why)
         assert {:error, {:invalid_path, ^why}} = Tank.Store.delete_at(path)

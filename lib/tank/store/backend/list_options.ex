@@ -103,7 +103,6 @@ defmodule Tank.Store.Backend.ListOptions do
   end
 
   defp name?(nil, _key), do: true
-  defp name?(_prefix, []), do: false
   defp name?(prefix, key), do: key |> List.last() |> String.starts_with?(prefix)
 
   defp from_keyword(options, true) do
