@@ -345,6 +345,20 @@ defmodule Tank.Store.ClusterCase do
   end
 
   @doc false
+  # A watch whose process never reads.
+  def local_idle_watch(path) do
+    test = self()
+
+    spawn(fn ->
+      {:ok, _watch} = Tank.Store.Watch.start(@store, path, mailbox_max: 1, lag_timeout_ms: 20)
+      send(test, :watching)
+      receive do: (:never -> :ok)
+    end)
+
+    receive do: (:watching -> :ok)
+  end
+
+  @doc false
   # Neither hears nor is heard by that node, until `local_connect/1`.
   def local_cut(node), do: Node.set_cookie(node, :another) and :erlang.disconnect_node(node) != :ignored
 

@@ -118,4 +118,29 @@ defmodule Tank.Store.LogsTest do
     send(Tank.Store.Logs, {:tank_log, :error, nil, "tank_engine::reclaim", "no thread", 0})
     assert_receive {:logged, :error, "tank_store: no thread", %{store_id: nil, target: "tank_engine::reclaim"}}
   end
+
+  # What changes from line to line (names, numbers, causes) is left out.
+  test "each line of the guide is in a test that provokes it" do
+    tests = ["test/tank/store/logs_test.exs", "test/cluster/logs_test.exs" | Path.wildcard("test/dashboard/*_test.exs")]
+    sources = Enum.map_join(tests, "\n", &File.read!/1)
+    [_all, table] = Regex.run(~r/^\|---\|---\|---\|---\|\n((?:\|.*\n)+)/m, File.read!("guides/logs.md"))
+
+    lines =
+      for row <- String.split(table, "\n", trim: true),
+          [line, _level, _target, _meaning] = row |> String.trim("|") |> String.split(~r/ \| /),
+          line <- String.split(line, ";"),
+          do: String.trim(line)
+
+    assert length(lines) > 20
+
+    missing =
+      for line <- lines,
+          words =
+            line |> String.split() |> Enum.drop_while(&(&1 =~ ~r/^[A-Z]+$/)) |> Enum.take_while(&(&1 =~ ~r/^[a-z:]+$/)),
+          phrase = words |> Enum.take(3) |> Enum.join(" "),
+          not String.contains?(sources, phrase),
+          do: {line, phrase}
+
+    assert missing == []
+  end
 end
