@@ -474,6 +474,9 @@ async fn get_ready(
         .metrics(|metrics| metrics.current_leader == Some(me), "the only member leads")
         .await
         .map_err(|error| failed(&error.to_string()))?;
+    // Commits all that the log held, a change of the members too: another one would be refused until then.
+    let current = raft.ensure_linearizable(ReadPolicy::ReadIndex).await;
+    current.map_err(|error| failed(&error.to_string()))?;
     let known = |metrics: &RaftMetrics<Types>| metrics.membership_config.membership().get_node(&me).cloned();
     let recorded = known(&raft.metrics().borrow_watched());
     if recorded.is_some_and(|member| member.node != options.node) {
@@ -482,6 +485,5 @@ async fn get_ready(
         let changed = raft.change_membership(ChangeMembers::SetNodes(renamed), true).await;
         changed.map_err(|error| failed(&error.to_string()))?;
     }
-    let current = raft.ensure_linearizable(ReadPolicy::ReadIndex).await;
-    current.map(|_| Some(led.vote)).map_err(|error| failed(&error.to_string()))
+    Ok(Some(led.vote))
 }
