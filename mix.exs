@@ -55,7 +55,7 @@ defmodule Tank.Store.MixProject do
       main: "readme",
       extras:
         ["README.md" | Path.wildcard("guides/*.md")] ++
-          ~w(ARCHITECTURE.md CONTRIBUTING.md CHANGELOG.md bench/README.md docs/decisions/README.md) ++
+          ~w(ARCHITECTURE.md CONTRIBUTING.md CHANGELOG.md examples/fleet/README.md bench/README.md docs/glossary.md docs/decisions/README.md) ++
           Path.wildcard("docs/decisions/20*.md"),
       groups_for_extras: [
         Guides: ~r{^(README|guides/)},
