@@ -3,6 +3,8 @@
 //! Low in the layers, so that the log, the disk and the network can name them. The raft core itself is in
 //! [`crate::raft`].
 
+use std::sync::Arc;
+
 use openraft::alias;
 use openraft::{OptionalSend, RaftTypeConfig};
 use serde::{Deserialize, Serialize};
@@ -41,14 +43,14 @@ pub struct Member {
 pub struct Types;
 
 impl RaftTypeConfig for Types {
-    type D = Request;
+    type D = Arc<Request>;
     type R = Outcome;
     type NodeId = MemberId;
     type Node = Member;
     type Term = u64;
     type LeaderId = openraft::impls::leader_id_adv::LeaderId<u64, MemberId>;
     type Vote = openraft::impls::Vote<Self::LeaderId>;
-    type Payload = openraft::EntryPayload<Request, MemberId, Member>;
+    type Payload = openraft::EntryPayload<Arc<Request>, MemberId, Member>;
     type Entry = openraft::Entry<<Self::LeaderId as openraft::vote::RaftLeaderId>::Committed, Self::Payload>;
     type Responder<T>
         = Responder<T>

@@ -27,7 +27,7 @@ const GROUP_BYTES_MAX: usize = 128 << 10;
 pub(super) struct Group<'a> {
     leader: &'a Arc<LeaderClient>,
     pending: Vec<Pending>,
-    requests: Vec<Request>,
+    requests: Vec<Arc<Request>>,
     bytes: usize,
 }
 
@@ -36,7 +36,7 @@ impl<'a> Group<'a> {
         Self { leader, pending: Vec::new(), requests: Vec::new(), bytes: 0 }
     }
 
-    pub(super) fn add(&mut self, pending: Pending, request: Request) {
+    pub(super) fn add(&mut self, pending: Pending, request: Arc<Request>) {
         if self.bytes + pending.bytes > GROUP_BYTES_MAX {
             std::mem::replace(self, Self::new(self.leader)).send();
         }
@@ -73,7 +73,7 @@ impl<'a> Group<'a> {
 /// A write that another member has to log.
 pub(super) struct Forwarded {
     pub(super) pending: Pending,
-    pub(super) request: Request,
+    pub(super) request: Arc<Request>,
     pub(super) leader: Arc<LeaderClient>,
     /// It was handed over before, and its fate was not learned.
     pub(super) maybe_logged: bool,
@@ -109,7 +109,7 @@ impl Forwarded {
                 None => self.end(applied.map(|()| written.outcome)),
                 // This member was far behind when it made the request, which nobody has applied.
                 Some(Late::MadeBefore(log_ms)) if !self.maybe_logged && Instant::now() < self.pending.deadline => {
-                    self.request.seen_ms = log_ms;
+                    Arc::make_mut(&mut self.request).seen_ms = log_ms;
                     self.go();
                 }
                 Some(_) => self.end(Err(EngineError::Unknown)),

@@ -158,7 +158,7 @@ async fn feed(mut queue: mpsc::UnboundedReceiver<Pending>, leader: LeaderClient,
         let mut group = Group::new(&leader);
         for mut pending in taken.drain(..) {
             let Some(command) = pending.command.take() else { continue };
-            let request = Request { id: pending.id, time_ms, command, seen_ms };
+            let request = Arc::new(Request { id: pending.id, time_ms, command, seen_ms });
             if pending.bytes >= AHEAD_BYTES_MIN && !leader.authority.is_alone() {
                 // Others have to hold it before it is logged.
                 pending.forward(Arc::clone(&leader), request, false);
@@ -307,13 +307,13 @@ impl Sequences {
 
 impl Pending {
     /// Answers, or asks the leader if that is another member.
-    fn answer(self, result: WriteResult, (leader, mut request): (Arc<LeaderClient>, Request)) {
+    fn answer(self, result: WriteResult, (leader, mut request): (Arc<LeaderClient>, Arc<Request>)) {
         // A discarded entry may still be in the log of another member, which may yet lead.
         let maybe_logged = match result {
             Ok(response) => match late(&response.data) {
                 None => return self.reply(Ok(response.data)),
                 Some(Late::MadeBefore(log_ms)) => {
-                    request.seen_ms = log_ms;
+                    Arc::make_mut(&mut request).seen_ms = log_ms;
                     false
                 }
                 Some(Late::MovedOn) => return self.reply(Err(EngineError::Unknown)),
@@ -326,14 +326,14 @@ impl Pending {
     }
 
     /// Hands a request to the raft core.
-    async fn propose(self, leader: &Arc<LeaderClient>, request: Request) -> Result<(), Fatal<Types>> {
-        let again = (Arc::clone(leader), request.clone());
+    async fn propose(self, leader: &Arc<LeaderClient>, request: Arc<Request>) -> Result<(), Fatal<Types>> {
+        let again = (Arc::clone(leader), Arc::clone(&request));
         let responder = Responder::new(move |result| self.answer(result, again));
         leader.raft.client_write_ff(request, Some(responder)).await
     }
 
     /// Hands a request to the raft core once its command is on the disk: smaller ones go before it meanwhile.
-    fn stage(self, leader: Arc<LeaderClient>, request: Request) {
+    fn stage(self, leader: Arc<LeaderClient>, request: Arc<Request>) {
         runtime::spawn_here("stage", Arc::clone(&self.bounds.health), async move {
             leader.seeds.stage(&request).await;
             // Without a raft core, whoever waits hears of that when this is dropped.
@@ -342,7 +342,7 @@ impl Pending {
     }
 
     /// Asks the leader, wherever it is.
-    fn forward(self, leader: Arc<LeaderClient>, request: Request, maybe_logged: bool) {
+    fn forward(self, leader: Arc<LeaderClient>, request: Arc<Request>, maybe_logged: bool) {
         Forwarded { pending: self, request, leader, maybe_logged }.go();
     }
 

@@ -111,10 +111,10 @@ impl LeaderClient {
     }
 
     /// Asks the leader once to write `request`.
-    pub(super) async fn try_write(&self, request: &Request, deadline: Instant) -> Result<Written, NotWritten> {
+    pub(super) async fn try_write(&self, request: &Arc<Request>, deadline: Instant) -> Result<Written, NotWritten> {
         match self.leader() {
             Leader::Here => {
-                let writing = self.seeds.write(&self.raft, request.clone(), remaining(deadline));
+                let writing = self.seeds.write(&self.raft, Arc::clone(request), remaining(deadline));
                 let written = timeout_at(deadline, writing).await;
                 written.unwrap_or(Err(NotWritten::Unknown))
             }
@@ -122,7 +122,7 @@ impl LeaderClient {
                 // A large one that is sent twice would take twice as long.
                 let large = Seeds::is_large(request);
                 let within = if large { remaining(deadline) } else { remaining(deadline).min(TRY) };
-                let call = Call::Write(request.clone());
+                let call = Call::Write(Arc::clone(request));
                 let holding = async {
                     if large {
                         self.seeds.hold(request).await;
@@ -143,10 +143,10 @@ impl LeaderClient {
     /// Returns them, with what became of each.
     pub(super) async fn try_write_many(
         &self,
-        requests: Vec<Request>,
+        requests: Vec<Arc<Request>>,
         bytes: usize,
         deadline: Instant,
-    ) -> (Vec<Request>, Vec<Result<Written, NotWritten>>) {
+    ) -> (Vec<Arc<Request>>, Vec<Result<Written, NotWritten>>) {
         const REQUEST_BYTES: usize = 128;
         let count = requests.len();
         let (bytes, call) = (bytes + count * REQUEST_BYTES, Call::WriteMany(requests));

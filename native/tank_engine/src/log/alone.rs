@@ -10,6 +10,7 @@
 //! so members that join, which have nothing, are sent a snapshot, and never a log that does not contain the state.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 
 use openraft::entry::RaftEntry;
 use openraft::vote::RaftLeaderId;
@@ -66,10 +67,15 @@ pub fn end_log(disk: &impl LogDisk, me: MemberId, node: &str) -> Result<(), Engi
 }
 
 /// The only request of a client of its own.
-fn new_history(id: u64, client: u64) -> Request {
+fn new_history(id: u64, client: u64) -> Arc<Request> {
     let command = Command::NewHistory { id };
     // Made after whatever the log has: it is no late one of a client that was forgotten.
-    Request { id: RequestId { client, sequence: 0, resolved_below: 0 }, time_ms: 0, command, seen_ms: u64::MAX }
+    Arc::new(Request {
+        id: RequestId { client, sequence: 0, resolved_below: 0 },
+        time_ms: 0,
+        command,
+        seen_ms: u64::MAX,
+    })
 }
 
 fn membership(me: MemberId, node: &str) -> Result<Membership<MemberId, Member>, EngineError> {

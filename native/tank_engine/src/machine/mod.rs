@@ -248,7 +248,7 @@ impl Machine {
             EntryPayload::Normal(mut request) => {
                 if mutants::is("apply_twice") {
                     // Nothing is a retry of anything.
-                    request.id.client = id.index();
+                    Arc::make_mut(&mut request).id.client = id.index();
                 }
                 let mut applied = self.state.apply(&request, record);
                 if !applied.outcome.is_complete() {

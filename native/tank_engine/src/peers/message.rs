@@ -1,4 +1,5 @@
 //! What members ask of each other.
+use std::sync::Arc;
 
 use openraft::EntryPayload;
 use openraft::entry::RaftEntry;
@@ -54,9 +55,9 @@ pub(crate) enum Call {
         frame: ByteBuf,
     },
     /// A write that came in at a member that does not lead.
-    Write(Request),
+    Write(Arc<Request>),
     /// Small writes that came in at about the same time.
-    WriteMany(Vec<Request>),
+    WriteMany(Vec<Arc<Request>>),
     /// A change of the members, for the leader, which gives up after that time.
     Change {
         change: MembershipChange,

@@ -70,7 +70,12 @@ impl Seeds {
 
     /// Writes through this member's raft core, if it leads. A large command goes ahead first, to others and to the
     /// disk; that takes no longer than `within`.
-    pub(crate) async fn write(&self, raft: &Raft, request: Request, within: Duration) -> Result<Written, NotWritten> {
+    pub(crate) async fn write(
+        &self,
+        raft: &Raft,
+        request: Arc<Request>,
+        within: Duration,
+    ) -> Result<Written, NotWritten> {
         if request.command.size() < AHEAD_BYTES_MIN {
             return server::write(raft, request).await;
         }
@@ -210,7 +215,7 @@ impl Seeds {
             SentEntry::Whole(entry) => Some(entry),
             SentEntry::Held { log_id, id, time_ms, seen_ms } => {
                 let command = lock(&self.held).get(key(id))?;
-                Some(LogEntry::new_normal(log_id, Request { id, time_ms, command, seen_ms }))
+                Some(LogEntry::new_normal(log_id, Arc::new(Request { id, time_ms, command, seen_ms })))
             }
         }
     }

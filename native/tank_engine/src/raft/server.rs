@@ -263,7 +263,7 @@ impl Server {
     }
 
     /// Writes what another member was asked to. Its limits may be others.
-    async fn write(&self, request: Request, head: &Head) -> Result<Written, NotWritten> {
+    async fn write(&self, request: Arc<Request>, head: &Head) -> Result<Written, NotWritten> {
         if let Err(EngineError::TooLarge { limit, .. }) = request.command.check_size(self.limits) {
             return Err(NotWritten::TooLarge { limit });
         }
@@ -416,8 +416,8 @@ fn take(receiving: &mut Option<Receiving>, transfer: u64, frame: &[u8]) -> Resul
 
 /// Writes through this member's raft core, if it leads. The request gets this member's time: that of
 /// the member that made the request says nothing here.
-pub(crate) async fn write(raft: &Raft, mut request: Request) -> Result<Written, NotWritten> {
-    request.time_ms = wall_ms();
+pub(crate) async fn write(raft: &Raft, mut request: Arc<Request>) -> Result<Written, NotWritten> {
+    Arc::make_mut(&mut request).time_ms = wall_ms();
     match raft.client_write(request).await {
         Ok(response) => Ok(Written { outcome: response.data, index: response.log_id.index() }),
         Err(error) => Err(match error.api_error() {

@@ -176,7 +176,7 @@ impl Member {
     /// Applies requests as the log entries from `index` on.
     pub fn apply(&mut self, index: u64, requests: &[Request]) -> std::io::Result<()> {
         let entry = |(index, request): (u64, &Request)| {
-            (LogEntry::new(log_id(index), EntryPayload::Normal(request.clone())), None)
+            (LogEntry::new(log_id(index), EntryPayload::Normal(Arc::new(request.clone()))), None)
         };
         let entries: Vec<_> = (index..).zip(requests).map(entry).map(Ok).collect();
         block_on(self.machine.apply(futures_util::stream::iter(entries)))

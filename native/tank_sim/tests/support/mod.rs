@@ -154,7 +154,7 @@ pub fn entry(term: u64, index: u64, bytes: usize) -> LogEntry {
     let key = Key::of(&[Component::String(b"k".to_vec())]);
     let command = Command::Put(Write::new(key, payload));
     let id = RequestId { client: 1, sequence: index, resolved_below: 0 };
-    LogEntry::new(log_id(term, index), EntryPayload::Normal(Request { id, time_ms: 0, command, seen_ms: 0 }))
+    LogEntry::new(log_id(term, index), EntryPayload::Normal(Arc::new(Request { id, time_ms: 0, command, seen_ms: 0 })))
 }
 
 pub fn entries(term: u64, indexes: std::ops::Range<u64>) -> Vec<LogEntry> {

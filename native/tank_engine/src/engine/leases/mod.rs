@@ -117,7 +117,7 @@ impl Keeper {
             let id = RequestId { client: self.client, sequence: *sequence, resolved_below: *sequence };
             *sequence += 1;
             let command = Command::Lease(LeaseCommand::Expire { name, epoch, renewals });
-            if self.raft.client_write_ff(Request { id, time_ms, command, seen_ms }, None).await.is_err() {
+            if self.raft.client_write_ff(Arc::new(Request { id, time_ms, command, seen_ms }), None).await.is_err() {
                 return false;
             }
         }

@@ -18,7 +18,7 @@ use std::fs::{self, File};
 use std::io::{self, BufWriter, Write};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Mutex, PoisonError, RwLock};
+use std::sync::{Arc, Mutex, PoisonError, RwLock};
 
 use serde::{Deserialize, Serialize};
 
@@ -136,7 +136,7 @@ impl Detached {
         use openraft::entry::RaftEntry;
         let Self { log_id, id, time_ms, seen_ms, blob } = self;
         let command = blob.read(dir)?;
-        Ok(LogEntry::new_normal(log_id, Request { id, time_ms, command, seen_ms }))
+        Ok(LogEntry::new_normal(log_id, Arc::new(Request { id, time_ms, command, seen_ms })))
     }
 }
 

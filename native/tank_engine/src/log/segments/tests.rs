@@ -62,7 +62,7 @@ fn entry(index: u64, value: &str) -> LogEntry {
     let command = Command::Put(Write::new(key, bytes::Bytes::copy_from_slice(value.as_bytes())));
     let request =
         Request { id: RequestId { client: 1, sequence: index, resolved_below: 0 }, time_ms: 0, command, seen_ms: 0 };
-    LogEntry { log_id: id(index), payload: EntryPayload::Normal(request) }
+    LogEntry { log_id: id(index), payload: EntryPayload::Normal(Arc::new(request)) }
 }
 
 fn append(range: Range<u64>, value: &str) -> LogWrite {
@@ -71,9 +71,10 @@ fn append(range: Range<u64>, value: &str) -> LogWrite {
 
 fn values(log: &SegmentLog, range: Range<u64>) -> Vec<String> {
     let value = |entry: &LogEntry| match &entry.payload {
-        EntryPayload::Normal(Request { command: Command::Put(write), .. }) => {
-            String::from_utf8(write.payload.to_vec()).unwrap()
-        }
+        EntryPayload::Normal(request) => match &request.command {
+            Command::Put(write) => String::from_utf8(write.payload.to_vec()).unwrap(),
+            other => panic!("{other:?}"),
+        },
         other => panic!("{other:?}"),
     };
     log.read(range, usize::MAX).unwrap().iter().map(value).collect()

@@ -29,7 +29,7 @@ fn await_blobs(bed: &Bed, count: usize) {
     }
 }
 
-fn request(index: u64, value: &str) -> Request {
+fn request(index: u64, value: &str) -> Arc<Request> {
     match entry(index, value).payload {
         EntryPayload::Normal(request) => request,
         other => panic!("{other:?}"),
