@@ -76,6 +76,10 @@ impl Default for Model {
     }
 }
 
+fn child_count(nodes: &BTreeMap<Place, Node>, place: &[u8]) -> u64 {
+    nodes.keys().filter(|other| other.len() == place.len() + 1 && other.starts_with(place)).count() as u64
+}
+
 impl Keep {
     fn matches(&self, place: &[u8]) -> bool {
         let fits = |(name, asked): (&u8, &Option<u8>)| asked.is_none_or(|asked| asked == *name);
@@ -92,7 +96,7 @@ impl Keep {
 
 impl Model {
     pub fn child_count(&self, place: &[u8]) -> u64 {
-        self.children(place).len() as u64
+        child_count(&self.nodes, place)
     }
 
     fn children(&self, place: &[u8]) -> Vec<Place> {
@@ -276,11 +280,13 @@ impl Model {
 
     /// The nodes that must go because of what has changed since `before`.
     fn not_kept(&self, before: &BTreeMap<Place, Node>) -> Vec<Place> {
-        let bare = |node: &Node| (node.payload, node.payload_version, node.child_list_version);
+        // The version of a child list rises once for each command, however often the list changes.
+        let bare = |nodes: &BTreeMap<Place, Node>, place: &Place| {
+            let node = nodes.get(place)?;
+            Some((node.payload, node.payload_version, node.child_list_version, child_count(nodes, place)))
+        };
         let changed = |place: &Place| {
-            !place.is_empty()
-                && self.nodes.get(place).map(bare) != before.get(place).map(bare)
-                && self.nodes.contains_key(place)
+            !place.is_empty() && bare(&self.nodes, place) != bare(before, place) && self.nodes.contains_key(place)
         };
         let gone = |place: &Place| before.contains_key(place) && !self.nodes.contains_key(place);
         let all: BTreeSet<Place> = before.keys().chain(self.nodes.keys()).cloned().collect();
