@@ -30,7 +30,8 @@ defmodule Tank.Store.Options do
      "bytes of values in memory, encoded and decoded together; the store reads other values from disk. Paths and revisions " <>
        "are always in memory, in addition to this. Without this option all values stay in memory"},
     {:history_revisions, @count, 100_000,
-     "revisions of history to keep, for watches that resume and for reads of the past"},
+     "revisions of history to keep, for watches that resume and for reads of the past. Their values stay on the disk, " <>
+       "whatever their size: keep fewer revisions of large values"},
     {:history_age_ms, @count, :unlimited, "maximum age of the history, in milliseconds"},
     {:watch_buffer_bytes_max, @count, 32 * @megabyte,
      "bytes of the newest changes in memory; a watch that lags further reads from disk"},
