@@ -55,7 +55,7 @@ defmodule Tank.Store.Watch.Feed do
          {__MODULE__, description} <- List.keyfind(dictionary, __MODULE__, 0),
          {@sent, sent} <- List.keyfind(dictionary, @sent, 0) do
       %{subscriber: subscriber} = description = description.()
-      sent = if is_pid(sent), do: Group.told(sent), else: sent
+      sent = with {group, told} <- sent, do: max(told, Group.told(group))
       Map.merge(description, %{sent: sent, waiting: waiting(subscriber)})
     end
   end
@@ -273,7 +273,7 @@ defmodule Tank.Store.Watch.Feed do
     case Group.join(key, what, member) do
       {:ok, group} ->
         :ok = Native.watch_move(state.watch, sent)
-        Process.put(@sent, group)
+        Process.put(@sent, {group, state.told})
         %{state | group: {group, Process.monitor(group)}}
 
       # The watch is told when there is something new.
